@@ -1,0 +1,83 @@
+"""bbvi: black-box variational inference on JAX, right by default and honest when not."""
+
+from bbvi.auto import Auto
+from bbvi.bijectors import (
+    Bijector,
+    Chain,
+    corr_cholesky,
+    correlation,
+    cov_cholesky,
+    covariance,
+    greater_than,
+    interval,
+    less_than,
+    negative,
+    ordered,
+    positive,
+    positive_ordered,
+    real,
+    simplex,
+    unit_interval,
+    unit_vector,
+    zero_sum,
+)
+from bbvi.diagnostics import Diagnostics, psis
+from bbvi.families import Family, FullRankGaussian, LowRankGaussian, MeanFieldGaussian
+from bbvi.fit import fit
+from bbvi.objectives import ELBO, Objective
+from bbvi.observers import Snapshot
+from bbvi.posterior import Posterior
+from bbvi.result import FitResult, load
+from bbvi.run import run
+from bbvi.solvers import BatchAndMatch, Solver, StochasticGradient
+from bbvi.status import BBVIWarning, FitError, InputError, Status
+from bbvi.target import Target, make_target
+from bbvi.verdict import Verdict
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Auto",
+    "BBVIWarning",
+    "BatchAndMatch",
+    "Bijector",
+    "Chain",
+    "Diagnostics",
+    "ELBO",
+    "Family",
+    "FitError",
+    "FitResult",
+    "FullRankGaussian",
+    "InputError",
+    "LowRankGaussian",
+    "MeanFieldGaussian",
+    "Objective",
+    "Posterior",
+    "Snapshot",
+    "Solver",
+    "Status",
+    "StochasticGradient",
+    "Target",
+    "Verdict",
+    "corr_cholesky",
+    "correlation",
+    "cov_cholesky",
+    "covariance",
+    "fit",
+    "greater_than",
+    "interval",
+    "less_than",
+    "load",
+    "make_target",
+    "negative",
+    "ordered",
+    "positive",
+    "positive_ordered",
+    "psis",
+    "real",
+    "run",
+    "simplex",
+    "unit_interval",
+    "unit_vector",
+    "zero_sum",
+]

@@ -1,0 +1,67 @@
+"""Small helpers on pytrees and keys."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bbvi._types import Array, Key, PyTree
+from bbvi.status import InputError
+
+
+def path_name(root: str, path) -> str:
+    """`root['mu'][0]`: how a person would write the leaf at `path`."""
+    return root + jax.tree_util.keystr(path)
+
+
+def as_key(key: Key) -> Array:
+    """A typed key from an int, a legacy uint32 key or a typed key."""
+    if isinstance(key, (int, np.integer)):
+        return jax.random.key(int(key))
+    if hasattr(key, "dtype") and jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        return key
+    if hasattr(key, "dtype") and key.dtype == jnp.uint32 and key.shape == (2,):
+        return jax.random.wrap_key_data(jnp.asarray(key))
+    raise InputError(f"key must be an int or a JAX random key, not {type(key).__name__}: try key=0.")
+
+
+def as_arrays(tree: PyTree, root: str) -> PyTree:
+    """Every leaf as a strongly typed array, so that a Python scalar costs no second compile."""
+
+    def one(path, leaf):
+        if isinstance(leaf, jax.Array):
+            return leaf
+        array = np.asarray(leaf)
+        if array.dtype.kind not in "biufcV":
+            raise InputError(
+                f"{path_name(root, path)} is a {type(leaf).__name__}, which cannot be traced: "
+                "pass arrays and numbers only, and close over settings in the function instead."
+            )
+        return jnp.asarray(array)
+
+    return jax.tree_util.tree_map_with_path(one, tree)
+
+
+def tree_where(condition: Array, new: PyTree, old: PyTree) -> PyTree:
+    """Leaf by leaf `new` where the scalar `condition` holds, else `old`."""
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
+
+
+def all_finite(tree: PyTree) -> Array:
+    """Whether every entry of every floating leaf is finite; a scalar."""
+    finite = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)]
+    return jnp.all(jnp.stack(finite)) if finite else jnp.array(True)
+
+
+def tree_max_abs(tree: PyTree) -> Array:
+    """The largest absolute entry over all leaves; a scalar."""
+    return jnp.max(jnp.stack([jnp.max(jnp.abs(x)) for x in jax.tree.leaves(tree)]))
+
+
+def tree_sq_norm(tree: PyTree) -> Array:
+    """The sum of squares over all leaves; a scalar."""
+    return jnp.sum(jnp.stack([jnp.sum(x * x) for x in jax.tree.leaves(tree)]))
+
+
+def tree_size(tree: PyTree) -> int:
+    """The number of scalars over all leaves."""
+    return sum(int(np.prod(np.shape(x))) for x in jax.tree.leaves(tree))

@@ -1,0 +1,126 @@
+"""What a family is: how noise becomes draws, and in which units its parameters are counted."""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.linalg import solve_triangular
+
+from bbvi._linalg import dot
+from bbvi._types import Array, PyTree
+
+LOG_2PI = 1.8378770664093453
+
+
+class Frame(NamedTuple):
+    r"""Standardised units: the affine map z = loc + scale w.
+
+    Solvers work on w, in which the posterior is expected to have mean 0 and scale 1, so that
+    a step, a rate or a tolerance means the same for every problem.
+
+    Attributes:
+        loc: (D,).
+        scale: standard deviations (D,), or a lower triangular factor (D, D).
+    """
+
+    loc: Array
+    scale: Array
+
+    @property
+    def log_det(self) -> Array:
+        """log |det dz/dw|, a scalar."""
+        diagonal = self.scale if self.scale.ndim == 1 else jnp.diagonal(self.scale)
+        return jnp.sum(jnp.log(diagonal))
+
+    def apply(self, w: Array) -> Array:
+        """z (S, D) at w (S, D)."""
+        return self.loc + (w * self.scale if self.scale.ndim == 1 else dot(w, self.scale.T))
+
+    def invert(self, z: Array) -> Array:
+        """w (S, D) at z (S, D)."""
+        return self.unscale((z - self.loc).T).T
+
+    def rescale(self, columns: Array) -> Array:
+        """scale @ columns, for columns (D, ...)."""
+        if self.scale.ndim == 2:
+            return dot(self.scale, columns)
+        return (columns.T * self.scale).T
+
+    def unscale(self, columns: Array) -> Array:
+        """scale^-1 @ columns, for columns (D, ...)."""
+        if self.scale.ndim == 2:
+            return solve_triangular(self.scale, columns, lower=True)
+        return (columns.T / self.scale).T
+
+
+@dataclass(frozen=True)
+class Family:
+    """A set of distributions on R^D, as a hashable spec; parameters are a separate pytree.
+
+    A family of your own subclasses this and gives `init`, `reparam` and `log_prob`, all for
+    arrays with a leading draw axis, and passes `bbvi.testing.check_family`. `frame`,
+    `to_frame` and `from_frame` are optional: without them the family's parameters are
+    optimised in the units they have. `entropy`, `mean` and `covariance` are optional closed
+    forms.
+    """
+
+    def init(self, loc: Array, scale: Array) -> PyTree:
+        """Parameters centred at `loc` (D,) with `scale`: a scalar, (D,), or lower (D, D)."""
+        raise NotImplementedError
+
+    def reparam(self, params: PyTree, eps: Array) -> tuple[Array, Array]:
+        """Draws (S, D) and their log q (S,) from base normals `eps` (S, K)."""
+        raise NotImplementedError
+
+    def log_prob(self, params: PyTree, z: Array) -> Array:
+        """log q (S,) at points (S, D)."""
+        raise NotImplementedError
+
+    def noise_size(self, dim: int) -> int:
+        """K, the base normals that one draw of dimension D needs."""
+        return dim
+
+    def entropy(self, params: PyTree) -> Array:
+        """The entropy -E[log q] in nats, where it has a closed form."""
+        raise NotImplementedError(f"{type(self).__name__} has no closed-form entropy")
+
+    def sample_and_log_prob(self, params: PyTree, key: Array, num_draws: int) -> Any:
+        """Draws (S, D) and their log q (S,)."""
+        dim, dtype = self.event(params)
+        return self.reparam(params, jax.random.normal(key, (num_draws, dim), dtype))
+
+    def event(self, params: PyTree) -> tuple[int, Any]:
+        """K and the floating type of the parameters."""
+        return self.noise_size(params["loc"].shape[0]), params["loc"].dtype
+
+    def frame(self, params: PyTree) -> Frame:
+        """The units in which this member is standard, or plain ones."""
+        loc = params["loc"]
+        return Frame(jnp.zeros_like(loc), jnp.ones_like(loc))
+
+    def to_frame(self, params: PyTree, frame: Frame) -> PyTree:
+        """Parameters of the same member, for w instead of z."""
+        return params
+
+    def from_frame(self, params: PyTree, frame: Frame) -> PyTree:
+        """Parameters of the same member, for z instead of w."""
+        return params
+
+
+def broadcast_scale(loc: Array, scale: Array) -> Array:
+    """A scale as (D,) or (D, D)."""
+    scale = jnp.asarray(scale, loc.dtype)
+    return scale if scale.ndim == 2 else jnp.broadcast_to(scale, loc.shape)
+
+
+def conditional_scale(loc: Array, scale: Array) -> Array:
+    """The standard deviations (D,) of the factorised Gaussian closest in reverse KL.
+
+    These are 1/sqrt((Sigma^-1)_ii), not the marginal ones (Bishop 2006, section 10.1.2).
+    """
+    scale = broadcast_scale(loc, scale)
+    if scale.ndim == 1:
+        return scale
+    inverse = solve_triangular(scale, jnp.eye(loc.shape[0], dtype=loc.dtype), lower=True)
+    return 1 / jnp.sqrt(jnp.sum(inverse**2, axis=0))

@@ -1,0 +1,85 @@
+"""Gaussians with any covariance."""
+
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+from jax.scipy.linalg import solve_triangular
+
+from bbvi._linalg import dot
+from bbvi._types import Array, PyTree
+from bbvi.families.base import LOG_2PI, Family, Frame, broadcast_scale
+
+
+@dataclass(frozen=True)
+class FullRankGaussian(Family):
+    r"""N(loc, L L') with L lower triangular: O(S D^2) time, O(D^2) memory.
+
+    L has exp(log_diag) on its diagonal and the strict lower triangle of `lower` below it.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> family = FullRankGaussian()
+        >>> params = family.init(jnp.zeros(2), jnp.array([[1.0, 0.0], [0.5, 2.0]]))
+        >>> family.covariance(params).tolist()
+        [[1.0, 0.5], [0.5, 4.25]]
+
+    Source: Kucukelbir et al. 2017, JMLR 18(14), section 2.4.
+    """
+
+    def init(self, loc: Array, scale: Array) -> PyTree:
+        scale = broadcast_scale(loc, scale)
+        factor = jnp.diag(scale) if scale.ndim == 1 else scale
+        return _with_factor(loc, factor)
+
+    def factor(self, params: PyTree) -> Array:
+        """L, lower triangular (D, D)."""
+        return jnp.tril(params["lower"], -1) + jnp.diag(jnp.exp(params["log_diag"]))
+
+    def reparam(self, params: PyTree, eps: Array) -> tuple[Array, Array]:
+        return params["loc"] + dot(eps, self.factor(params).T), self._log_q(params, eps)
+
+    def log_prob(self, params: PyTree, z: Array) -> Array:
+        eps = solve_triangular(self.factor(params), (z - params["loc"]).T, lower=True).T
+        return self._log_q(params, eps)
+
+    def entropy(self, params: PyTree) -> Array:
+        dim = params["loc"].shape[0]
+        return jnp.sum(params["log_diag"]) + 0.5 * dim * (1 + LOG_2PI)
+
+    def mean(self, params: PyTree) -> Array:
+        """The mean (D,)."""
+        return params["loc"]
+
+    def sd(self, params: PyTree) -> Array:
+        """The standard deviations (D,)."""
+        return jnp.sqrt(jnp.sum(self.factor(params) ** 2, axis=-1))
+
+    def covariance(self, params: PyTree) -> Array:
+        """The covariance matrix (D, D)."""
+        factor = self.factor(params)
+        return dot(factor, factor.T)
+
+    def frame(self, params: PyTree) -> Frame:
+        return Frame(params["loc"], self.factor(params))
+
+    def to_frame(self, params: PyTree, frame: Frame) -> PyTree:
+        factor = frame.unscale(self.factor(params))
+        return _with_factor(frame.unscale(params["loc"] - frame.loc), factor)
+
+    def from_frame(self, params: PyTree, frame: Frame) -> PyTree:
+        factor = frame.rescale(self.factor(params))
+        return _with_factor(frame.loc + frame.rescale(params["loc"]), factor)
+
+    @staticmethod
+    def _log_q(params, eps):
+        dim = eps.shape[-1]
+        log_det = jnp.sum(params["log_diag"])
+        return -0.5 * jnp.sum(eps**2, axis=-1) - log_det - 0.5 * dim * LOG_2PI
+
+
+def _with_factor(loc: Array, factor: Array) -> PyTree:
+    return {
+        "loc": loc,
+        "log_diag": jnp.log(jnp.diagonal(factor)),
+        "lower": jnp.tril(factor, -1),
+    }

@@ -1,0 +1,145 @@
+"""What may watch a run between its chunks: a progress bar, a callback, a checkpoint."""
+
+import os
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from bbvi import storage
+from bbvi._types import Array, PyTree
+from bbvi.solvers import Solver
+from bbvi.status import InputError, Status
+from bbvi.target import Target
+
+
+class Snapshot(NamedTuple):
+    """What a callback is given.
+
+    Attributes:
+        step: steps taken.
+        max_steps: the step limit.
+        elbo: mean ELBO over the latest record, nats; NaN before the first.
+        elbo_se: its standard error.
+        drift: how far the averaged parameters last moved, in posterior sds.
+        status: how things stand.
+        state: the solver's state.
+    """
+
+    step: int
+    max_steps: int
+    elbo: float
+    elbo_se: float
+    drift: float
+    status: Status
+    state: Any
+
+
+def snapshot(state: Any, max_steps: int) -> Snapshot:
+    """Read a state once."""
+    log, drift = jax.device_get((state.log, getattr(state, "drift", np.nan)))
+    last = int(log.history.count) - 1
+    elbo, elbo_se = log.history.elbo, log.history.elbo_se
+    return Snapshot(
+        step=int(log.step),
+        max_steps=max_steps,
+        elbo=float(elbo[last]) if last >= 0 else float("nan"),
+        elbo_se=float(elbo_se[last]) if last >= 0 else float("nan"),
+        drift=float(drift),
+        status=Status(int(log.status)),
+        state=state,
+    )
+
+
+class Observers:
+    """Calls each observer with one snapshot a chunk; true from any of them ends the run."""
+
+    def __init__(self, max_steps: int, observers: list[Callable[[Snapshot], Any]]):
+        self._max_steps = max_steps
+        self._observers = observers
+
+    def __call__(self, state: Any) -> bool:
+        if not self._observers:
+            return False
+        seen = snapshot(state, self._max_steps)
+        # a list, so that no observer is skipped because one before it said stop
+        return any([bool(observe(seen)) for observe in self._observers])
+
+
+class ProgressBar:
+    """A tqdm bar with the ELBO and the stop criterion."""
+
+    def __init__(self, max_steps: int):
+        try:
+            from tqdm.auto import tqdm
+        except ImportError as error:
+            raise ImportError("progress=True needs tqdm: pip install 'bbvi[progress]'.") from error
+        self._bar = tqdm(total=max_steps, unit="step")
+
+    def __call__(self, seen: Snapshot) -> bool:
+        self._bar.set_postfix_str(f"elbo {seen.elbo:.2f}, drift {seen.drift:.2g} sd", False)
+        self._bar.update(seen.step - self._bar.n)
+        return False
+
+    def close(self) -> None:
+        """Leave the bar as it is."""
+        self._bar.close()
+
+
+class Checkpoint:
+    """A file that a killed fit goes on from, with the same bits.
+
+    The file names the problem it belongs to (target, solver, key, data); another problem
+    refuses it.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike, target: Target, solver: Solver, inputs: PyTree, key: Array
+    ):
+        self._path = path
+        # addresses of functions differ from one process to the next
+        settings = re.sub(r" at 0x[0-9a-f]+", "", repr(solver))
+        shapes = [[x.name, x.shape, np.dtype(x.dtype).name, x.bijector.name] for x in target.leaves]
+        self._problem = {
+            "solver": settings,
+            "parameters": [[n, list(s), d, b] for n, s, d, b in shapes],
+            "data and start": storage.checksum(inputs),
+            "key": storage.checksum(key),
+        }
+        self._before: dict = {}
+
+    def read(self, template: Callable[[], Any]) -> tuple[Any, dict] | None:
+        """The state and the figures of the stages before it, or None without a file.
+
+        Args:
+            template: makes the structure of the state to be read.
+
+        Raises:
+            InputError: if the file belongs to another problem.
+        """
+        if not os.path.exists(self._path):
+            return None
+        header, arrays = storage.read(self._path, "checkpoint")
+        other = [name for name, value in self._problem.items() if header["problem"][name] != value]
+        if other:
+            raise InputError(
+                f"checkpoint {self._path} belongs to another fit (other {' and '.join(other)}): "
+                "give another path, or delete it."
+            )
+        self._before = header["before"]
+        return storage.restore("state", arrays, template()), self._before
+
+    def begin(self, before: dict) -> None:
+        """Say what the stages before the run found, to be kept beside the state."""
+        self._before = before
+
+    def __call__(self, seen: Snapshot) -> bool:
+        self.write(seen.state)
+        return False
+
+    def write(self, state: Any) -> None:
+        """Write the state."""
+        header = {"problem": self._problem, "before": self._before}
+        storage.write(self._path, "checkpoint", header, storage.flatten("state", state))

@@ -1,0 +1,159 @@
+"""The posterior approximation in the user's own structure."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bbvi._tree import as_arrays, as_key
+from bbvi._types import Array, Key, PyTree
+from bbvi.families import Family
+from bbvi.status import InputError
+from bbvi.target import Target
+
+# Draws behind moments and quantiles: a mean is then good to 0.01 sd, an sd to 0.7%.
+MOMENT_DRAWS = 10_000
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("params", "data"),
+    meta_fields=("target", "family"),
+)
+@dataclass(frozen=True)
+class Posterior:
+    """An approximate posterior; a pytree, so it passes through `jit` and `vmap`.
+
+    Attributes:
+        params: the family's parameters, on the unconstrained space.
+        data: the user's data where a bound depends on them, else None.
+        target: what was fitted.
+        family: the family of the approximation.
+
+    Example:
+        >>> import bbvi, jax.numpy as jnp
+        >>> result = bbvi.fit(lambda p: -0.5 * jnp.sum((p["x"] - 3.0) ** 2), {"x": jnp.zeros(2)})
+        >>> result.posterior.sample(0, 5)["x"].shape
+        (5, 2)
+        >>> result.posterior.mean()["x"].round(2).tolist()
+        [3.0, 3.0]
+    """
+
+    params: PyTree
+    data: PyTree
+    target: Target
+    family: Family
+
+    def sample(self, key: Key, num_draws: int) -> PyTree:
+        """Draws in the user's structure, with a leading axis S.
+
+        Args:
+            key: an int or a JAX random key.
+            num_draws: S.
+        """
+        return _sample(self, as_key(key), num_draws)[0]
+
+    def sample_and_log_prob(self, key: Key, num_draws: int) -> tuple[PyTree, Array]:
+        """Draws in the user's structure, and their log density (S,) under the approximation."""
+        return _sample(self, as_key(key), num_draws)
+
+    def log_prob(self, params: PyTree) -> Array:
+        """Log density of the approximation at one point in the user's structure, a scalar."""
+        given = as_arrays(params, "params")
+        if jax.tree.structure(given) != self.target.treedef:
+            raise InputError(
+                f"params must have the structure {self.target.treedef}, "
+                f"not {jax.tree.structure(given)}."
+            )
+        shapes = [x.shape for x in jax.tree.leaves(given)]
+        if shapes != [leaf.shape for leaf in self.target.leaves]:
+            raise InputError(f"params must be one point; use jax.vmap for many (shapes {shapes}).")
+        return _log_prob(self, given)
+
+    def mean(self) -> PyTree:
+        """Posterior means, from 10,000 draws where they have no closed form."""
+        return self.target.treedef.unflatten(self._split(_moments(self)[0]))
+
+    def sd(self) -> PyTree:
+        """Posterior standard deviations, from 10,000 draws where they have no closed form."""
+        return self.target.treedef.unflatten(self._split(_moments(self)[1]))
+
+    def cov(self) -> Array:
+        """Covariance matrix (C, C) of all scalars, in the order of `target.scalar_names`."""
+        return _covariance(self)
+
+    def quantile(self, q: Any) -> PyTree:
+        """Quantiles of each scalar parameter from 10,000 draws.
+
+        Args:
+            q: probabilities, a number or an array (Q,); each leaf gets the leading axis Q.
+        """
+        q = np.asarray(q, dtype=self.target.dtype)
+        if ((q < 0) | (q > 1)).any():
+            raise InputError(f"quantiles are asked for at probabilities in [0, 1], not {q}.")
+        return _quantile(self, q)
+
+    def _split(self, scalars: Array) -> list[Array]:
+        """A vector (C,) cut into arrays of the leaves' shapes."""
+        sizes = np.cumsum([int(np.prod(leaf.shape)) for leaf in self.target.leaves])[:-1]
+        parts = jnp.split(scalars, sizes)
+        leaves = self.target.leaves
+        return [x.reshape(leaf.shape) for x, leaf in zip(parts, leaves, strict=True)]
+
+
+@partial(jax.jit, static_argnums=2)
+def _sample(posterior: Posterior, key: Array, num_draws: int) -> tuple[PyTree, Array]:
+    target = posterior.target
+    z, log_q = posterior.family.sample_and_log_prob(posterior.params, key, num_draws)
+    constrain = jax.vmap(lambda z: target.constrain_and_log_det(z, posterior.data))
+    params, log_det = constrain(z)
+    return params, log_q - log_det
+
+
+@jax.jit
+def _log_prob(posterior: Posterior, params: PyTree) -> Array:
+    target = posterior.target
+    z = target.unconstrain(params, posterior.data)
+    _, log_det = target.constrain_and_log_det(z, posterior.data)
+    return posterior.family.log_prob(posterior.params, z[None])[0] - log_det
+
+
+def _scalar_draws(posterior: Posterior) -> Array:
+    # The same key at every call: a summary printed twice reads the same.
+    draws, _ = _sample(posterior, jax.random.key(0), MOMENT_DRAWS)
+    return jax.vmap(posterior.target.scalars)(draws)
+
+
+@jax.jit
+def _moments(posterior: Posterior) -> tuple[Array, Array]:
+    target, family = posterior.target, posterior.family
+    draws = _scalar_draws(posterior)
+    mean, sd = jnp.mean(draws, 0), jnp.std(draws, 0)
+    if not (hasattr(family, "mean") and hasattr(family, "sd")):
+        return mean, sd
+    # Real leaves are their own unconstrained coordinates, whose moments are known exactly.
+    exact_mean, exact_sd = family.mean(posterior.params), family.sd(posterior.params)
+    start = 0
+    for leaf in target.leaves:
+        size = int(np.prod(leaf.shape))
+        if leaf.bijector.name == "real":
+            here, there = slice(start, start + size), slice(leaf.start, leaf.start + size)
+            mean = mean.at[here].set(exact_mean[there])
+            sd = sd.at[here].set(exact_sd[there])
+        start += size
+    return mean, sd
+
+
+@jax.jit
+def _covariance(posterior: Posterior) -> Array:
+    draws = _scalar_draws(posterior)
+    return jnp.cov(draws, rowvar=False).reshape(draws.shape[1], draws.shape[1])
+
+
+@jax.jit
+def _quantile(posterior: Posterior, q: Array) -> PyTree:
+    draws, _ = _sample(posterior, jax.random.key(0), MOMENT_DRAWS)
+    return jax.tree.map(lambda x: jnp.quantile(x, q, axis=0), draws)

@@ -1,0 +1,251 @@
+"""What a fit returns."""
+
+import os
+from dataclasses import dataclass, field, fields
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+import bbvi.families
+from bbvi import storage
+from bbvi._types import LogJoint, PyTree
+from bbvi.diagnostics import Diagnostics, Moments
+from bbvi.families import Family
+from bbvi.posterior import Posterior
+from bbvi.status import InputError, Status
+from bbvi.table import Table
+from bbvi.target import Leaf, Target, match_support
+from bbvi.verdict import Verdict
+
+
+class Trace(NamedTuple):
+    """The bound along the run.
+
+    Attributes:
+        step: (H,) last step of each entry.
+        elbo: (H,) mean ELBO over the entry's steps, nats.
+        elbo_se: (H,) its standard error.
+    """
+
+    step: np.ndarray
+    elbo: np.ndarray
+    elbo_se: np.ndarray
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("posterior", "diagnostics", "history", "state"),
+    meta_fields=("status", "verdict", "num_steps", "num_gradients", "num_skipped", "drift",
+                 "timings", "solver", "data_spec"),
+)
+@dataclass(frozen=True)
+class FitResult:
+    """A fitted posterior, how it was come by, and whether to trust it.
+
+    Attributes:
+        posterior: the approximation, in the user's structure.
+        diagnostics: figures from fresh draws.
+        history: the bound along the run.
+        status: how the run ended.
+        verdict: trusted, caution or rejected, with reasons and the next action.
+        num_steps: steps of the last solver.
+        num_gradients: gradient evaluations of the log joint, all stages together.
+        num_skipped: draws left out because they were not finite.
+        drift: how far the averaged parameters last moved, in posterior sds.
+        timings: seconds by stage, compilation included, as pairs (stage, seconds).
+        solver: the solver that ended the fit.
+        state: its last state, or None for a loaded result.
+        data_spec: shapes and dtypes of the data.
+    """
+
+    posterior: Posterior
+    diagnostics: Diagnostics
+    history: Trace
+    status: Status
+    verdict: Verdict
+    num_steps: int
+    num_gradients: int
+    num_skipped: int
+    drift: float
+    timings: tuple[tuple[str, float], ...] = ()
+    solver: Any = None
+    state: Any = field(default=None, repr=False)
+    data_spec: tuple = ()
+
+    @property
+    def elbo(self) -> float:
+        """The evidence lower bound on fresh draws, nats; higher is better."""
+        return float(self.diagnostics.elbo)
+
+    @property
+    def elbo_se(self) -> float:
+        """Monte Carlo standard error of `elbo`."""
+        return float(self.diagnostics.elbo_se)
+
+    @property
+    def khat(self) -> float:
+        """Pareto k-hat of the importance weights."""
+        return float(self.diagnostics.khat)
+
+    @property
+    def ess(self) -> float:
+        """Effective sample size of the importance weights."""
+        return float(self.diagnostics.ess)
+
+    def summary(self, max_rows: int = 50) -> Table:
+        """One row a scalar parameter: moments, quantiles, corrected moments, flag.
+
+        Args:
+            max_rows: parameters shown; quantiles are computed for these alone.
+
+        Returns:
+            a table that prints; `.columns` holds the figures.
+        """
+        names = self.posterior.target.scalar_names[:max_rows]
+        shown = len(names)
+        quantiles = self.posterior.quantile(np.array([0.05, 0.5, 0.95]))
+        q05, q50, q95 = np.concatenate(
+            [np.asarray(x).reshape(3, -1) for x in jax.tree.leaves(quantiles)], axis=1
+        )[:, :shown]
+        scalars = self.posterior.target.scalars
+        d = self.diagnostics
+        columns = {
+            "mean": np.asarray(scalars(self.posterior.mean()))[:shown],
+            "sd": np.asarray(scalars(self.posterior.sd()))[:shown],
+            "5%": q05,
+            "50%": q50,
+            "95%": q95,
+            "mean*": np.asarray(d.corrected.mean)[:shown],
+            "sd*": np.asarray(d.corrected.sd)[:shown],
+            "flag": np.array(["!" if n in self.verdict.flagged else "" for n in names]),
+        }
+        hidden = len(self.posterior.target.scalar_names) - shown
+        note = f"... and {hidden:,} more; " if hidden else ""
+        note += "* under Pareto-smoothed importance weights"
+        return Table(names, columns, f"{note}\n{self._headline()}\n{self.verdict}")
+
+    def plot(self):
+        """The ELBO trace and the marginals; needs the `plot` extra. Returns a figure."""
+        from bbvi.plot import plot_fit
+
+        return plot_fit(self)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write to one file (npz with a JSON header, no pickle); `bbvi.load` reads it."""
+        target, family = self.posterior.target, self.posterior.family
+        if getattr(bbvi.families, type(family).__name__, None) is not type(family):
+            raise InputError(f"{type(family).__name__} is not a family of bbvi, so it can't be saved.")
+        header = {
+            "structure": storage.encode_structure(
+                target.treedef.unflatten(range(len(target.leaves)))
+            ),
+            "leaves": [
+                {"name": x.name, "shape": x.shape, "dtype": np.dtype(x.dtype).name,
+                 "support": storage.encode_support(x.bijector)}
+                for x in target.leaves
+            ],
+            "order": target.order,
+            "takes_data": target.takes_data,
+            "family": [type(family).__name__, _settings(family)],
+            "params": storage.encode_structure(self.posterior.params),
+            "data": storage.encode_structure(self.posterior.data),
+            "status": self.status.name,
+            "verdict": [self.verdict.level, self.verdict.reasons, self.verdict.actions,
+                        self.verdict.flagged],
+            "counts": [self.num_steps, self.num_gradients, self.num_skipped, self.drift],
+            "timings": self.timings,
+            "data_spec": self.data_spec,
+        }
+        arrays = storage.flatten("params", self.posterior.params)
+        arrays |= storage.flatten("data", self.posterior.data)
+        arrays |= storage.flatten("diagnostics", self.diagnostics)
+        arrays |= storage.flatten("history", self.history)
+        storage.write(path, "result", header, arrays)
+
+    def _headline(self) -> str:
+        spent = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in self.timings)
+        return (
+            f"elbo {self.elbo:.2f} +- {self.elbo_se:.2f}, k-hat {self.khat:.2f}, "
+            f"{self.num_gradients:,} gradients, {self.num_steps:,} steps ({spent})"
+        )
+
+    def __repr__(self) -> str:
+        return f"FitResult({self.verdict.level}: {self._headline()})"
+
+
+def load(
+    path: str | os.PathLike, log_joint: LogJoint | None = None, support: PyTree = None
+) -> FitResult:
+    """Read a result that `FitResult.save` wrote; safe on a file from a stranger.
+
+    Args:
+        path: the file.
+        log_joint: the log joint it was fitted to, which a file cannot hold; needed only to
+            evaluate it again. Sampling, moments and quantiles work without.
+        support: the supports, needed only where a bound is a function or a support is your own.
+
+    Raises:
+        InputError: if the file is not one of bbvi's, or a support has to be given.
+    """
+    header, arrays = storage.read(path, "result")
+
+    def tree(name):
+        return storage.rebuild(name, arrays, storage.decode_structure(header[name]))
+
+    family_name, settings = header["family"]
+    kind = getattr(bbvi.families, family_name, None)
+    if not (isinstance(kind, type) and issubclass(kind, Family)):
+        raise InputError(f"{path} names the family {family_name}, which this bbvi does not have.")
+    target = _load_target(header, log_joint, support)
+    steps, gradients, skipped, drift = header["counts"]
+    level, *words = header["verdict"]
+    return FitResult(
+        posterior=Posterior(tree("params"), tree("data"), target, kind(**settings)),
+        diagnostics=storage.rebuild("diagnostics", arrays, _DIAGNOSTICS),
+        history=storage.rebuild("history", arrays, Trace(0, 0, 0)),
+        status=Status[header["status"]],
+        verdict=Verdict(level, *map(tuple, words)),
+        num_steps=steps,
+        num_gradients=gradients,
+        num_skipped=skipped,
+        drift=drift,
+        timings=tuple((stage, seconds) for stage, seconds in header["timings"]),
+        data_spec=tuple((tuple(shape), dtype) for shape, dtype in header["data_spec"]),
+    )
+
+
+_DIAGNOSTICS = Diagnostics(*[0] * 7, Moments(0, 0, 0, 0), Moments(0, 0, 0, 0), 0)  # type: ignore
+
+
+def _load_target(header: dict, log_joint: LogJoint | None, support: PyTree) -> Target:
+    structure = storage.decode_structure(header["structure"])
+    given = match_support(support, structure) if support is not None else None
+    leaves, start = [], 0
+    for i, code in enumerate(header["leaves"]):
+        bijector = given[i] if given else storage.decode_support(code["support"])
+        if bijector is None:
+            raise InputError(
+                f"the support of {code['name']} is a function or your own class, which a file "
+                "cannot hold: call bbvi.load(path, support=...) with the supports of the fit."
+            )
+        shape = tuple(code["shape"])
+        free_shape = bijector.unconstrained_shape(shape)
+        leaves.append(Leaf(code["name"], shape, np.dtype(code["dtype"]), bijector, free_shape, start))
+        start += leaves[-1].size
+    return Target(
+        _missing_log_joint if log_joint is None else log_joint,
+        jax.tree.structure(structure),
+        tuple(leaves),
+        tuple(header["order"]),
+        header["takes_data"],
+    )
+
+
+def _missing_log_joint(*args):
+    raise InputError("a saved fit has no log joint: call bbvi.load(path, log_joint=...).")
+
+
+def _settings(family: Family) -> dict:
+    return {f.name: getattr(family, f.name) for f in fields(family)}

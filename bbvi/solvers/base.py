@@ -1,0 +1,165 @@
+"""What a solver is: `init`, `step`, `output`, and the log every state carries."""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from bbvi._types import Array, PyTree
+from bbvi.families import Family
+from bbvi.status import Status
+from bbvi.target import Target
+
+HISTORY_LENGTH = 512
+
+
+class History(NamedTuple):
+    """ELBO by step, in a buffer of fixed length that is thinned by two whenever it is full.
+
+    Attributes:
+        step: (H,) last step of each entry.
+        elbo: (H,) mean ELBO over the entry's steps, nats.
+        elbo_se: (H,) its standard error.
+        count: entries in use.
+        stride: how many records one entry averages.
+        pending: records gathered for the next entry: their number, sum of means and sum of
+            squared standard errors.
+    """
+
+    step: Array
+    elbo: Array
+    elbo_se: Array
+    count: Array
+    stride: Array
+    pending: Array
+
+
+def empty_history(dtype: Any) -> History:
+    """A history without entries."""
+    zeros = jnp.zeros(HISTORY_LENGTH, dtype)
+    zero = jnp.zeros((), jnp.int32)
+    steps = jnp.zeros(HISTORY_LENGTH, jnp.int32)
+    return History(steps, zeros, zeros, zero, zero + 1, jnp.zeros(3, dtype))
+
+
+def record(history: History, step: Array, elbo: Array, elbo_se: Array) -> History:
+    """`history` with one more record."""
+    dtype = history.elbo.dtype
+    pending = history.pending + jnp.stack([jnp.ones((), dtype), elbo, elbo_se**2])
+    number = pending[0]
+    complete = number >= history.stride
+    at = jnp.where(complete, history.count, HISTORY_LENGTH)  # out of range is dropped
+    history = history._replace(
+        step=history.step.at[at].set(step, mode="drop"),
+        elbo=history.elbo.at[at].set(pending[1] / number, mode="drop"),
+        elbo_se=history.elbo_se.at[at].set(jnp.sqrt(pending[2]) / number, mode="drop"),
+        count=history.count + complete,
+        pending=jnp.where(complete, 0, pending),
+    )
+    full = history.count >= HISTORY_LENGTH
+    return jax.tree.map(lambda a, b: jnp.where(full, a, b), _thinned(history), history)
+
+
+def _thinned(history: History) -> History:
+    """Every two entries made one."""
+    half = HISTORY_LENGTH // 2
+
+    def halve(x):
+        return jnp.concatenate([x, jnp.zeros_like(x)])
+
+    return history._replace(
+        step=halve(history.step[1::2]),
+        elbo=halve(history.elbo.reshape(half, 2).mean(1)),
+        elbo_se=halve(jnp.sqrt(jnp.sum(history.elbo_se.reshape(half, 2) ** 2, 1)) / 2),
+        count=jnp.full_like(history.count, half),
+        stride=history.stride * 2,
+    )
+
+
+class RunLog(NamedTuple):
+    """What every state says of its run so far.
+
+    Attributes:
+        step: steps taken.
+        status: a `Status` code.
+        num_gradients: gradient evaluations of the log joint.
+        num_skipped: draws left out because they were not finite.
+        history: the ELBO by step.
+    """
+
+    step: Array
+    status: Array
+    num_gradients: Array
+    num_skipped: Array
+    history: History
+
+
+def empty_log(dtype: Any) -> RunLog:
+    """The log of a run that has not begun."""
+    zero = jnp.zeros((), jnp.int32)
+    return RunLog(zero, zero + int(Status.RUNNING), zero, zero, empty_history(dtype))
+
+
+class Info(NamedTuple):
+    """What a person may want to see of one step; the solver itself needs none of it.
+
+    Attributes:
+        elbo: the step's estimate of the bound, nats.
+        drift: how far the averaged parameters last moved, in posterior standard deviations.
+        rate: the step size in use.
+    """
+
+    elbo: Array
+    drift: Array
+    rate: Array
+
+
+@dataclass(frozen=True)
+class Solver:
+    """How a family is fitted to a target, as a hashable spec.
+
+    `init`, `step` and `output` are pure, keep shapes and dtypes, and never raise on values,
+    so they work inside `jit`, `vmap`, `scan` and `shard_map`. A state carries its `log`.
+    """
+
+    def init(self, target: Target, loc: Array, scale: Array, key: Array, data: PyTree) -> Any:
+        """The state at a start.
+
+        Args:
+            target: the target.
+            loc: centre (D,) in the unconstrained space.
+            scale: a scalar, standard deviations (D,), or a lower triangular factor (D, D).
+            key: a typed random key.
+            data: the user's data.
+        """
+        raise NotImplementedError
+
+    def init_at(self, target: Target, params: PyTree, key: Array, data: PyTree) -> Any:
+        """The state at given parameters of the family: a warm start."""
+        frame = self.family_for(target).frame(params)
+        return self.init(target, frame.loc, frame.scale, key, data)
+
+    def step(self, target: Target, state: Any, data: PyTree) -> tuple[Any, Info]:
+        """One step: the next state, and what there is to see of it."""
+        raise NotImplementedError
+
+    def output(self, state: Any) -> PyTree:
+        """The family's parameters that the state stands for."""
+        raise NotImplementedError
+
+    def family_for(self, target: Target) -> Family:
+        """The family that `output` gives parameters of."""
+        raise NotImplementedError
+
+    def limit(self, target: Target) -> int:
+        """The step limit when the user gives none."""
+        raise NotImplementedError
+
+    def advance(self, target: Target, state: Any, data: PyTree, limit: Array) -> Any:
+        """Steps until the state's status says it is done or `limit` steps are taken."""
+
+        def unfinished(state):
+            return (state.log.step < limit) & (state.log.status == Status.RUNNING)
+
+        return jax.lax.while_loop(unfinished, lambda s: self.step(target, s, data)[0], state)

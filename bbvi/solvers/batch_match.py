@@ -1,0 +1,198 @@
+"""Batch and match: a full-rank Gaussian fitted to scores in closed-form steps."""
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax.numpy.linalg import cholesky, eigh, qr
+
+from bbvi._linalg import dot
+from bbvi._tree import all_finite, tree_where
+from bbvi._types import Array, PyTree
+from bbvi.families import Family, FullRankGaussian
+from bbvi.families.base import broadcast_scale
+from bbvi.objectives.draws import normals
+from bbvi.solvers.base import Info, RunLog, Solver, empty_log, record
+from bbvi.status import Status
+from bbvi.target import Target
+
+# The learning rate is a trust region: at 1e3 a step is the full match, which solves a Gaussian
+# target at once; it shrinks when the bound falls and grows back when it rises.
+_FIRST_RATE = 1e3
+_SHRINK, _GROW = 1 / 8, 4.0
+_LEAST_RATE = 1e-2
+
+
+class Match(NamedTuple):
+    """A Gaussian z = loc + root eps with any square root of its covariance, and its bound."""
+
+    loc: Array
+    root: Array
+    log_det: Array
+    elbo: Array
+
+
+class BatchMatchState(NamedTuple):
+    """State of `BatchAndMatch`.
+
+    Attributes:
+        log: the run so far.
+        eps: base normals (S, D), the same at every step, so that bounds compare.
+        trial: the Gaussian to be judged at the next step.
+        best: the best one judged so far.
+        proposal: where the full match of `best` would go: its draws' statistics.
+        rate: the trust region.
+        stalled: steps in a row without a rise of the bound that matters.
+    """
+
+    log: RunLog
+    eps: Array
+    trial: Match
+    best: Match
+    statistics: PyTree
+    rate: Array
+    stalled: Array
+
+
+@dataclass(frozen=True)
+class BatchAndMatch(Solver):
+    r"""Full-rank Gaussian by batch-and-match score matching.
+
+    Each step draws z = loc + A eps, takes the scores g there, and moves to the Gaussian that
+    matches them best at a cost lambda for leaving the present one. In the units of the
+    present Gaussian, with u = A'g, and means and covariances over the draws,
+
+        U = lambda cov(u) + lambda/(1+lambda) mean(u) mean(u)'
+        V = I + lambda cov(eps) + lambda/(1+lambda) mean(eps) mean(eps)'
+        S U S + S = V,   m = lambda/(1+lambda) (S mean(u) + mean(eps)),
+
+    then loc + A m and A S^(1/2). With V = LL' and L'UL = Q diag(w) Q' the equation is solved
+    by S = (LQ) diag(2/(1 + sqrt(1+4w))) (LQ)': symmetric, positive, and without a matrix
+    square root. Gaussian targets are solved in one step of S > D draws.
+
+    A step is kept only if the bound on common draws rises; else it is tried again with a
+    smaller lambda. Scores are exact gradients: no minibatches.
+
+    Args:
+        num_draws: S; None takes max(2 (D + 1), 64). At least D + 1 are needed for a match.
+        max_steps: the step limit.
+        tolerance: the rise of the bound, in nats, that counts as progress.
+
+    Source: Cai, Modi, Pillaud-Vivien, Margossian, Gower, Blei and Saul 2024, ICML,
+    "Batch and match" (arXiv:2402.14758).
+    """
+
+    num_draws: int | None = None
+    max_steps: int = 50
+    tolerance: float = 1e-2
+    family: FullRankGaussian = field(default_factory=FullRankGaussian)
+
+    def family_for(self, target: Target) -> Family:
+        return self.family
+
+    def limit(self, target: Target) -> int:
+        return self.max_steps
+
+    def draws(self, dim: int) -> int:
+        """S for a target of dimension D."""
+        return max(2 * (dim + 1), 64) if self.num_draws is None else self.num_draws
+
+    def init(
+        self, target: Target, loc: Array, scale: Array, key: Array, data: PyTree
+    ) -> BatchMatchState:
+        dim, dtype = target.dim, target.dtype
+        eps = normals(key, self.draws(dim), dim, dtype, antithetic=True, quasi=False)
+        scale = broadcast_scale(loc, scale)
+        root = jnp.diag(scale) if scale.ndim == 1 else scale
+        log_det = jnp.sum(jnp.log(jnp.diagonal(root)))
+        trial = Match(loc, root, log_det, jnp.full((), -jnp.inf, dtype))
+        statistics = _statistics(eps, jnp.zeros_like(eps), jnp.ones(eps.shape[0], bool))
+        rate = jnp.full((), _FIRST_RATE, dtype)
+        log = empty_log(dtype)
+        return BatchMatchState(log, eps, trial, trial, statistics, rate, log.step)
+
+    def step(
+        self, target: Target, state: BatchMatchState, data: PyTree
+    ) -> tuple[BatchMatchState, Info]:
+        draws, dim = state.eps.shape
+        log_p, score, ok = target.score(state.trial.loc + dot(state.eps, state.trial.root.T), data)
+        count = jnp.sum(ok)
+        terms = log_p + 0.5 * jnp.sum(state.eps**2, -1)
+        elbo = jnp.sum(jnp.where(ok, terms, 0)) / jnp.maximum(count, 1)
+        elbo = elbo + state.trial.log_det + 0.5 * dim * jnp.log(2 * jnp.pi).astype(elbo.dtype)
+        # A match needs more usable draws than dimensions.
+        elbo = jnp.where(count > jnp.minimum(dim, draws // 2), elbo, -jnp.inf)
+        trial = state.trial._replace(elbo=elbo)
+
+        first = state.log.step == 0
+        better = (elbo > state.best.elbo) | first
+        progress = elbo > state.best.elbo + self.tolerance
+        best = tree_where(better, trial, state.best)
+        statistics = tree_where(
+            better, _statistics(state.eps, dot(score, trial.root), ok), state.statistics
+        )
+        grown = jnp.minimum(state.rate * _GROW, _FIRST_RATE)
+        rate = jnp.where(better, grown, state.rate * _SHRINK)
+        proposed = _match(best, statistics, rate)
+        usable = all_finite(proposed._replace(elbo=jnp.zeros_like(elbo)))
+        trial = tree_where(usable, proposed, best)
+
+        stalled = jnp.where(progress | first, 0, state.stalled + 1)
+        done = (stalled >= 3) | (rate < _LEAST_RATE) | ~usable
+        failed = ~jnp.isfinite(best.elbo)
+        ended = jnp.where(failed, int(Status.NONFINITE), int(Status.CONVERGED))
+        status = jnp.where(done, ended, int(Status.RUNNING)).astype(jnp.int32)
+        step = state.log.step + 1
+        spread = jnp.std(jnp.where(ok, terms, elbo - trial.log_det))
+        log = RunLog(
+            step,
+            status,
+            state.log.num_gradients + draws,
+            state.log.num_skipped + (draws - count).astype(jnp.int32),
+            record(state.log.history, step, elbo, spread / jnp.sqrt(draws)),
+        )
+        info = Info(elbo, jnp.max(jnp.abs(trial.loc - best.loc) / _sd(best.root)), rate)
+        return BatchMatchState(log, state.eps, trial, best, statistics, rate, stalled), info
+
+    def output(self, state: BatchMatchState) -> Any:
+        return self.family.init(state.best.loc, lower_factor(state.best.root))
+
+
+def lower_factor(root: Array) -> Array:
+    """The lower triangular L (D, D) with L L' = root root', without forming the product."""
+    upper = qr(root.T, mode="r")
+    return (upper * jnp.sign(jnp.diagonal(upper))[:, None]).T
+
+
+def _sd(root: Array) -> Array:
+    return jnp.sqrt(jnp.sum(root**2, axis=1))
+
+
+def _statistics(eps: Array, u: Array, ok: Array) -> PyTree:
+    """Means and covariances over the usable draws of `eps` and `u`, both (S, D)."""
+    weight = (ok / jnp.maximum(jnp.sum(ok), 1)).astype(eps.dtype)
+    mean_eps, mean_u = dot(weight, eps), dot(weight, u)
+    centred_eps, centred_u = eps - mean_eps, u - mean_u
+    cov_eps = dot(centred_eps.T * weight, centred_eps)
+    cov_u = dot(centred_u.T * weight, centred_u)
+    return mean_eps, mean_u, cov_eps, cov_u
+
+
+def _match(at: Match, statistics: PyTree, rate: Array) -> Match:
+    """The Gaussian that matches the scores at `at` within the trust region `rate`."""
+    mean_eps, mean_u, cov_eps, cov_u = statistics
+    share = rate / (1 + rate)
+    identity = jnp.eye(mean_eps.shape[0], dtype=mean_eps.dtype)
+    lhs = rate * cov_u + share * jnp.outer(mean_u, mean_u)
+    rhs = identity + rate * cov_eps + share * jnp.outer(mean_eps, mean_eps)
+    chol = cholesky(rhs)
+    w, q = eigh(dot(chol.T, dot(lhs, chol)))
+    shrink = 2 / (1 + jnp.sqrt(1 + 4 * jnp.maximum(w, 0)))
+    root = dot(chol, q) * jnp.sqrt(shrink)
+    loc = share * (dot(root, dot(root.T, mean_u)) + mean_eps)
+    log_det = jnp.sum(jnp.log(jnp.diagonal(chol))) + 0.5 * jnp.sum(jnp.log(shrink))
+    # The symmetric root moves the common draws as little as possible.
+    symmetric = dot(root, q.T)
+    return Match(
+        at.loc + dot(at.root, loc), dot(at.root, symmetric), at.log_det + log_det, at.elbo
+    )

@@ -1,0 +1,51 @@
+"""How a run ended: one code and one sentence for each outcome."""
+
+from enum import IntEnum
+
+
+class Status(IntEnum):
+    """Outcome of a solver's run; carried as data inside jitted loops."""
+
+    RUNNING = 0
+    CONVERGED = 1
+    MAX_STEPS = 2
+    NONFINITE = 3
+    INTERRUPTED = 4
+
+    @property
+    def message(self) -> str:
+        """The sentence a person reads."""
+        return _MESSAGES[self]
+
+    @property
+    def failed(self) -> bool:
+        """Whether there is no usable answer at all."""
+        return self is Status.NONFINITE
+
+
+_MESSAGES = {
+    Status.RUNNING: "The run has not ended.",
+    Status.CONVERGED: "The averaged parameters stopped moving.",
+    Status.MAX_STEPS: "The step limit was reached before the parameters stopped moving.",
+    Status.NONFINITE: (
+        "Every draw gave a NaN or infinite log density or gradient for many steps in a row; "
+        "the last finite parameters were kept."
+    ),
+    Status.INTERRUPTED: "The run was interrupted; this is the fit so far.",
+}
+
+
+class FitError(RuntimeError):
+    """Raised by `fit(throw=True)` when a run failed; `.result` holds the fit so far."""
+
+    def __init__(self, message: str, result=None):
+        super().__init__(message)
+        self.result = result
+
+
+class InputError(ValueError):
+    """Raised before any computation when the user's input cannot be used."""
+
+
+class BBVIWarning(UserWarning):
+    """Something about the input or the fit that a person should read."""

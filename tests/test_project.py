@@ -1,0 +1,138 @@
+"""The package as a whole: which file may import which, what an import costs, what is public."""
+
+import ast
+import inspect
+import json
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import bbvi
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "bbvi"
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+# A file imports only from levels above its own line; a folder is one level.
+ORDER = """
+    _types status _tree bijectors target families objectives solvers run diagnostics result auto
+    fit bridges testing __init__ __main__
+""".split()
+
+ALLOWED = {"bbvi", "jax", "numpy", "optax"} | sys.stdlib_module_names
+
+
+class Import(NamedTuple):
+    name: str  # absolute and dotted; for `from a import b` it is a.b, as b may be a module
+    line: int
+    in_function: bool
+
+
+def imports_of(path: Path) -> Iterator[Import]:
+    """Every import in a file but those that only a type checker sees."""
+    # the package that a relative import of this file starts from
+    package = path.relative_to(ROOT).parent.parts
+
+    def walk(nodes: Iterable[ast.AST], in_function: bool) -> Iterator[Import]:
+        for node in nodes:
+            if isinstance(node, ast.Import):
+                for alias in node.names:
+                    yield Import(alias.name, node.lineno, in_function)
+            elif isinstance(node, ast.ImportFrom):
+                start = package[: len(package) - node.level + 1] if node.level else ()
+                base = ".".join([*start, *filter(None, [node.module])])
+                for alias in node.names:
+                    yield Import(f"{base}.{alias.name}", node.lineno, in_function)
+            elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+                yield from walk(node.orelse, in_function)
+            else:
+                inside = in_function or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+                yield from walk(ast.iter_child_nodes(node), inside)
+
+    yield from walk(ast.parse(path.read_text()).body, False)
+
+
+def level_of(name: str) -> str:
+    """The entry of ORDER that a dotted name inside bbvi belongs to."""
+    second = (name.split(".") + ["__init__"])[1]
+    is_module = (PACKAGE / second).is_dir() or (PACKAGE / f"{second}.py").exists()
+    return second if is_module else "__init__"
+
+
+def label(path: Path) -> str:
+    return str(path.relative_to(PACKAGE))
+
+
+def test_every_file_has_a_level():
+    levels = {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in FILES}
+    assert levels <= set(ORDER)
+
+
+@pytest.mark.parametrize("path", FILES, ids=label)
+def test_imports_go_down(path):
+    own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    allowed = set(ORDER[: ORDER.index(own)])
+    if (PACKAGE / own).is_dir():
+        allowed.add(own)
+    wrong = [
+        f"line {i.line}: {i.name}"
+        for i in imports_of(path)
+        if i.name.split(".")[0] == "bbvi" and level_of(i.name) not in allowed
+    ]
+    assert not wrong
+
+
+@pytest.mark.parametrize("path", FILES, ids=label)
+def test_optional_packages_are_imported_inside_functions(path):
+    wrong = [
+        f"line {i.line}: {i.name}"
+        for i in imports_of(path)
+        if not i.in_function and i.name.split(".")[0] not in ALLOWED
+    ]
+    assert not wrong
+
+
+@pytest.mark.parametrize("path", FILES, ids=label)
+def test_no_private_modules_of_other_packages(path):
+    wrong = [
+        f"line {i.line}: {i.name}"
+        for i in imports_of(path)
+        if i.name.split(".")[0] != "bbvi"
+        and any(part.startswith("_") and not part.startswith("__") for part in i.name.split("."))
+    ]
+    assert not wrong
+
+
+def test_import_loads_no_other_package():
+    code = """
+import json, sys
+import jax, optax
+before = set(sys.modules)
+import bbvi
+print(json.dumps(sorted(set(sys.modules) - before)))
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert run.returncode == 0, run.stderr
+    loaded = json.loads(run.stdout)
+    assert "bbvi" in loaded
+    # what jax itself loads late is jax's own affair
+    assert {name.split(".")[0] for name in loaded} <= ALLOWED | {"jaxlib"}
+
+
+def test_version():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert bbvi.__version__ == project["version"]
+
+
+def test_public_names_are_documented():
+    names = [name for name in bbvi.__all__ if name != "__version__"]
+    assert len(names) == len(set(names)) > 0
+    missing = [name for name in names if not hasattr(bbvi, name)]
+    assert not missing
+    docs = {name: inspect.getdoc(getattr(bbvi, name)) or "" for name in names}
+    assert not [name for name, doc in docs.items() if not doc.partition("\n")[0].endswith(".")]
