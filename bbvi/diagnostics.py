@@ -15,6 +15,11 @@ from bbvi.target import Target
 NUM_DRAWS = 2048
 # Elements of draws held at once: 64 MiB in float32.
 _CHUNK_ELEMENTS = 1 << 24
+# Largest weights that exceed those at the tail's start by less than this share are no tail:
+# their spread is that of rounding, whose steps the Pareto fit would read as the heaviest tail.
+_FLAT = 0.02
+# Elements of draws kept in the result, for pictures and checks: 16 MiB in float32.
+_KEPT_ELEMENTS = 1 << 22
 
 
 class Moments(NamedTuple):
@@ -40,6 +45,8 @@ class Diagnostics(NamedTuple):
         raw: moments of the approximation.
         corrected: moments under Pareto-smoothed importance weights.
         num_draws: fresh draws used.
+        draws: the first of them (S', D), unconstrained; fewer than S where D is large.
+        log_weights: their smoothed log weights (S',), all S normalised to sum to one.
     """
 
     elbo: Array
@@ -52,6 +59,8 @@ class Diagnostics(NamedTuple):
     raw: Moments
     corrected: Moments
     num_draws: Array
+    draws: Array
+    log_weights: Array
 
 
 @partial(jax.jit, static_argnums=(0, 1, 5))
@@ -80,6 +89,7 @@ def diagnose(
     chunks = -(-num_draws // size)
     size = -(-num_draws // chunks)
     keys = jax.random.split(key, chunks)
+    kept = max(1, min(size, _KEPT_ELEMENTS // target.dim))
 
     def weigh(key):
         z, log_q = family.sample_and_log_prob(params, key, size)
@@ -114,6 +124,8 @@ def diagnose(
         raw=raw,
         corrected=corrected,
         num_draws=jnp.asarray(total),
+        draws=family.sample_and_log_prob(params, keys[0], size)[0][:kept],
+        log_weights=log_weights[:kept],
     )
 
 
@@ -190,13 +202,12 @@ def psis(log_ratio: Array) -> tuple[Array, Array]:
     shape, scale = fit_pareto(excess)
     probability = (jnp.arange(tail, dtype=cut.dtype) + 0.5) / tail
     smoothed = cut + scale * _pareto_quantile(probability, shape)
-    usable = jnp.isfinite(shape) & (excess[-1] > 0)
+    usable = jnp.isfinite(shape) & (excess[-1] > _FLAT * cut)
     smoothed = jnp.where(usable, jnp.minimum(jnp.log(smoothed), 0), ordered[size - tail :])
     ordered = jnp.concatenate([ordered[: size - tail], smoothed])
     log_weights = jnp.zeros_like(ordered).at[order].set(ordered)
     finite = jnp.sum(jnp.isfinite(log_ratio))
-    # Weights that do not vary have no tail at all.
-    khat = jnp.where(excess[-1] > 0, shape, jnp.zeros_like(shape))
+    khat = jnp.where(excess[-1] > _FLAT * cut, shape, jnp.zeros_like(shape))
     khat = jnp.where((finite < 5) | jnp.isnan(khat), jnp.inf, khat)
     return log_weights - logsumexp(log_weights), khat
 

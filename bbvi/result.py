@@ -126,6 +126,18 @@ class FitResult:
         note += "* under Pareto-smoothed importance weights"
         return Table(names, columns, f"{note}\n{self._headline()}\n{self.verdict}")
 
+    def draws(self) -> tuple[PyTree, np.ndarray]:
+        """The draws behind the diagnostics, up to 2,048, with their importance weights.
+
+        Returns:
+            draws of the approximation in the user's structure, with a leading axis S, and their
+            Pareto-smoothed log weights (S,), which sum to one in the natural scale if all
+            draws were kept.
+        """
+        posterior, d = self.posterior, self.diagnostics
+        draws = _constrain_all(posterior.target, d.draws, posterior.data)
+        return jax.device_get(draws), np.asarray(d.log_weights)
+
     def plot(self):
         """The ELBO trace and the marginals; needs the `plot` extra. Returns a figure."""
         from bbvi.plot import plot_fit
@@ -175,6 +187,11 @@ class FitResult:
         return f"FitResult({self.verdict.level}: {self._headline()})"
 
 
+@partial(jax.jit, static_argnums=0)
+def _constrain_all(target: Target, zs, data: PyTree) -> PyTree:
+    return jax.vmap(lambda z: target.constrain(z, data))(zs)
+
+
 def load(
     path: str | os.PathLike, log_joint: LogJoint | None = None, support: PyTree = None
 ) -> FitResult:
@@ -216,7 +233,7 @@ def load(
     )
 
 
-_DIAGNOSTICS = Diagnostics(*[0] * 7, Moments(0, 0, 0, 0), Moments(0, 0, 0, 0), 0)  # type: ignore
+_DIAGNOSTICS = Diagnostics(*[0] * 7, Moments(0, 0, 0, 0), Moments(0, 0, 0, 0), 0, 0, 0)  # type: ignore
 
 
 def _load_target(header: dict, log_joint: LogJoint | None, support: PyTree) -> Target:

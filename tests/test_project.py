@@ -20,8 +20,9 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # A file imports only from levels above its own line; a folder is one level.
 ORDER = """
-    _types status _tree bijectors target families objectives solvers run diagnostics result auto
-    fit bridges testing __init__ __main__
+    _types status _tree _linalg bijectors storage target families objectives solvers run
+    diagnostics verdict table posterior plot observers result auto fit bridges testing
+    __init__ __main__
 """.split()
 
 ALLOWED = {"bbvi", "jax", "numpy", "optax"} | sys.stdlib_module_names
@@ -60,8 +61,7 @@ def imports_of(path: Path) -> Iterator[Import]:
 def level_of(name: str) -> str:
     """The entry of ORDER that a dotted name inside bbvi belongs to."""
     second = (name.split(".") + ["__init__"])[1]
-    is_module = (PACKAGE / second).is_dir() or (PACKAGE / f"{second}.py").exists()
-    return second if is_module else "__init__"
+    return second if second in ORDER else "__init__"
 
 
 def label(path: Path) -> str:
@@ -136,3 +136,16 @@ def test_public_names_are_documented():
     assert not missing
     docs = {name: inspect.getdoc(getattr(bbvi, name)) or "" for name in names}
     assert not [name for name, doc in docs.items() if not doc.partition("\n")[0].endswith(".")]
+
+
+def test_public_methods_are_documented():
+    missing = [
+        f"{cls.__name__}.{name}"
+        for cls in (getattr(bbvi, name) for name in bbvi.__all__)
+        if inspect.isclass(cls)
+        for name, member in inspect.getmembers(cls)
+        if not name.startswith("_")
+        and (inspect.isroutine(member) or isinstance(member, property))
+        and not inspect.getdoc(member)
+    ]
+    assert not missing

@@ -35,24 +35,26 @@ class _Triangular(Bijector):
     def _length(self, size: int) -> int:
         return size * (size + 1 + 2 * self.diagonal) // 2
 
-    def _indices(self, x: Array) -> tuple[int, np.ndarray, np.ndarray]:
-        """K, and the row and column of every entry of x."""
+    def _size(self, x: Array) -> int:
+        """K, from the number of entries of x."""
         length = x.shape[-1]
         size = (math.isqrt(8 * length + 1) - 1) // 2 - self.diagonal
         if self._length(size) != length:
             raise ValueError(f"{self.name}: {length} numbers do not fill a triangle.")
-        rows, columns = np.tril_indices(size, self.diagonal)
-        return size, rows, columns
+        return size
+
+    def _place(self, x: Array) -> Array:
+        """A (..., K, K) matrix with the entries of x in its triangle, row by row, else zeros."""
+        size = self._size(x)
+        # Gathering from (0, x) compiles faster than scattering x, and K = 1 is nothing special.
+        source = np.zeros((size, size), int)
+        source[np.tril_indices(size, self.diagonal)] = np.arange(1, x.shape[-1] + 1)
+        return jnp.concatenate([jnp.zeros((*x.shape[:-1], 1), x.dtype), x], -1)[..., source]
 
     def _take(self, y: Array) -> Array:
         """The triangle of a matrix, row by row."""
         rows, columns = np.tril_indices(y.shape[-1], self.diagonal)
         return y[..., rows, columns]
-
-
-def _place(x: Array, size: int, rows: np.ndarray, columns: np.ndarray) -> Array:
-    """A (..., K, K) matrix of zeros with the entries of x at the given places."""
-    return jnp.zeros((*x.shape[:-1], size, size), x.dtype).at[..., rows, columns].set(x)
 
 
 def _diag(y: Array) -> Array:
@@ -75,20 +77,19 @@ def _product(factor: Array) -> Array:
     return jnp.matmul(factor, factor.mT, precision=jax.lax.Precision.HIGHEST)
 
 
-def _log_sech(x: Array) -> Array:
-    return math.log(2) - jnp.logaddexp(x, -x)
+def _corr_factor(x: Array) -> tuple[Array, Array]:
+    """The factor of a correlation matrix, and log sech(x) in its place; see `CorrCholesky`.
 
-
-def _corr_factor(
-    x: Array, log_sech: Array, size: int, rows: np.ndarray, columns: np.ndarray
-) -> Array:
-    """The factor of a correlation matrix, by the formula in `CorrCholesky`."""
-    partial = _place(jnp.tanh(x), size, rows, columns)
-    # Column j of a row needs the product over the columns before it: shift, then sum the logs.
-    before = _place(log_sech, size, rows, columns)[..., :-1]
-    before = jnp.concatenate([jnp.zeros_like(partial[..., :1]), before], -1)
-    left = jnp.maximum(jnp.exp(jnp.cumsum(before, -1)), tiny(x))
-    return left * (partial + spread(np.eye(size), partial))
+    Args:
+        x: (..., K, K), strictly lower triangular.
+    """
+    size = x.shape[-1]
+    inside = jnp.broadcast_to(np.tri(size, k=-1, dtype=bool), x.shape)
+    log_sech = jnp.where(inside, math.log(2) - jnp.logaddexp(x, -x), 0)
+    # Column j of a row needs the sum over the columns before it.
+    before = np.triu(np.ones((size, size)), 1).astype(x.dtype)
+    left = jnp.exp(jnp.matmul(log_sech, before, precision=jax.lax.Precision.HIGHEST))
+    return jnp.maximum(left, tiny(x)) * (jnp.tanh(x) + spread(np.eye(size), x)), log_sech
 
 
 @dataclass(frozen=True)
@@ -121,11 +122,9 @@ class CorrCholesky(_Triangular):
     diagonal = -1
 
     def forward_and_log_det(self, x: Array) -> tuple[Array, Array]:
-        x = as_float(x)
-        size, rows, columns = self._indices(x)
-        log_sech = _log_sech(x)
-        y = _corr_factor(x, log_sech, size, rows, columns)
-        return y, jnp.sum(log_sech * spread(rows - columns + 1, x))
+        y, log_sech = _corr_factor(self._place(as_float(x)))
+        row, column = np.indices(y.shape[-2:])
+        return y, jnp.sum(log_sech * spread(row - column + 1, y))
 
     def inverse(self, y: Array) -> Array:
         y = as_float(y)
@@ -171,13 +170,12 @@ class Correlation(_Triangular):
     diagonal = -1
 
     def forward_and_log_det(self, x: Array) -> tuple[Array, Array]:
-        x = as_float(x)
-        size, rows, columns = self._indices(x)
-        log_sech = _log_sech(x)
-        product = _product(_corr_factor(x, log_sech, size, rows, columns))
-        eye = spread(np.eye(size), product)
-        y = product * (1 - eye) + eye  # the diagonal is 1 without rounding
-        return y, jnp.sum(log_sech * spread(size - columns, x))
+        factor, log_sech = _corr_factor(self._place(as_float(x)))
+        product = _product(factor)
+        size = product.shape[-1]
+        diagonal = jnp.broadcast_to(np.eye(size, dtype=bool), product.shape)
+        y = jnp.where(diagonal, 1, product)  # without rounding
+        return y, jnp.sum(log_sech * spread(size - np.arange(size), y))
 
     def inverse(self, y: Array) -> Array:
         return corr_cholesky.inverse(jnp.linalg.cholesky(as_float(y)))
@@ -212,18 +210,16 @@ class CovCholesky(_Triangular):
     diagonal = 0
 
     def forward_and_log_det(self, x: Array) -> tuple[Array, Array]:
-        x = as_float(x)
-        size, rows, columns = self._indices(x)
-        on_diagonal = jnp.broadcast_to(rows == columns, x.shape)
-        log_diagonal = jnp.where(on_diagonal, x, 0)  # exp of an entry that may be large is unused
-        entries = jnp.where(on_diagonal, jnp.maximum(jnp.exp(log_diagonal), tiny(x)), x)
-        return _place(entries, size, rows, columns), jnp.sum(log_diagonal)
+        x = self._place(as_float(x))
+        diagonal = jnp.broadcast_to(np.eye(x.shape[-1], dtype=bool), x.shape)
+        log_diagonal = jnp.where(diagonal, x, 0)  # exp of the others might overflow
+        y = jnp.where(diagonal, jnp.maximum(jnp.exp(log_diagonal), tiny(x)), x)
+        return y, jnp.sum(log_diagonal)
 
     def inverse(self, y: Array) -> Array:
-        x = self._take(as_float(y))
-        _, rows, columns = self._indices(x)
-        on_diagonal = jnp.broadcast_to(rows == columns, x.shape)
-        return jnp.where(on_diagonal, jnp.log(jnp.where(on_diagonal, x, 1)), x)
+        y = as_float(y)
+        diagonal = jnp.broadcast_to(np.eye(y.shape[-1], dtype=bool), y.shape)
+        return self._take(jnp.where(diagonal, jnp.log(jnp.where(diagonal, y, 1)), y))
 
     def contains(self, y: Array) -> Array:
         return _is_cholesky(as_float(y))
@@ -260,15 +256,16 @@ class Covariance(_Triangular):
 
     def forward_and_log_det(self, x: Array) -> tuple[Array, Array]:
         x = as_float(x)
-        size, rows, columns = self._indices(x)
-        scale = np.where(rows == columns, 0.5, 1.0)
-        factor = cov_cholesky.forward(x * spread(scale, x))
-        weight = np.where(rows == columns, 0.5 * (size - rows + 1), 0.0)
+        size = self._size(x)
+        rows, columns = np.tril_indices(size)
+        diagonal = rows == columns
+        factor = cov_cholesky.forward(x * spread(np.where(diagonal, 0.5, 1.0), x))
+        weight = np.where(diagonal, 0.5 * (size - rows + 1), 0.0)
         return _product(factor), jnp.sum(x * spread(weight, x))
 
     def inverse(self, y: Array) -> Array:
         x = cov_cholesky.inverse(jnp.linalg.cholesky(as_float(y)))
-        _, rows, columns = self._indices(x)
+        rows, columns = np.tril_indices(self._size(x))
         return x * spread(np.where(rows == columns, 2.0, 1.0), x)
 
     def contains(self, y: Array) -> Array:
