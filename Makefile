@@ -4,7 +4,7 @@
 PYTHON := .venv/bin/python
 LOWEST := .venv-lowest/bin/python
 PIP := -m pip --disable-pip-version-check install -qq
-# One worker a core; beyond 8 the compile time of each worker outweighs the gain.
+# One worker a core, at most 8: each holds a JAX of its own and compiles for itself.
 WORKERS := -n auto --maxprocesses 8
 
 .PHONY: help demo test test-lowest test-slow notebooks bench clean

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bbvi._types import Array, Key
+from bbvi._types import Array, Key, PyTree
 from bbvi.bijectors import Bijector
 from bbvi.bijectors.base import tolerance
+from bbvi.families import Family
 
 
 def check_bijector(
@@ -192,3 +194,230 @@ def _check_inverse(bijector: Bijector, xs: np.ndarray, ys: np.ndarray, backs: np
         _require(rank < x.size, f"{bijector.name}: inverse(forward(x)) is {back} and not x = {x}.")
         again = np.asarray(bijector.forward(jnp.asarray(back)))
         _require_close(again, y, 10, f"{bijector.name}: forward(inverse(y)) is not y")
+
+
+def check_family(family: Family, dim: int = 3, key: Key = 0) -> None:
+    r"""Check that a family keeps its promises.
+
+    At random members: hash and equality by value; shapes and dtypes (no weak types); that `init`
+    is centred where it is told and as wide; that `log_prob` agrees with the log q of `reparam`, and
+    both with the draws: by the Jacobian of `reparam` where it is square or constant, else by
+    importance weights that must average to one; `entropy`, `mean`, `sd` and `covariance` if there
+    are any; frames; `jax.vmap` and `jax.lax.scan`. All in the default dtype: run it a second time
+    with 64-bit types enabled. Random errors are allowed five standard errors.
+
+    Args:
+        family: the family. Any finite values of its parameters must be a member.
+        dim: D, the dimension of its members.
+        key: an int or a JAX key, for the members and the draws.
+
+    Raises:
+        AssertionError: if a promise is broken; the message says which.
+
+    Example:
+        >>> from bbvi.families import MeanFieldGaussian
+        >>> check_family(MeanFieldGaussian(), dim=2)
+    """
+    name = type(family).__name__
+    _require(
+        "__dataclass_fields__" in vars(type(family)),
+        f"{name} must be decorated with @dataclass(frozen=True).",
+    )
+    hash(family)
+    key = jax.random.key(key) if isinstance(key, int) else key
+    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+    dtype = jnp.result_type(float)
+
+    def normal(*shape: int) -> np.ndarray:
+        return rng.standard_normal(shape).astype(dtype)
+
+    loc, scale = normal(dim), np.exp(0.5 * normal(dim))
+    factors = [np.tril(0.3 * normal(dim, dim), -1) + np.diag(np.exp(0.3 * normal(dim)))] * 2
+    like = _check_family_types(family, dim)
+    changes = [jax.tree.map(lambda x: 0.3 * normal(*x.shape), like) for _ in factors]
+    noise = normal(_FAMILY_DRAWS, family.noise_size(dim))
+    # One program: operation by operation, most of the time would go into compiling.
+    evaluate = jax.jit(lambda *inputs: _evaluate_family(family, *inputs))
+    seen = jax.tree.map(np.asarray, evaluate(loc, scale, factors, changes, noise))
+
+    start = seen["start"]
+    _require_moments(f"{name}: init is not centred at loc", loc, start, 0, 0)
+    _require_moments(f"{name}: init does not have the scale asked for", scale, start, 1, 0.1)
+    _require_close(seen["log_prob"], seen["log_q"], 1, f"{name}: log_prob and reparam differ")
+    for label in ("vmap", "scan"):
+        for found, single in zip(seen[label], ("z", "log_q", "log_prob"), strict=True):
+            _require_close(found[0], seen[single], 1, f"{name}: {single} is another under {label}")
+    _check_density(name, seen, noise)
+    _check_closed_forms(name, seen)
+    _check_frames(name, seen, type(family).frame is not Family.frame)
+
+
+_FAMILY_DRAWS = 4096
+
+
+def _check_family_types(family: Family, dim: int) -> PyTree:
+    """Shapes and dtypes of everything that a family makes; returns those of its parameters."""
+    name, dtype, size = type(family).__name__, jnp.result_type(float), family.noise_size(dim)
+
+    def like(*shape: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape, dtype)
+
+    scales = [like(), like(dim), like(dim, dim)]
+    number, vector, params = [jax.eval_shape(family.init, like(dim), scale) for scale in scales]
+    for leaf in jax.tree.leaves(params):
+        _require(
+            leaf.dtype == dtype and not leaf.weak_type,
+            f"{name}: init gives {'weak ' * leaf.weak_type}{leaf.dtype} for a loc of {dtype}.",
+        )
+    _require(number == vector == params, f"{name}: parameters differ in shape with the scale's.")
+    _require(family.event(params) == (size, dtype), f"{name}: event is {family.event(params)}.")
+    draw = jax.eval_shape(lambda p, k: family.sample_and_log_prob(p, k, 5), params, _KEY_LIKE())
+    found = {
+        "reparam": jax.eval_shape(family.reparam, params, like(5, size)),
+        "sample_and_log_prob": draw,
+        "log_prob": (draw[0], jax.eval_shape(family.log_prob, params, like(5, dim))),
+    }
+    for label, (z, log_q) in found.items():
+        for x, shape in ((z, (5, dim)), (log_q, (5,))):
+            _require(
+                (x.shape, x.dtype, x.weak_type) == (shape, dtype, False),
+                f"{name}: {label} gives {'weak ' * x.weak_type}{x.dtype}{x.shape} "
+                f"and not {dtype}{shape}.",
+            )
+    return params
+
+
+def _KEY_LIKE() -> jax.ShapeDtypeStruct:
+    return jax.eval_shape(lambda: jax.random.key(0))
+
+
+def _evaluate_family(
+    family: Family,
+    loc: Array,
+    scale: Array,
+    factors: list[Array],
+    changes: list[PyTree],
+    noise: Array,
+) -> dict[str, PyTree]:
+    """One member from all sides; a second one beside it, for frames and batches."""
+    members = [
+        jax.tree.map(jnp.add, family.init(sign * loc, factor), change)
+        for sign, factor, change in zip((1, -1), factors, changes, strict=True)
+    ]
+    member, other = members
+    few = noise[:8]
+
+    def everything(params: PyTree) -> tuple[Array, ...]:
+        z, log_q = family.reparam(params, noise)
+        return z, log_q, family.log_prob(params, z)
+
+    def one_draw(eps: Array) -> Array:
+        return family.reparam(member, eps[None])[0][0]
+
+    frame = family.frame(other)
+    framed = family.to_frame(member, frame)
+    w, log_w = family.reparam(framed, few)
+    stack = jax.tree.map(lambda *x: jnp.stack(x), *members)
+    z, log_q, log_prob = everything(member)
+    closed = {}
+    for label in ("entropy", "mean", "sd", "covariance"):
+        try:
+            closed[label] = getattr(family, label)(member)
+        except (AttributeError, NotImplementedError):
+            continue
+    return {
+        "start": family.reparam(family.init(loc, scale), noise)[0],
+        "z": z,
+        "log_q": log_q,
+        "log_prob": log_prob,
+        "vmap": jax.vmap(everything)(stack),
+        "scan": jax.lax.map(everything, stack),
+        "jacobian": jax.vmap(jax.jacfwd(one_draw))(few),
+        "closed": closed,
+        "unframed": frame.apply(w),
+        "log_unframed": log_w - frame.log_det,
+        "round_trip": family.reparam(family.from_frame(framed, frame), few),
+        "standard": family.reparam(family.to_frame(member, family.frame(member)), noise)[0],
+    }
+
+
+def _require_near(found: Array, expected: Array, error: Array, message: str) -> None:
+    found, expected = np.asarray(found), np.asarray(expected)
+    allowed = 5 * error + tolerance(found) * (1 + np.abs(expected))
+    _require(
+        bool(np.all(np.abs(found - expected) <= allowed)),
+        f"{message}: {found} and not {expected}, by the draws.",
+    )
+
+
+def _require_moments(
+    message: str, expected: Array, draws: np.ndarray, power: int, slack: float
+) -> None:
+    """Means (power 0) or standard deviations (power 1) of draws (S, D), give or take a share."""
+    mean, sd = draws.mean(0), draws.std(0)
+    error = sd / len(draws) ** 0.5
+    if power:
+        error = ((draws - mean) ** 2).std(0) / len(draws) ** 0.5 / (2 * sd)
+    _require_near((mean, sd)[power], expected, error + slack / 5 * np.abs(expected), message)
+
+
+def _check_density(name: str, seen: dict[str, Any], noise: np.ndarray) -> None:
+    """log q at the draws, against the map that made them."""
+    jacobian, z, log_q = seen["jacobian"], seen["z"], seen["log_q"]
+    few, dim, size = jacobian.shape
+    constant = _close(jacobian, jacobian[:1], 1)
+    if constant or dim == size:
+        # With more base normals than dimensions, the covariance J J' stands for the square of J.
+        log_volume = 0.5 * np.linalg.slogdet(jacobian @ jacobian.swapaxes(1, 2))[1]
+        eps = noise[:few]
+        if dim != size:
+            mean = z[:few] - np.einsum("sdk,sk->sd", jacobian, eps)
+            root = np.linalg.cholesky(jacobian @ jacobian.swapaxes(1, 2))
+            eps = np.linalg.solve(root, (z[:few] - mean)[..., None])[..., 0]
+        expected = -0.5 * np.sum(eps**2, -1) - log_volume - 0.5 * dim * np.log(2 * np.pi)
+        _require_close(log_q[:few], expected, 10, f"{name}: log q is not that of the draws")
+        return
+    # The density of any narrow Gaussian beside q has mean one under q. float64, as some draws are
+    # far out.
+    z, log_q = z.astype(np.float64), log_q.astype(np.float64)
+    root = 0.5 * np.linalg.cholesky(np.cov(z.T).reshape(dim, dim))
+    for centre in z[:8]:
+        eps = np.linalg.solve(root, (z - centre).T)
+        log_g = -0.5 * np.sum(eps**2, 0) - np.linalg.slogdet(root)[1]
+        ratio = np.exp(log_g - 0.5 * dim * np.log(2 * np.pi) - log_q)
+        error = ratio.std() / len(ratio) ** 0.5
+        _require_near(ratio.mean(), np.ones(()), error, f"{name}: log q is not that of the draws")
+
+
+def _check_closed_forms(name: str, seen: dict[str, Any]) -> None:
+    closed, z, log_q = seen["closed"], seen["z"], seen["log_q"]
+    centred = z - z.mean(0)
+    products = centred[:, :, None] * centred[:, None]
+    if "entropy" in closed:
+        error = log_q.std() / len(z) ** 0.5
+        _require_near(closed["entropy"], -log_q.mean(), error, f"{name}: entropy is off")
+    if "mean" in closed:
+        _require_moments(f"{name}: mean is off", closed["mean"], z, 0, 0)
+    if "sd" in closed:
+        _require_moments(f"{name}: sd is off", closed["sd"], z, 1, 0)
+    if "covariance" in closed:
+        error = products.std(0) / len(z) ** 0.5
+        message = f"{name}: covariance is off"
+        _require_near(closed["covariance"], products.mean(0), error, message)
+
+
+def _check_frames(name: str, seen: dict[str, Any], has_frame: bool) -> None:
+    few = len(seen["unframed"])
+    z, log_q = seen["z"][:few], seen["log_q"][:few]
+    z_back, log_q_back = seen["round_trip"]
+    _require_close(z_back, z, 10, f"{name}: from_frame(to_frame(...)) is another member")
+    _require_close(log_q_back, log_q, 10, f"{name}: log q differs after from_frame(to_frame(...))")
+    _require_close(seen["unframed"], z, 10, f"{name}: to_frame does not follow the frame")
+    _require_close(
+        seen["log_unframed"], log_q, 10, f"{name}: log q in a frame is not off by log_det"
+    )
+    if has_frame:
+        message = f"{name}: a member is not standard in its own frame"
+        standard = seen["standard"]
+        _require_moments(message, np.zeros_like(standard[0]), standard, 0, 0)
+        _require_moments(message, np.ones_like(standard[0]), standard, 1, 0)
