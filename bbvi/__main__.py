@@ -19,13 +19,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--no-plot", action="store_true", help="draw no picture")
     options = parser.parse_args(arguments)
 
-    print("Fitting eight schools (Rubin 1981): y = mu + tau * eta + noise, non-centred.", flush=True)
+    print(
+        "Fitting eight schools (Rubin 1981): y = mu + tau * eta + noise, non-centred.", flush=True
+    )
     example = eight_schools()
     began = time.perf_counter()
     result = fit(example.log_joint, example.init, example.data, support=example.support)
     seconds = time.perf_counter() - began
     print(result.summary())
-    print(f"Took {seconds:.1f} s, most of it to compile; a second fit takes a fraction of a second.")
+    print(f"Took {seconds:.1f} s, most of it to compile: a second fit compiles nothing.")
     if options.no_plot:
         return
     try:

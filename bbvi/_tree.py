@@ -21,7 +21,9 @@ def as_key(key: Key) -> Array:
         return key
     if hasattr(key, "dtype") and key.dtype == jnp.uint32 and key.shape == (2,):
         return jax.random.wrap_key_data(jnp.asarray(key))
-    raise InputError(f"key must be an int or a JAX random key, not {type(key).__name__}: try key=0.")
+    raise InputError(
+        f"key must be an int or a JAX random key, not {type(key).__name__}: try key=0."
+    )
 
 
 def as_arrays(tree: PyTree, root: str) -> PyTree:

@@ -51,7 +51,6 @@ class Auto:
         return dense and target.dim <= _DENSE_LIMIT
 
 
-
 @partial(jax.jit, static_argnums=(0, 1))
 def find_start(
     target: Target, match: bool, loc: Array, key: Array, data: PyTree

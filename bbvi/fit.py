@@ -112,7 +112,9 @@ def fit(
         state, before = found
     else:
         with clock("start"):
-            state, before = _first_state(auto, last, target, previous, start, (start_key, run_key), data)
+            state, before = _first_state(
+                auto, last, target, previous, start, (start_key, run_key), data
+            )
     with clock("run"):
         observers: list[Callable[[Snapshot], Any]] = [callback] if callback is not None else []
         bar = ProgressBar(limit) if progress else None
@@ -231,8 +233,11 @@ def _template(last: Solver, target: Target, key: Array, data: PyTree) -> Any:
 
 
 def _data_spec(data: PyTree) -> tuple:
-    return tuple((x.shape, np.dtype(x.dtype).name) for x in jax.tree.leaves(data)
-                 if not jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key))
+    return tuple(
+        (x.shape, np.dtype(x.dtype).name)
+        for x in jax.tree.leaves(data)
+        if not jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+    )
 
 
 class _Clock:

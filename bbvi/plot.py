@@ -23,14 +23,17 @@ _BLUE, _VERMILION = "#0072B2", "#D55E00"
 _GREY = "#555555"
 # The share of the draws that a panel shows; a heavy tail would squeeze the rest into one bar.
 _CENTRAL = 0.99
-_LONGEST_NAME = 28
+_LONGEST_NAME = 24
+_MAX_BINS = 40  # finer ones are hard to see in a small panel
+# Nobody acts on a difference below this many nats, so no axis magnifies one.
+_SMALLEST_RANGE = 0.02
 
 
 def plot_fit(result: FitResult) -> Figure:
     """The ELBO along the run, and up to eight marginals raw against importance-weighted.
 
-    Where the two histograms of a panel differ, the approximation is off in that parameter;
-    parameters that the verdict flags come first and have a mark in their title.
+    Where the two histograms of a panel differ, the approximation is off in that parameter.
+    Parameters that the verdict flags come first, with a mark as in `result.summary()`.
 
     Args:
         result: what `bbvi.fit` returned.
@@ -44,14 +47,14 @@ def plot_fit(result: FitResult) -> Figure:
     try:
         import matplotlib
         from matplotlib import pyplot
+        from matplotlib.layout_engine import ConstrainedLayoutEngine
     except ImportError as error:
         raise ImportError("result.plot() needs matplotlib: pip install 'bbvi[plot]'.") from error
 
     columns, log_weights = _chosen(result)
     grid = _grid(len(columns))
     size = (9.6, 2.9 + 1.9 * (len(grid) - 1)) if len(grid) > 1 else (9.6, 3.6)
-    figure = pyplot.figure(figsize=size, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.06, h_pad=0.06)
+    figure = pyplot.figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06))
     panels: Any = figure.subplot_mosaic(
         grid, height_ratios=[1.3] + [1] * (len(grid) - 1) if len(grid) > 1 else None
     )
@@ -110,10 +113,11 @@ def _draw_trace(axes: Axes, result: FitResult) -> None:
     final, final_error = result.elbo, result.elbo_se
 
     if len(step):
-        axes.plot(step, elbo, color=_GREY, lw=1.2, label="during the run", zorder=3)
+        label = "during the run (\N{PLUS-MINUS SIGN} 2 standard errors)"
+        axes.plot(step, elbo, color=_GREY, lw=1.2, label=label, zorder=3)
         axes.fill_between(step, elbo - 2 * error, elbo + 2 * error, color=_GREY, alpha=0.25, lw=0)
     if np.isfinite(final):
-        label = f"final fit on fresh draws: {final:.2f} \N{PLUS-MINUS SIGN} {final_error:.2f}"
+        label = f"final fit, fresh draws: {_with_error(final, final_error)}"
         axes.axhline(final, color=_BLUE, lw=1.4, label=label, zorder=2)
         if np.isfinite(final_error):
             low, high = final - 2 * final_error, final + 2 * final_error
@@ -121,14 +125,16 @@ def _draw_trace(axes: Axes, result: FitResult) -> None:
     low, high = _trace_range(elbo, error, final, final_error)
     axes.set_ylim(low, high)
     cut = int(np.sum(elbo < low))
-    if cut:
-        note = f"{cut} early value{'s' * (cut > 1)} below, down to {elbo.min():.4g}"
-        axes.text(0.01, 0.04, note, transform=axes.transAxes, fontsize=8, color=_GREY)
+    hidden = f" ({cut} of {len(elbo)} points lie below, down to {elbo.min():.4g})" if cut else ""
     axes.margins(x=0.01)
-    axes.set_xlabel("step")
+    axes.set_xlabel(f"step{hidden}")
     axes.set_ylabel("ELBO (nats)")
-    axes.set_title("evidence lower bound, bands \N{PLUS-MINUS SIGN}2 standard errors", fontsize=10)
-    axes.legend(loc="lower right", fontsize=8.5, framealpha=0.9)
+    axes.locator_params(axis="x", integer=True)
+    axes.ticklabel_format(axis="y", useOffset=False)
+    # Above the axes, where it hides no part of the trace.
+    axes.legend(
+        loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, fontsize=9, frameon=False, borderpad=0
+    )
     _plain(axes)
 
 
@@ -144,12 +150,20 @@ def _trace_range(
     if not len(points):
         return 0.0, 1.0
     low, high = float(points.min()), float(points.max())
-    # A flat trace still gets a range that the tick labels can tell apart.
-    reach = max(high - low, 1e-4 * max(abs(high), 1.0))
+    reach = max(high - low, _SMALLEST_RANGE, 1e-5 * abs(high))
+    low, high = (low + high - reach) / 2, (low + high + reach) / 2
     if len(elbo):
         low = max(min(low, float(elbo.min())), low - 3 * reach)
         high = min(max(high, float(elbo.max())), high + 3 * reach)
     return low - 0.1 * reach, high + 0.1 * reach
+
+
+def _with_error(value: float, error: float) -> str:
+    """A value with its standard error, to two digits of the error."""
+    if not (np.isfinite(error) and error > 0):
+        return f"{value:.2f}"
+    digits = min(max(0, 1 - math.floor(math.log10(error))), 4)
+    return f"{value:.{digits}f} \N{PLUS-MINUS SIGN} {error:.{digits}f}"
 
 
 def _draw_marginal(
@@ -157,11 +171,12 @@ def _draw_marginal(
 ) -> None:
     """Histograms of one scalar: equal weights filled, importance weights as a line."""
     if len(name) > _LONGEST_NAME:
-        name = f"{name[: _LONGEST_NAME // 2]}...{name[-_LONGEST_NAME // 2 + 3 :]}"
-    title = f"{name}  (flagged)" if flagged else name
-    colour = _VERMILION if flagged else "black"
+        half = _LONGEST_NAME // 2
+        name = f"{name[: half - 3]}...{name[-half:]}"  # the index at the end tells entries apart
     # A dollar sign in a name is no formula.
-    axes.set_title(title, fontsize=10, color=colour, parse_math=False)
+    title = axes.set_title(f"{name} (!)" if flagged else name, fontsize=9.5, parse_math=False)
+    if flagged:
+        title.set(color=_VERMILION, fontweight="bold")
     finite = np.isfinite(values)
     values = values[finite].astype(float)
     if len(values):
@@ -196,7 +211,7 @@ def _edges(values: np.ndarray, sets: list[np.ndarray]) -> np.ndarray:
         low, high = min(low, float(first)), max(high, float(last))
     if not high > low:
         low, high = low - 1e-3 * max(abs(low), 1.0), high + 1e-3 * max(abs(high), 1.0)
-    bins = math.ceil(2 * len(values) ** (1 / 3))  # the rule of Rice University
+    bins = min(math.ceil(2 * len(values) ** (1 / 3)), _MAX_BINS)  # the Rice rule
     return np.linspace(low, high, bins + 1)
 
 
@@ -213,6 +228,8 @@ def _draw_legend(figure: Figure, result: FitResult, weighted: bool) -> None:
     total = len(result.posterior.target.scalar_names)
     title = "marginals" if total <= _MAX_PANELS else f"{_MAX_PANELS} of {total:,} marginals"
     title += f", central {_CENTRAL:.0%} of the draws"
+    if result.verdict.flagged:
+        title += "; (!) marks moments that the weights contradict"
     figure.legend(
         handles=handles, title=title, loc="outside lower center", ncols=2, fontsize=9, frameon=False
     )

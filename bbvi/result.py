@@ -37,8 +37,17 @@ class Trace(NamedTuple):
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=("posterior", "diagnostics", "history", "state"),
-    meta_fields=("status", "verdict", "num_steps", "num_gradients", "num_skipped", "drift",
-                 "timings", "solver", "data_spec"),
+    meta_fields=(
+        "status",
+        "verdict",
+        "num_steps",
+        "num_gradients",
+        "num_skipped",
+        "drift",
+        "timings",
+        "solver",
+        "data_spec",
+    ),
 )
 @dataclass(frozen=True)
 class FitResult:
@@ -127,7 +136,7 @@ class FitResult:
         return Table(names, columns, f"{note}\n{self._headline()}\n{self.verdict}")
 
     def draws(self) -> tuple[PyTree, np.ndarray]:
-        """The draws behind the diagnostics, up to 2,048, with their importance weights.
+        """The draws behind the diagnostics, up to 16,384, with their importance weights.
 
         Returns:
             draws of the approximation in the user's structure, with a leading axis S, and their
@@ -148,14 +157,20 @@ class FitResult:
         """Write to one file (npz with a JSON header, no pickle); `bbvi.load` reads it."""
         target, family = self.posterior.target, self.posterior.family
         if getattr(bbvi.families, type(family).__name__, None) is not type(family):
-            raise InputError(f"{type(family).__name__} is not a family of bbvi, so it can't be saved.")
+            raise InputError(
+                f"{type(family).__name__} is not a family of bbvi, so it can't be saved."
+            )
         header = {
             "structure": storage.encode_structure(
                 target.treedef.unflatten(range(len(target.leaves)))
             ),
             "leaves": [
-                {"name": x.name, "shape": x.shape, "dtype": np.dtype(x.dtype).name,
-                 "support": storage.encode_support(x.bijector)}
+                {
+                    "name": x.name,
+                    "shape": x.shape,
+                    "dtype": np.dtype(x.dtype).name,
+                    "support": storage.encode_support(x.bijector),
+                }
                 for x in target.leaves
             ],
             "order": target.order,
@@ -164,8 +179,12 @@ class FitResult:
             "params": storage.encode_structure(self.posterior.params),
             "data": storage.encode_structure(self.posterior.data),
             "status": self.status.name,
-            "verdict": [self.verdict.level, self.verdict.reasons, self.verdict.actions,
-                        self.verdict.flagged],
+            "verdict": [
+                self.verdict.level,
+                self.verdict.reasons,
+                self.verdict.actions,
+                self.verdict.flagged,
+            ],
             "counts": [self.num_steps, self.num_gradients, self.num_skipped, self.drift],
             "timings": self.timings,
             "data_spec": self.data_spec,
@@ -249,7 +268,9 @@ def _load_target(header: dict, log_joint: LogJoint | None, support: PyTree) -> T
             )
         shape = tuple(code["shape"])
         free_shape = bijector.unconstrained_shape(shape)
-        leaves.append(Leaf(code["name"], shape, np.dtype(code["dtype"]), bijector, free_shape, start))
+        leaves.append(
+            Leaf(code["name"], shape, np.dtype(code["dtype"]), bijector, free_shape, start)
+        )
         start += leaves[-1].size
     return Target(
         _missing_log_joint if log_joint is None else log_joint,

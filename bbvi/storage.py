@@ -109,7 +109,9 @@ def checksum(tree: PyTree) -> int:
     total = 0
     for leaf in jax.tree.leaves(tree):
         array = np.ascontiguousarray(_plain(leaf))
-        total = zlib.crc32(array.tobytes(), zlib.crc32(f"{array.dtype}{array.shape}".encode(), total))
+        total = zlib.crc32(
+            array.tobytes(), zlib.crc32(f"{array.dtype}{array.shape}".encode(), total)
+        )
     return total
 
 

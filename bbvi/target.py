@@ -145,7 +145,9 @@ class Target:
             finite; where they are not, both are zero.
         """
         log_p, score = self._map(jax.value_and_grad(self.log_density), zs, data, chunk_size)
-        ok = jnp.isfinite(log_p) & jnp.all(jnp.isfinite(score), axis=-1)
+        # A score whose square would overflow is as good as infinite.
+        largest = jnp.finfo(score.dtype).max ** 0.5 * 1e-3
+        ok = jnp.isfinite(log_p) & jnp.all(jnp.abs(score) < largest, axis=-1)
         return jnp.where(ok, log_p, 0), jnp.where(ok[:, None], score, 0), ok
 
     def log_densities(self, zs: Array, data: PyTree, chunk_size: int | None = None) -> Array:

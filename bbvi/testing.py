@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -26,8 +27,8 @@ def check_bijector(
 
     At random points of both scales met in a fit: hash and equality by value; shapes, dtypes (no
     weak types) and a scalar log-determinant; the log-determinant itself against the Jacobian by
-    automatic differentiation; round trips; ``contains``; sums over batch axes; `jax.vmap` and
-    `jax.lax.scan`; and finite values and derivatives at entries of +-50. All in the default
+    automatic differentiation; round trips; ``contains``; batches, with and without `jax.vmap`; and
+    finite values and derivatives at entries of +-50. All inside `jax.jit` and in the default
     dtype: run it a second time with 64-bit types enabled.
 
     Args:
@@ -70,23 +71,22 @@ def check_bijector(
             return jacobian_log_det(bijector.forward, x)
 
     # One program: operation by operation, most of the time would go into compiling.
-    evaluate = jax.jit(lambda xs, all_xs: _evaluate(bijector, shape, log_det, xs, all_xs))
-    points, scanned, batch, outside = jax.tree.map(np.asarray, evaluate(xs, all_xs))
-    y, found = points["y"], points["log_det"]
-    _require_close(found, points["expected"], 1, f"{name}: log_det is off")
-    _require(points["in"].all(), f"{name}: contains() is false of forward(x).")
-    _require(not outside["in"], f"{name}: contains() is true of NaN.")
+    evaluate = jax.jit(lambda all_xs: _evaluate(bijector, shape, log_det, all_xs))
+    everywhere, batch, inside_nan = jax.tree.map(np.asarray, evaluate(all_xs))
+    for label in ("y", "log_det", "derivative"):
+        finite = np.isfinite(everywhere[label])
+        _require(finite[:3].all(), f"{name}: {label} is not finite.")
+        _require(finite.all(), f"{name}: {label} is not finite at entries of +-50.")
+    near = {label: values[:3] for label, values in everywhere.items()}
+    y, found = near["y"], near["log_det"]
+    _require_close(found, near["expected"], 1, f"{name}: log_det is off")
+    _require(near["inside"].all(), f"{name}: contains() is false of forward(x).")
+    _require(not inside_nan, f"{name}: contains() is true of NaN.")
     _require_close(batch["y"], y, 1, f"{name}: y is another one in a batch")
     _require_close(batch["log_det"], found.sum(), 1, f"{name}: log_det is not summed over a batch")
     _require_close(batch["forward"], batch["y"], 1, f"{name}: forward gives another y")
-    _check_inverse(bijector, xs, y, points["back"])
-    _require_close(batch["back"], points["back"], 10, f"{name}: inverse differs in a batch")
-    _require_close(scanned["y"][:3], y, 1, f"{name}: y is another one inside scan")
-    _require_close(scanned["log_det"][:3], found, 1, f"{name}: log_det differs inside scan")
-    for label in ("y", "log_det", "derivative"):
-        _require(
-            np.isfinite(scanned[label]).all(), f"{name}: {label} is not finite at entries of +-50."
-        )
+    _check_inverse(bijector, xs, y, near["back"])
+    _require_close(batch["back"], near["back"], 10, f"{name}: inverse differs in a batch")
 
 
 def jacobian_log_det(function: Callable[[Array], Array], x: Array) -> Array:
@@ -156,33 +156,29 @@ def _check_types(bijector: Bijector, shape: tuple[int, ...], x: Array) -> None:
 
 
 def _evaluate(
-    bijector: Bijector,
-    shape: tuple[int, ...],
-    expected: Callable[[Array], Array],
-    xs: Array,
-    all_xs: Array,
-) -> tuple[dict[str, Array], ...]:
-    """The bijector under vmap, inside a scan, on a batch, and `contains` of NaN."""
+    bijector: Bijector, shape: tuple[int, ...], expected: Callable[[Array], Array], xs: Array
+) -> tuple[dict[str, Array], dict[str, Array], Array]:
+    """Everything under vmap, the first three points as a batch, and `contains` of NaN."""
 
     def at_point(x: Array) -> dict[str, Array]:
-        y, log_det = bijector.forward_and_log_det(x)
-        back, inside = bijector.inverse(y), bijector.contains(y)
-        return {"y": y, "log_det": log_det, "expected": expected(x), "back": back, "in": inside}
-
-    def with_derivative(x: Array) -> dict[str, Array]:
         (y, log_det), pullback = jax.vjp(bijector.forward_and_log_det, x)
         # Unequal weights: a sum of equal ones hides the derivative of what sums to a constant.
         weights = jnp.linspace(0.5, 1, y.size, dtype=y.dtype).reshape(y.shape)
         (derivative,) = pullback((weights, jnp.ones_like(log_det)))
-        return {"y": y, "log_det": log_det, "derivative": derivative}
+        return {
+            "y": y,
+            "log_det": log_det,
+            "expected": expected(x),
+            "derivative": derivative,
+            "back": bijector.inverse(y),
+            "inside": bijector.contains(y),
+        }
 
-    points = jax.vmap(at_point)(xs)
-    scanned = jax.lax.map(with_derivative, all_xs)
-    y, log_det = bijector.forward_and_log_det(xs)
-    back = bijector.inverse(points["y"])
-    batch = {"y": y, "log_det": log_det, "forward": bijector.forward(xs), "back": back}
-    outside = {"in": bijector.contains(jnp.full(shape, jnp.nan, xs.dtype))}
-    return points, scanned, batch, outside
+    everywhere = jax.vmap(at_point)(xs)
+    y, log_det = bijector.forward_and_log_det(xs[:3])
+    back = bijector.inverse(everywhere["y"][:3])
+    batch = {"y": y, "log_det": log_det, "forward": bijector.forward(xs[:3]), "back": back}
+    return everywhere, batch, bijector.contains(jnp.full(shape, jnp.nan, xs.dtype))
 
 
 def _check_inverse(bijector: Bijector, xs: np.ndarray, ys: np.ndarray, backs: np.ndarray) -> None:
@@ -190,9 +186,12 @@ def _check_inverse(bijector: Bijector, xs: np.ndarray, ys: np.ndarray, backs: np
         if _close(back, x, 10):
             continue
         # Where y has fewer degrees of freedom than x, as on a sphere, several x share one y.
-        rank = np.linalg.matrix_rank(_jacobian(bijector.forward, jnp.asarray(x)))
-        _require(rank < x.size, f"{bijector.name}: inverse(forward(x)) is {back} and not x = {x}.")
-        again = np.asarray(bijector.forward(jnp.asarray(back)))
+        jacobian = jax.jit(lambda x: _jacobian(bijector.forward, x))(x)
+        _require(
+            np.linalg.matrix_rank(jacobian) < x.size,
+            f"{bijector.name}: inverse(forward(x)) is {back} and not x = {x}.",
+        )
+        again = np.asarray(jax.jit(bijector.forward)(back))
         _require_close(again, y, 10, f"{bijector.name}: forward(inverse(y)) is not y")
 
 
@@ -240,16 +239,23 @@ def check_family(family: Family, dim: int = 3, key: Key = 0) -> None:
     evaluate = jax.jit(lambda *inputs: _evaluate_family(family, *inputs))
     seen = jax.tree.map(np.asarray, evaluate(loc, scale, factors, changes, noise))
 
-    start = seen["start"]
-    _require_moments(f"{name}: init is not centred at loc", loc, start, 0, 0)
-    _require_moments(f"{name}: init does not have the scale asked for", scale, start, 1, 0.1)
-    _require_close(seen["log_prob"], seen["log_q"], 1, f"{name}: log_prob and reparam differ")
-    for label in ("vmap", "scan"):
-        for found, single in zip(seen[label], ("z", "log_q", "log_prob"), strict=True):
-            _require_close(found[0], seen[single], 1, f"{name}: {single} is another under {label}")
-    _check_density(name, seen, noise)
-    _check_closed_forms(name, seen)
-    _check_frames(name, seen, type(family).frame is not Family.frame)
+    draws = {label: z for label, (z, _) in seen["members"].items()}
+    z, log_q, log_prob = seen["single"]
+    _require_moments(f"{name}: init is not centred at loc", loc, draws["start"], 0, 0)
+    message = f"{name}: init does not have the scale asked for"
+    _require_moments(message, scale, draws["start"], 1, 0.1)
+    _require_close(log_prob, log_q, 1, f"{name}: log_prob and reparam differ")
+    for how in ("vmap", "scan"):
+        for i, what in enumerate(("z", "log q", "log_prob")):
+            message = f"{name}: {what} is another one under {how}"
+            _require_close(seen[how][i], seen["single"][i], 1, message)
+    _check_density(name, seen["jacobian"], z, log_q, noise)
+    _check_closed_forms(name, seen["closed"], z, log_q)
+    _check_frames(name, seen)
+    if type(family).frame is not Family.frame:
+        message = f"{name}: a member is not standard in its own frame"
+        _require_moments(message, np.zeros_like(loc), draws["standard"], 0, 0)
+        _require_moments(message, np.ones_like(loc), draws["standard"], 1, 0)
 
 
 _FAMILY_DRAWS = 4096
@@ -271,7 +277,9 @@ def _check_family_types(family: Family, dim: int) -> PyTree:
         )
     _require(number == vector == params, f"{name}: parameters differ in shape with the scale's.")
     _require(family.event(params) == (size, dtype), f"{name}: event is {family.event(params)}.")
-    draw = jax.eval_shape(lambda p, k: family.sample_and_log_prob(p, k, 5), params, _KEY_LIKE())
+    draw = jax.eval_shape(
+        lambda p, seed: family.sample_and_log_prob(p, jax.random.key(seed), 5), params, 0
+    )
     found = {
         "reparam": jax.eval_shape(family.reparam, params, like(5, size)),
         "sample_and_log_prob": draw,
@@ -287,10 +295,6 @@ def _check_family_types(family: Family, dim: int) -> PyTree:
     return params
 
 
-def _KEY_LIKE() -> jax.ShapeDtypeStruct:
-    return jax.eval_shape(lambda: jax.random.key(0))
-
-
 def _evaluate_family(
     family: Family,
     loc: Array,
@@ -299,13 +303,21 @@ def _evaluate_family(
     changes: list[PyTree],
     noise: Array,
 ) -> dict[str, PyTree]:
-    """One member from all sides; a second one beside it, for frames and batches."""
-    members = [
+    """One member from all sides; a second one lends its frame."""
+    member, other = (
         jax.tree.map(jnp.add, family.init(sign * loc, factor), change)
         for sign, factor, change in zip((1, -1), factors, changes, strict=True)
-    ]
-    member, other = members
-    few = noise[:8]
+    )
+    frame = family.frame(other)
+    framed = family.to_frame(member, frame)
+    members = {
+        "start": family.init(loc, scale),
+        "member": member,
+        "framed": framed,
+        "round trip": family.from_frame(framed, frame),
+        "standard": family.to_frame(member, family.frame(member)),
+    }
+    stack = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members.values())
 
     def everything(params: PyTree) -> tuple[Array, ...]:
         z, log_q = family.reparam(params, noise)
@@ -314,11 +326,8 @@ def _evaluate_family(
     def one_draw(eps: Array) -> Array:
         return family.reparam(member, eps[None])[0][0]
 
-    frame = family.frame(other)
-    framed = family.to_frame(member, frame)
-    w, log_w = family.reparam(framed, few)
-    stack = jax.tree.map(lambda *x: jnp.stack(x), *members)
-    z, log_q, log_prob = everything(member)
+    batch = jax.vmap(everything)(stack)
+    each = {name: jax.tree.map(lambda x, i=i: x[i], batch)[:2] for i, name in enumerate(members)}
     closed = {}
     for label in ("entropy", "mean", "sd", "covariance"):
         try:
@@ -326,24 +335,20 @@ def _evaluate_family(
         except (AttributeError, NotImplementedError):
             continue
     return {
-        "start": family.reparam(family.init(loc, scale), noise)[0],
-        "z": z,
-        "log_q": log_q,
-        "log_prob": log_prob,
-        "vmap": jax.vmap(everything)(stack),
-        "scan": jax.lax.map(everything, stack),
-        "jacobian": jax.vmap(jax.jacfwd(one_draw))(few),
+        "single": everything(member),
+        "vmap": jax.tree.map(lambda x: x[1], batch),
+        "scan": jax.tree.map(lambda x: x[1], jax.lax.map(everything, stack)),
+        "members": each,
+        "unframed": frame.apply(each["framed"][0]),
+        "frame_log_det": frame.log_det,
+        "jacobian": jax.vmap(jax.jacfwd(one_draw))(noise[:8]),
         "closed": closed,
-        "unframed": frame.apply(w),
-        "log_unframed": log_w - frame.log_det,
-        "round_trip": family.reparam(family.from_frame(framed, frame), few),
-        "standard": family.reparam(family.to_frame(member, family.frame(member)), noise)[0],
     }
 
 
-def _require_near(found: Array, expected: Array, error: Array, message: str) -> None:
+def _require_near(found: Any, expected: Any, error: Any, message: str) -> None:
     found, expected = np.asarray(found), np.asarray(expected)
-    allowed = 5 * error + tolerance(found) * (1 + np.abs(expected))
+    allowed = 5 * error + tolerance(jnp.asarray(found)) * (1 + np.abs(expected))
     _require(
         bool(np.all(np.abs(found - expected) <= allowed)),
         f"{message}: {found} and not {expected}, by the draws.",
@@ -351,7 +356,7 @@ def _require_near(found: Array, expected: Array, error: Array, message: str) -> 
 
 
 def _require_moments(
-    message: str, expected: Array, draws: np.ndarray, power: int, slack: float
+    message: str, expected: np.ndarray, draws: np.ndarray, power: int, slack: float
 ) -> None:
     """Means (power 0) or standard deviations (power 1) of draws (S, D), give or take a share."""
     mean, sd = draws.mean(0), draws.std(0)
@@ -361,9 +366,10 @@ def _require_moments(
     _require_near((mean, sd)[power], expected, error + slack / 5 * np.abs(expected), message)
 
 
-def _check_density(name: str, seen: dict[str, Any], noise: np.ndarray) -> None:
+def _check_density(
+    name: str, jacobian: np.ndarray, z: np.ndarray, log_q: np.ndarray, noise: np.ndarray
+) -> None:
     """log q at the draws, against the map that made them."""
-    jacobian, z, log_q = seen["jacobian"], seen["z"], seen["log_q"]
     few, dim, size = jacobian.shape
     constant = _close(jacobian, jacobian[:1], 1)
     if constant or dim == size:
@@ -374,7 +380,7 @@ def _check_density(name: str, seen: dict[str, Any], noise: np.ndarray) -> None:
             mean = z[:few] - np.einsum("sdk,sk->sd", jacobian, eps)
             root = np.linalg.cholesky(jacobian @ jacobian.swapaxes(1, 2))
             eps = np.linalg.solve(root, (z[:few] - mean)[..., None])[..., 0]
-        expected = -0.5 * np.sum(eps**2, -1) - log_volume - 0.5 * dim * np.log(2 * np.pi)
+        expected = -0.5 * np.sum(eps**2, -1) - log_volume - 0.5 * dim * math.log(2 * math.pi)
         _require_close(log_q[:few], expected, 10, f"{name}: log q is not that of the draws")
         return
     # The density of any narrow Gaussian beside q has mean one under q. float64, as some draws are
@@ -384,13 +390,14 @@ def _check_density(name: str, seen: dict[str, Any], noise: np.ndarray) -> None:
     for centre in z[:8]:
         eps = np.linalg.solve(root, (z - centre).T)
         log_g = -0.5 * np.sum(eps**2, 0) - np.linalg.slogdet(root)[1]
-        ratio = np.exp(log_g - 0.5 * dim * np.log(2 * np.pi) - log_q)
+        ratio = np.exp(log_g - 0.5 * dim * math.log(2 * math.pi) - log_q)
         error = ratio.std() / len(ratio) ** 0.5
         _require_near(ratio.mean(), np.ones(()), error, f"{name}: log q is not that of the draws")
 
 
-def _check_closed_forms(name: str, seen: dict[str, Any]) -> None:
-    closed, z, log_q = seen["closed"], seen["z"], seen["log_q"]
+def _check_closed_forms(
+    name: str, closed: dict[str, np.ndarray], z: np.ndarray, log_q: np.ndarray
+) -> None:
     centred = z - z.mean(0)
     products = centred[:, :, None] * centred[:, None]
     if "entropy" in closed:
@@ -406,18 +413,11 @@ def _check_closed_forms(name: str, seen: dict[str, Any]) -> None:
         _require_near(closed["covariance"], products.mean(0), error, message)
 
 
-def _check_frames(name: str, seen: dict[str, Any], has_frame: bool) -> None:
-    few = len(seen["unframed"])
-    z, log_q = seen["z"][:few], seen["log_q"][:few]
-    z_back, log_q_back = seen["round_trip"]
+def _check_frames(name: str, seen: dict[str, Any]) -> None:
+    z, log_q = seen["members"]["member"]
+    z_back, log_q_back = seen["members"]["round trip"]
     _require_close(z_back, z, 10, f"{name}: from_frame(to_frame(...)) is another member")
     _require_close(log_q_back, log_q, 10, f"{name}: log q differs after from_frame(to_frame(...))")
     _require_close(seen["unframed"], z, 10, f"{name}: to_frame does not follow the frame")
-    _require_close(
-        seen["log_unframed"], log_q, 10, f"{name}: log q in a frame is not off by log_det"
-    )
-    if has_frame:
-        message = f"{name}: a member is not standard in its own frame"
-        standard = seen["standard"]
-        _require_moments(message, np.zeros_like(standard[0]), standard, 0, 0)
-        _require_moments(message, np.ones_like(standard[0]), standard, 1, 0)
+    log_unframed = seen["members"]["framed"][1] - seen["frame_log_det"]
+    _require_close(log_unframed, log_q, 10, f"{name}: log q in a frame is not off by log_det")

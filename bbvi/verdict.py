@@ -86,8 +86,10 @@ def _about_run(status: Status, drift: float) -> Verdict:
         action = "check the log joint for log or sqrt of negative numbers, and declare supports."
         return Verdict("rejected", (status.message,), (action,))
     far = not drift <= DRIFT_TOLERANCE
-    moved = f"the averages still moved by {drift:.2g} posterior sd" if np.isfinite(drift) else (
-        "it was too short to see whether the averages settle"
+    moved = (
+        f"the averages still moved by {drift:.2g} posterior sd"
+        if np.isfinite(drift)
+        else ("it was too short to see whether the averages settle")
     )
     reason = f"{status.message[:-1]}; {moved}."
     actions = ["continue it: fit(..., init=result) with a larger max_steps."]

@@ -193,6 +193,4 @@ def _match(at: Match, statistics: PyTree, rate: Array) -> Match:
     log_det = jnp.sum(jnp.log(jnp.diagonal(chol))) + 0.5 * jnp.sum(jnp.log(shrink))
     # The symmetric root moves the common draws as little as possible.
     symmetric = dot(root, q.T)
-    return Match(
-        at.loc + dot(at.root, loc), dot(at.root, symmetric), at.log_det + log_det, at.elbo
-    )
+    return Match(at.loc + dot(at.root, loc), dot(at.root, symmetric), at.log_det + log_det, at.elbo)

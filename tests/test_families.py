@@ -1,0 +1,384 @@
+"""Families: one table of all of them, then what is special to one."""
+
+import functools
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bbvi.families import Family, Frame, FullRankGaussian, LowRankGaussian, MeanFieldGaussian
+from bbvi.testing import check_family
+
+FAMILIES = [
+    MeanFieldGaussian(),
+    FullRankGaussian(),
+    LowRankGaussian(rank=1),
+    LowRankGaussian(),
+]
+over_families = pytest.mark.parametrize("family", FAMILIES, ids=repr)
+
+
+@pytest.fixture(params=[32, 64])
+def bits(request):
+    if request.param == 64:
+        request.getfixturevalue("x64")
+    return request.param
+
+
+def a_factor(dim, seed=0):
+    """A lower triangular factor with a positive diagonal."""
+    rng = np.random.default_rng(seed)
+    return np.tril(0.4 * rng.standard_normal((dim, dim)), -1) + np.diag(rng.uniform(0.5, 2, dim))
+
+
+@functools.cache
+def jitted(family, method):
+    """One program instead of one for each operation: compilation is most of the time here."""
+    return jax.jit(getattr(family, method))
+
+
+def a_member(family, dim=3, seed=0):
+    rng = np.random.default_rng(seed)
+    params = jitted(family, "init")(rng.standard_normal(dim), a_factor(dim, seed))
+    # what a family ignores stays zero, so that parameters can be compared
+    return jax.tree.map(lambda x: x * (1 + 0.3 * rng.uniform(size=x.shape)), params)
+
+
+def dense_log_prob(mean, covariance, z):
+    """The multivariate normal in float64, by a dense Cholesky factor."""
+    mean, covariance, z = (np.asarray(x, np.float64) for x in (mean, covariance, z))
+    root = np.linalg.cholesky(covariance)
+    eps = np.linalg.solve(root, (z - mean).T)
+    log_det = np.log(np.diagonal(root)).sum()
+    return -0.5 * (eps**2).sum(0) - log_det - 0.5 * len(mean) * np.log(2 * np.pi)
+
+
+@over_families
+@pytest.mark.usefixtures("bits")
+def test_conforms(family):
+    check_family(family, dim=3, key=1)
+
+
+@dataclass(frozen=True)
+class StudentT(Family):
+    """Independent coordinates over one common chi-squared variable of four normals."""
+
+    def init(self, loc, scale):
+        scale = jnp.asarray(scale, loc.dtype)
+        if scale.ndim == 2:
+            scale = jnp.linalg.norm(scale, axis=1)
+        # the variance of a t of 4 degrees of freedom is 2
+        return {"loc": loc, "log_scale": jnp.log(jnp.broadcast_to(scale, loc.shape)) - 0.3466}
+
+    def noise_size(self, dim):
+        return dim + 4
+
+    def reparam(self, params, eps):
+        dim = params["loc"].shape[0]
+        length = jnp.sqrt(jnp.mean(eps[:, dim:] ** 2, axis=-1, keepdims=True))
+        z = params["loc"] + jnp.exp(params["log_scale"]) * eps[:, :dim] / length
+        return z, self.log_prob(params, z)
+
+    def log_prob(self, params, z):
+        dim = z.shape[-1]
+        x = (z - params["loc"]) * jnp.exp(-params["log_scale"])
+        log_volume = 0.5 * dim * np.log(4 * np.pi).item() + jnp.sum(params["log_scale"])
+        gammas = jax.lax.lgamma(jnp.array([(4 + dim) / 2, 2.0], z.dtype))
+        tail = -0.5 * (4 + dim) * jnp.log1p(jnp.sum(x**2, axis=-1) / 4)
+        return tail + gammas[0] - gammas[1] - log_volume
+
+
+@dataclass(frozen=True)
+class Cubed(Family):
+    """Square but not affine: z = loc + sinh(eps) exp(log_scale), all with default frames."""
+
+    def init(self, loc, scale):
+        scale = jnp.asarray(scale, loc.dtype)
+        if scale.ndim == 2:
+            scale = jnp.linalg.norm(scale, axis=1)
+        sd = float(np.sqrt(np.sinh(1.0) * np.exp(1.0)))
+        return {"loc": loc, "log_scale": jnp.log(jnp.broadcast_to(scale, loc.shape) / sd)}
+
+    def reparam(self, params, eps):
+        z = params["loc"] + jnp.exp(params["log_scale"]) * jnp.sinh(eps)
+        return z, self._log_q(params, eps)
+
+    def log_prob(self, params, z):
+        return self._log_q(params, jnp.arcsinh((z - params["loc"]) * jnp.exp(-params["log_scale"])))
+
+    def _log_q(self, params, eps):
+        terms = 0.5 * eps**2 + jnp.log(jnp.cosh(eps)) + params["log_scale"]
+        return -jnp.sum(terms, axis=-1) - 0.5 * eps.shape[-1] * np.log(2 * np.pi).item()
+
+
+@pytest.mark.parametrize("family", [StudentT(), Cubed()], ids=repr)
+def test_families_of_other_kinds_conform(family):
+    check_family(family, dim=2)
+
+
+@dataclass(frozen=True)
+class LightTails(StudentT):
+    """The draws of a t, and the density of the Gaussian of the same variance."""
+
+    def log_prob(self, params, z):
+        x = (z - params["loc"]) * jnp.exp(-params["log_scale"])
+        terms = 0.25 * x**2 + params["log_scale"] + 0.5 * np.log(4 * np.pi).item()
+        return -jnp.sum(terms, axis=-1)
+
+
+@dataclass(frozen=True)
+class Unnormalised(MeanFieldGaussian):
+    def reparam(self, params, eps):
+        z, log_q = super().reparam(params, eps)
+        return z, log_q + 0.1
+
+    def log_prob(self, params, z):
+        return super().log_prob(params, z) + 0.1
+
+
+@dataclass(frozen=True)
+class TwoDensities(MeanFieldGaussian):
+    def log_prob(self, params, z):
+        return super().log_prob(params, z) + 0.1
+
+
+@dataclass(frozen=True)
+class WrongEntropy(MeanFieldGaussian):
+    def entropy(self, params):
+        return super().entropy(params) + 0.3
+
+
+@dataclass(frozen=True)
+class WrongSd(MeanFieldGaussian):
+    def sd(self, params):
+        return jnp.exp(2 * params["log_scale"])
+
+
+@dataclass(frozen=True)
+class IgnoresLoc(MeanFieldGaussian):
+    def init(self, loc, scale):
+        return super().init(jnp.zeros_like(loc), scale)
+
+
+@dataclass(frozen=True)
+class IgnoresScale(MeanFieldGaussian):
+    def init(self, loc, scale):
+        return super().init(loc, jnp.ones_like(loc))
+
+
+@dataclass(frozen=True)
+class OneWayFrame(MeanFieldGaussian):
+    def from_frame(self, params, frame):
+        return params
+
+
+@dataclass(frozen=True)
+class FrameWithoutLogDet(MeanFieldGaussian):
+    def frame(self, params):
+        return WithoutLogDet(*super().frame(params))
+
+
+class WithoutLogDet(Frame):
+    log_det = 0.0
+
+
+@dataclass(frozen=True)
+class NotStandard(MeanFieldGaussian):
+    def frame(self, params):
+        frame = super().frame(params)
+        return frame._replace(scale=2 * frame.scale)
+
+
+@dataclass(frozen=True)
+class HalfPrecision(MeanFieldGaussian):
+    def init(self, loc, scale):
+        return jax.tree.map(lambda x: x.astype(jnp.float16), super().init(loc, scale))
+
+
+@dataclass(frozen=True)
+class SumsOverDraws(MeanFieldGaussian):
+    def log_prob(self, params, z):
+        return jnp.sum(super().log_prob(params, z))
+
+
+class NotADataclass(MeanFieldGaussian):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("family", "words"),
+    [
+        (LightTails(), "not that of the draws"),
+        (Unnormalised(), "not that of the draws"),
+        (TwoDensities(), "log_prob and reparam differ"),
+        (WrongEntropy(), "entropy is off"),
+        (WrongSd(), "sd is off"),
+        (IgnoresLoc(), "not centred at loc"),
+        (IgnoresScale(), "scale asked for"),
+        (OneWayFrame(), "another member"),
+        (FrameWithoutLogDet(), "log_det"),
+        (NotStandard(), "not standard"),
+        (HalfPrecision(), "float16"),
+        (SumsOverDraws(), r"log_prob gives float32\(\)"),
+        (NotADataclass(), "dataclass"),
+    ],
+    ids=lambda x: type(x).__name__ if isinstance(x, Family) else "",
+)
+def test_check_family_finds(family, words):
+    with pytest.raises(AssertionError, match=words):
+        check_family(family, dim=2)
+
+
+@over_families
+@pytest.mark.usefixtures("x64")
+def test_frames_keep_the_parameters(family):
+    member, other = a_member(family, seed=1), a_member(family, seed=2)
+
+    @jax.jit
+    def there_and_back(member, other):
+        frame = family.frame(other)
+        return family.from_frame(family.to_frame(member, frame), frame)
+
+    back = there_and_back(member, other)
+    assert jax.tree.structure(back) == jax.tree.structure(member)
+    for key, value in member.items():
+        np.testing.assert_allclose(back[key], value, rtol=1e-12, atol=1e-12, err_msg=key)
+
+
+@over_families
+@pytest.mark.usefixtures("x64")
+def test_standard_in_its_own_frame(family):
+    member = a_member(family)
+    own = jax.jit(lambda p: family.to_frame(p, family.frame(p)))(member)
+    np.testing.assert_allclose(family.mean(own), np.zeros(3), atol=1e-12)
+    np.testing.assert_allclose(jitted(family, "sd")(own), np.ones(3), rtol=1e-12)
+    if isinstance(family, FullRankGaussian):
+        np.testing.assert_allclose(family.covariance(own), np.eye(3), atol=1e-12)
+
+
+@pytest.mark.parametrize("scale", [np.array([0.5, 3.0]), np.array([[0.5, 0.0], [2.0, 3.0]])])
+@pytest.mark.usefixtures("x64")
+def test_frame_is_the_affine_map_it_says(scale):
+    frame = Frame(jnp.array([1.0, -2.0]), jnp.asarray(scale))
+    matrix = np.diag(scale) if scale.ndim == 1 else scale
+    w = np.random.default_rng(0).standard_normal((4, 2))
+    np.testing.assert_allclose(frame.apply(w), frame.loc + w @ matrix.T, rtol=1e-12)
+    np.testing.assert_allclose(frame.invert(frame.apply(w)), w, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(frame.rescale(w.T), matrix @ w.T, rtol=1e-12)
+    np.testing.assert_allclose(frame.rescale(w[0]), matrix @ w[0], rtol=1e-12)
+    np.testing.assert_allclose(frame.unscale(matrix @ w.T), w.T, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(frame.log_det, np.linalg.slogdet(matrix)[1], rtol=1e-12)
+
+
+@pytest.mark.usefixtures("x64")
+def test_full_rank_takes_the_factor_it_is_given():
+    factor = a_factor(4)
+    params = FullRankGaussian().init(jnp.arange(4.0), jnp.asarray(factor))
+    np.testing.assert_allclose(FullRankGaussian().covariance(params), factor @ factor.T, rtol=1e-12)
+
+
+@pytest.mark.usefixtures("x64")
+def test_mean_field_starts_at_the_closest_factorised_gaussian():
+    # reverse KL asks for the diagonal of the precision (Bishop 2006, section 10.1.2)
+    factor = a_factor(4)
+    params = MeanFieldGaussian().init(jnp.zeros(4), jnp.asarray(factor))
+    precision = np.linalg.inv(factor @ factor.T)
+    np.testing.assert_allclose(
+        MeanFieldGaussian().sd(params), 1 / np.sqrt(np.diagonal(precision)), rtol=1e-12
+    )
+
+
+@over_families
+@pytest.mark.usefixtures("x64")
+def test_agrees_with_the_dense_normal(family):
+    stats = pytest.importorskip("scipy.stats")
+    params = a_member(family, dim=5)
+    z = np.random.default_rng(3).standard_normal((6, 5))
+    if isinstance(family, MeanFieldGaussian):
+        covariance = np.diag(np.exp(2 * params["log_scale"]))
+    else:
+        covariance = np.asarray(family.covariance(params))
+    reference = stats.multivariate_normal(np.asarray(params["loc"]), covariance)
+    np.testing.assert_allclose(
+        jitted(family, "log_prob")(params, z), reference.logpdf(z), rtol=1e-11
+    )
+    np.testing.assert_allclose(jitted(family, "entropy")(params), reference.entropy(), rtol=1e-12)
+    np.testing.assert_allclose(
+        jitted(family, "sd")(params), np.sqrt(np.diagonal(covariance)), rtol=1e-12
+    )
+
+
+@pytest.mark.parametrize("rank", [1, 3])
+@pytest.mark.usefixtures("x64")
+def test_low_rank_draws_have_its_covariance(rank):
+    family = LowRankGaussian(rank=rank)
+    params = a_member(family, dim=4)
+    # reparam is affine in the noise: its rows at unit noise are the factor's columns
+    size = family.noise_size(4)
+    assert size == 4 + rank
+    columns = jitted(family, "reparam")(params, np.eye(size))[0] - params["loc"]
+    np.testing.assert_allclose(columns.T @ columns, family.covariance(params), rtol=1e-12)
+
+
+@pytest.mark.parametrize("size", [1.0, 1e2, 1e4])
+def test_low_rank_with_a_large_factor_in_float32(size):
+    # The textbook form of the quadratic term is a difference of numbers near size^2.
+    rng = np.random.default_rng(5)
+    dim = 20
+    family = LowRankGaussian(rank=1)
+    params = {
+        "loc": np.zeros(dim, np.float32),
+        "log_diag": np.log(rng.uniform(0.5e-2, 2e-2, dim)).astype(np.float32),
+        "factor": (1e-2 * size * rng.standard_normal((dim, 1))).astype(np.float32),
+    }
+    noise = rng.standard_normal((200, dim + 1)).astype(np.float32)
+    z = np.asarray(jitted(family, "reparam")(params, noise)[0])
+    found = jitted(family, "log_prob")(params, z)
+    assert found.dtype == jnp.float32
+    exact = jax.tree.map(lambda x: x.astype(np.float64), params)
+    covariance = exact["factor"] @ exact["factor"].T + np.diag(np.exp(2 * exact["log_diag"]))
+    expected = dense_log_prob(exact["loc"], covariance, z)
+    # x = r/d is rounded to eps |x| and |x| is of order `size`; its square then is off by that
+    # much a coordinate. The difference of squares would be off by eps size^2.
+    allowed = 20 * np.finfo(np.float32).eps * (size + np.abs(expected))
+    np.testing.assert_array_less(np.abs(found - expected), allowed)
+
+
+def test_low_rank_chooses_its_rank():
+    assert [LowRankGaussian().columns(d) for d in (1, 2, 9, 100, 10**6)] == [1, 1, 3, 10, 32]
+    assert LowRankGaussian(rank=5).columns(3) == 3
+    with pytest.raises(ValueError, match="rank must be at least 1"):
+        LowRankGaussian(rank=0)
+
+
+def test_low_rank_starts_nearly_as_asked_and_can_move():
+    family = LowRankGaussian(rank=2)
+    params = jitted(family, "init")(np.zeros(4, np.float32), 2.0)
+    np.testing.assert_allclose(jitted(family, "sd")(params), np.full(4, 2.0), rtol=1e-3)
+    noise = np.random.default_rng(0).standard_normal((64, 6)).astype(np.float32)
+
+    # At a factor of exactly zero this gradient would vanish and the factor would stay there.
+    def bound(params):
+        z, _ = family.reparam(params, noise)
+        return jnp.mean(jnp.sum(z, axis=1) ** 2)
+
+    assert np.abs(jax.jit(jax.grad(bound))(params)["factor"]).min() > 0
+
+
+@pytest.mark.parametrize("family", [MeanFieldGaussian(), LowRankGaussian(rank=4)], ids=repr)
+def test_a_million_dimensions(family):
+    dim = 1_000_000
+
+    @jax.jit
+    def look(key):
+        params = family.init(jnp.zeros(dim), 0.5)
+        z, log_q = family.sample_and_log_prob(params, key, 2)
+        return jnp.std(z), log_q, family.log_prob(params, z), family.entropy(params)
+
+    sd, log_q, log_prob, entropy = jax.tree.map(np.asarray, look(jax.random.key(0)))
+    assert abs(sd - 0.5) < 5 * 0.5 / np.sqrt(4e6) + 1e-3
+    # -log q is the entropy give or take sqrt(D/2)
+    assert np.abs(-log_q - entropy).max() < 5 * np.sqrt(dim / 2)
+    np.testing.assert_allclose(log_prob, log_q, rtol=1e-5)
