@@ -4,24 +4,23 @@ import os
 import time
 import warnings
 from collections.abc import Callable
-from contextlib import contextmanager
 from typing import Any
 
 import jax
 import numpy as np
 
 from bbvi._tree import as_key
-from bbvi._types import Array, Key, LogJoint, PyTree
+from bbvi._types import Key, LogJoint, PyTree
 from bbvi.auto import Auto, find_start
-from bbvi.diagnostics import diagnose
-from bbvi.observers import Checkpoint, Observers, ProgressBar, Snapshot, snapshot
+from bbvi.observers import Checkpoint, Observers, ProgressBar, Snapshot
 from bbvi.posterior import Posterior
-from bbvi.result import FitResult, Trace
-from bbvi.run import begin, begin_at, constrain, examine, finish, run
+from bbvi.result import FitResult
+from bbvi.run import constrain, examine, run
 from bbvi.solvers import Solver
-from bbvi.status import BBVIWarning, FitError, InputError, Status
+from bbvi.stage import Fitted, fit_stage
+from bbvi.status import BBVIWarning, FitError, InputError
 from bbvi.target import Target, make_target
-from bbvi.verdict import judge
+from bbvi.verdict import judge, needs_correction, weights_usable
 
 
 def fit(
@@ -85,100 +84,104 @@ def fit(
     Source: Kucukelbir et al. 2017, JMLR 18(14), for the problem; see `bbvi.Auto` for how it
     is solved.
     """
-    clock = _Clock()
-    with clock("check"):
-        previous = init if isinstance(init, FitResult) else None
-        init, support = _start_from(previous, init, data, support)
-        target, init, data = make_target(log_joint, init, data, support)
-        _check_settings(solver, max_steps)
-        start = jax.device_get(examine(target, init, data))
-        _check_start(target, start)
-        spec = _data_spec(data)
-        if previous is not None and previous.data_spec != spec:
-            warnings.warn(
-                f"the data have shapes {spec}, but the previous fit had {previous.data_spec}: "
-                "this compiles again.",
-                BBVIWarning,
-                stacklevel=2,
-            )
-    auto = Auto(solver) if not isinstance(solver, Auto) else solver
-    last = auto.last_stage(target)
-    start_key, run_key, judge_key = jax.random.split(as_key(key), 3)
-    limit = last.limit(target) if max_steps is None else max_steps
+    began = time.perf_counter()
+    previous = init if isinstance(init, FitResult) else None
+    init, support = _start_from(previous, init, data, support)
+    target, init, data = make_target(log_joint, init, data, support)
+    _check_settings(solver, max_steps)
+    start = jax.device_get(examine(target, init, data))
+    _check_start(target, start)
+    spec = _data_spec(data)
+    if previous is not None and previous.data_spec != spec:
+        warnings.warn(
+            f"the data have shapes {spec}, but the previous fit had {previous.data_spec}: "
+            "this compiles again.",
+            BBVIWarning,
+            stacklevel=2,
+        )
+    checked = time.perf_counter() - began
+    root = as_key(key)
 
-    saved = Checkpoint(checkpoint, target, last, (init, data), run_key) if checkpoint else None
-    found = saved.read(lambda: _template(last, target, run_key, data)) if saved else None
-    if found is not None:
-        state, before = found
-    else:
-        with clock("start"):
-            state, before = _first_state(
-                auto, last, target, previous, start, (start_key, run_key), data
-            )
-    with clock("run"):
-        observers: list[Callable[[Snapshot], Any]] = [callback] if callback is not None else []
+    def drive(solver: Solver, target: Target, first: Callable[[], Any], data: PyTree) -> Any:
+        limit = solver.limit(target) if max_steps is None else max_steps
+        saved = Checkpoint(checkpoint, target, solver, (init, data), root) if checkpoint else None
+        state = saved.read(jax.eval_shape(first)) if saved is not None else None
         bar = ProgressBar(limit) if progress else None
-        observers += [x for x in (saved, bar) if x is not None]
-        if saved:
-            saved.begin(before)
+        watching = [watcher for watcher in (callback, saved, bar) if watcher is not None]
         try:
-            state = run(last, target, state, data, limit, Observers(limit, observers))
+            first_state = first() if state is None else state
+            return run(solver, target, first_state, data, limit, Observers(limit, watching))
         finally:
             if bar is not None:
                 bar.close()
-    with clock("judge"):
-        result = _judged(last, target, state, before, limit, judge_key, data, spec, clock)
+
+    warm = None if previous is None else (previous.posterior.family, previous.posterior.params)
+    if isinstance(solver, Solver):
+        start_key, run_key, judge_key = jax.random.split(root, 3)
+        begin_in = find_start(target, start.z, start_key, data) if warm is None else None
+        stages = [
+            fit_stage("run", solver, target, begin_in, warm, run_key, judge_key, data, drive)
+        ]
+    else:
+        auto = Auto() if solver is None else solver
+        stages = auto.solve(target, start.z, root, data, warm, drive)
+    correct = not isinstance(solver, Solver)
+    result = _assemble(target, data, spec, stages, checked, correct)
     if throw and result.status.failed:
-        raise FitError("\n".join([result.status.message, *result.verdict.actions]), result)
+        raise FitError(" ".join([result.status.message, *result.verdict.actions]), result)
     return result
 
 
-def _first_state(auto, last, target, previous, start, keys, data) -> tuple[Any, dict]:
-    """Race and match, or take the previous fit as it is."""
-    start_key, run_key = keys
-    if previous is None:
-        match = auto.matches(target)
-        frame, gradients, skipped = find_start(target, match, start.z, start_key, data)
-        state = begin(last, target, *frame, run_key, data)
-        return state, {"gradients": int(gradients), "skipped": int(skipped)}
-    posterior = previous.posterior
-    if last.family_for(target) == posterior.family:
-        state = begin_at(last, target, posterior.params, run_key, data)
-    else:
-        state = begin(last, target, *posterior.family.frame(posterior.params), run_key, data)
-    return state, {"gradients": 0, "skipped": 0}
-
-
-def _judged(last, target, state, before, limit, key, data, spec, clock) -> FitResult:
-    family = last.family_for(target)
-    params = finish(last, state)
-    diagnostics = jax.device_get(diagnose(target, family, params, key, data))
-    seen = snapshot(state, limit)
-    log = jax.device_get(state.log)
-    status = Status.MAX_STEPS if seen.status is Status.RUNNING else seen.status
-    gradients = int(log.num_gradients) + before["gradients"]
-    skipped = int(log.num_skipped) + before["skipped"]
-    # The race tries far-out points on purpose: only what the run itself skipped biases it.
-    share = int(log.num_skipped) / max(1, int(log.num_gradients))
-    verdict = judge(diagnostics, status, target.scalar_names, seen.drift, share)
+def _assemble(
+    target: Target,
+    data: PyTree,
+    spec: tuple,
+    stages: list[Fitted],
+    checked: float,
+    correct: bool,
+) -> FitResult:
+    """The best stage, judged; corrected by its importance weights if that helps."""
+    best = max(stages, key=_standing)
+    diagnostics = best.diagnostics
+    correct = correct and needs_correction(diagnostics)
+    # The race and the match try far-out points on purpose: what they skip biases nothing.
+    share = best.num_skipped / max(1, best.num_gradients) if best.state is not None else 0.0
+    names = target.scalar_names
+    verdict = judge(diagnostics, best.status, names, best.drift, share, correct)
     bounds_need_data = any(leaf.bijector.functions for leaf in target.leaves)
-    count = int(log.history.count)
-    clock.stop("judge")
+    timings = [("check", checked)]
+    for stage in stages:
+        fitting, judging = stage.seconds
+        timings += [(stage.name, fitting), (f"judge {stage.name}", judging)]
     return FitResult(
-        posterior=Posterior(params, data if bounds_need_data else None, target, family),
+        posterior=Posterior(
+            best.params,
+            data if bounds_need_data else None,
+            target,
+            best.family,
+            diagnostics.draws if correct else None,
+            diagnostics.log_weights if correct else None,
+        ),
         diagnostics=diagnostics,
-        history=Trace(*(np.asarray(x)[:count] for x in log.history[:3])),
-        status=status,
+        history=best.history,
+        status=best.status,
         verdict=verdict,
-        num_steps=seen.step,
-        num_gradients=gradients,
-        num_skipped=skipped,
-        drift=seen.drift,
-        timings=tuple(clock.seconds.items()),
-        solver=last,
-        state=state,
+        num_steps=best.num_steps,
+        num_gradients=sum(stage.num_gradients for stage in stages),
+        num_skipped=sum(stage.num_skipped for stage in stages),
+        drift=best.drift,
+        timings=tuple(timings),
+        solver=best.solver,
+        state=best.state,
         data_spec=spec,
     )
+
+
+def _standing(stage: Fitted) -> tuple:
+    """Stages in order of preference: sound weights first, then the bound."""
+    elbo = float(stage.diagnostics.elbo)
+    usable = weights_usable(stage.diagnostics)
+    return not stage.status.failed, usable, elbo if np.isfinite(elbo) else -np.inf
 
 
 def _start_from(previous: FitResult | None, init, data, support) -> tuple[PyTree, PyTree]:
@@ -226,12 +229,6 @@ def _check_start(target: Target, start) -> None:
         )
 
 
-def _template(last: Solver, target: Target, key: Array, data: PyTree) -> Any:
-    """The structure of the last stage's state, without computing one."""
-    vector = jax.ShapeDtypeStruct((target.dim,), target.dtype)
-    return jax.eval_shape(lambda v, k, d: last.init(target, v, v, k, d), vector, key, data)
-
-
 def _data_spec(data: PyTree) -> tuple:
     return tuple(
         (x.shape, np.dtype(x.dtype).name)
@@ -239,21 +236,3 @@ def _data_spec(data: PyTree) -> tuple:
         if not jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
     )
 
-
-class _Clock:
-    """Seconds by stage."""
-
-    def __init__(self):
-        self.seconds: dict[str, float] = {}
-        self._began: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, stage: str):
-        self._began[stage] = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.stop(stage)
-
-    def stop(self, stage: str) -> None:
-        self.seconds[stage] = time.perf_counter() - self._began[stage]

@@ -40,7 +40,7 @@ class Snapshot(NamedTuple):
 def snapshot(state: Any, max_steps: int) -> Snapshot:
     """Read a state once."""
     log, drift = jax.device_get((state.log, getattr(state, "drift", np.nan)))
-    last = int(log.history.count) - 1
+    last = int(log.history.entries) - 1
     elbo, elbo_se = log.history.elbo, log.history.elbo_se
     return Snapshot(
         step=int(log.step),
@@ -108,13 +108,12 @@ class Checkpoint:
             "data and start": storage.checksum(inputs),
             "key": storage.checksum(key),
         }
-        self._before: dict = {}
 
-    def read(self, template: Callable[[], Any]) -> tuple[Any, dict] | None:
-        """The state and the figures of the stages before it, or None without a file.
+    def read(self, template: Any) -> Any | None:
+        """The state in the file, or None without a file.
 
         Args:
-            template: makes the structure of the state to be read.
+            template: the structure of the state, shapes and dtypes alone.
 
         Raises:
             InputError: if the file belongs to another problem.
@@ -128,18 +127,9 @@ class Checkpoint:
                 f"checkpoint {self._path} belongs to another fit (other {' and '.join(other)}): "
                 "give another path, or delete it."
             )
-        self._before = header["before"]
-        return storage.restore("state", arrays, template()), self._before
-
-    def begin(self, before: dict) -> None:
-        """Say what the stages before the run found, to be kept beside the state."""
-        self._before = before
+        return storage.restore("state", arrays, template)
 
     def __call__(self, seen: Snapshot) -> bool:
-        self.write(seen.state)
+        arrays = storage.flatten("state", seen.state)
+        storage.write(self._path, "checkpoint", {"problem": self._problem}, arrays)
         return False
-
-    def write(self, state: Any) -> None:
-        """Write the state."""
-        header = {"problem": self._problem, "before": self._before}
-        storage.write(self._path, "checkpoint", header, storage.flatten("state", state))

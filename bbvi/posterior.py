@@ -8,9 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bbvi._linalg import dot
 from bbvi._tree import as_arrays, as_key
 from bbvi._types import Array, Key, PyTree
 from bbvi.families import Family
+from bbvi.objectives.draws import normals
 from bbvi.status import InputError
 from bbvi.target import Target
 
@@ -20,7 +22,7 @@ MOMENT_DRAWS = 10_000
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=("params", "data"),
+    data_fields=("params", "data", "draws", "log_weights"),
     meta_fields=("target", "family"),
 )
 @dataclass(frozen=True)
@@ -32,6 +34,9 @@ class Posterior:
         data: the user's data where a bound depends on them, else None.
         target: what was fitted.
         family: the family of the approximation.
+        draws: unconstrained draws (S', D) of the family that stand for the posterior together
+            with `log_weights`, where importance weights correct the approximation; else None.
+        log_weights: their Pareto-smoothed log weights (S',), or None.
 
     Example:
         >>> import bbvi, jax.numpy as jnp
@@ -46,9 +51,14 @@ class Posterior:
     data: PyTree
     target: Target
     family: Family
+    draws: Array | None = None
+    log_weights: Array | None = None
 
     def sample(self, key: Key, num_draws: int) -> PyTree:
         """Draws in the user's structure, with a leading axis S.
+
+        Where importance weights correct the approximation, these are resampled by weight from
+        `draws`: asking for more of them than there are effective draws repeats some.
 
         Args:
             key: an int or a JAX random key.
@@ -57,11 +67,17 @@ class Posterior:
         return _sample(self, as_key(key), num_draws)[0]
 
     def sample_and_log_prob(self, key: Key, num_draws: int) -> tuple[PyTree, Array]:
-        """Draws in the user's structure, and their log density (S,) under the approximation."""
+        """Draws as from `sample`, and their log density (S,) under the family.
+
+        The family's density is that before a correction by importance weights.
+        """
         return _sample(self, as_key(key), num_draws)
 
     def log_prob(self, params: PyTree) -> Array:
-        """Log density of the approximation at one point in the user's structure, a scalar."""
+        """Log density of the family's member at one point in the user's structure, a scalar.
+
+        This is the density before a correction by importance weights.
+        """
         given = as_arrays(params, "params")
         if jax.tree.structure(given) != self.target.treedef:
             raise InputError(
@@ -94,23 +110,29 @@ class Posterior:
         q = np.asarray(q, dtype=self.target.dtype)
         if ((q < 0) | (q > 1)).any():
             raise InputError(f"quantiles are asked for at probabilities in [0, 1], not {q}.")
-        return _quantile(self, q)
+        return self.target.treedef.unflatten(self._split(_quantile(self, q)))
 
     def _split(self, scalars: Array) -> list[Array]:
-        """A vector (C,) cut into arrays of the leaves' shapes."""
+        """Scalars (..., C) cut into arrays of the leaves' shapes behind the leading axes."""
         sizes = np.cumsum([int(np.prod(leaf.shape)) for leaf in self.target.leaves])[:-1]
-        parts = jnp.split(scalars, sizes)
+        parts = jnp.split(scalars, sizes, axis=-1)
+        lead = scalars.shape[:-1]
         leaves = self.target.leaves
-        return [x.reshape(leaf.shape) for x, leaf in zip(parts, leaves, strict=True)]
+        return [x.reshape(lead + leaf.shape) for x, leaf in zip(parts, leaves, strict=True)]
 
 
 @partial(jax.jit, static_argnums=2)
 def _sample(posterior: Posterior, key: Array, num_draws: int) -> tuple[PyTree, Array]:
+    family, params = posterior.family, posterior.params
+    if posterior.draws is None:
+        z, log_q = family.sample_and_log_prob(params, key, num_draws)
+    else:
+        z = posterior.draws[jax.random.categorical(key, posterior.log_weights, shape=(num_draws,))]
+        log_q = family.log_prob(params, z)
     target = posterior.target
-    z, log_q = posterior.family.sample_and_log_prob(posterior.params, key, num_draws)
     constrain = jax.vmap(lambda z: target.constrain_and_log_det(z, posterior.data))
-    params, log_det = constrain(z)
-    return params, log_q - log_det
+    constrained, log_det = constrain(z)
+    return constrained, log_q - log_det
 
 
 @jax.jit
@@ -121,18 +143,31 @@ def _log_prob(posterior: Posterior, params: PyTree) -> Array:
     return posterior.family.log_prob(posterior.params, z[None])[0] - log_det
 
 
-def _scalar_draws(posterior: Posterior) -> Array:
-    # The same key at every call: a summary printed twice reads the same.
-    draws, _ = _sample(posterior, jax.random.key(0), MOMENT_DRAWS)
-    return jax.vmap(posterior.target.scalars)(draws)
+def _weighted_scalars(posterior: Posterior) -> tuple[Array, Array]:
+    """Draws of all scalars (S, C) and their weights (S,), which sum to one."""
+    target = posterior.target
+    if posterior.draws is None:
+        # The same key at every call: a summary printed twice reads the same.
+        dim, dtype = posterior.family.event(posterior.params)
+        eps = normals(
+            jax.random.key(0), MOMENT_DRAWS, dim, dtype, antithetic=True, quasi=False
+        )
+        zs, _ = posterior.family.reparam(posterior.params, eps)
+        weights = jnp.full((MOMENT_DRAWS,), 1 / MOMENT_DRAWS, dtype)
+    else:
+        zs, weights = posterior.draws, jax.nn.softmax(posterior.log_weights)
+    constrain = lambda z: target.scalars(target.constrain(z, posterior.data))  # noqa: E731
+    return jax.vmap(constrain)(zs), weights
 
 
 @jax.jit
 def _moments(posterior: Posterior) -> tuple[Array, Array]:
     target, family = posterior.target, posterior.family
-    draws = _scalar_draws(posterior)
-    mean, sd = jnp.mean(draws, 0), jnp.std(draws, 0)
-    if not (hasattr(family, "mean") and hasattr(family, "sd")):
+    draws, weights = _weighted_scalars(posterior)
+    mean = dot(weights, draws)
+    sd = jnp.sqrt(dot(weights, (draws - mean) ** 2))
+    closed_form = hasattr(family, "mean") and hasattr(family, "sd")
+    if posterior.draws is not None or not closed_form:
         return mean, sd
     # Real leaves are their own unconstrained coordinates, whose moments are known exactly.
     exact_mean, exact_sd = family.mean(posterior.params), family.sd(posterior.params)
@@ -149,11 +184,20 @@ def _moments(posterior: Posterior) -> tuple[Array, Array]:
 
 @jax.jit
 def _covariance(posterior: Posterior) -> Array:
-    draws = _scalar_draws(posterior)
-    return jnp.cov(draws, rowvar=False).reshape(draws.shape[1], draws.shape[1])
+    draws, weights = _weighted_scalars(posterior)
+    centred = draws - dot(weights, draws)
+    return dot(centred.T * weights, centred)
 
 
 @jax.jit
-def _quantile(posterior: Posterior, q: Array) -> PyTree:
-    draws, _ = _sample(posterior, jax.random.key(0), MOMENT_DRAWS)
-    return jax.tree.map(lambda x: jnp.quantile(x, q, axis=0), draws)
+def _quantile(posterior: Posterior, q: Array) -> Array:
+    """Quantiles (*q.shape, C): inverted distribution functions of the weighted draws."""
+    draws, weights = _weighted_scalars(posterior)
+
+    def one(values):
+        order = jnp.argsort(values)
+        # the middle of each draw's step, so that equal weights give the usual midpoint rule
+        level = jnp.cumsum(weights[order]) - 0.5 * weights[order]
+        return jnp.interp(q, level, values[order])
+
+    return jnp.moveaxis(jax.vmap(one, in_axes=1)(draws), 0, -1)

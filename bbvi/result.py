@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass, field, fields
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -14,24 +14,11 @@ from bbvi._types import LogJoint, PyTree
 from bbvi.diagnostics import Diagnostics, Moments
 from bbvi.families import Family
 from bbvi.posterior import Posterior
+from bbvi.stage import Trace
 from bbvi.status import InputError, Status
 from bbvi.table import Table
 from bbvi.target import Leaf, Target, match_support
 from bbvi.verdict import Verdict
-
-
-class Trace(NamedTuple):
-    """The bound along the run.
-
-    Attributes:
-        step: (H,) last step of each entry.
-        elbo: (H,) mean ELBO over the entry's steps, nats.
-        elbo_se: (H,) its standard error.
-    """
-
-    step: np.ndarray
-    elbo: np.ndarray
-    elbo_se: np.ndarray
 
 
 @partial(
@@ -59,12 +46,12 @@ class FitResult:
         history: the bound along the run.
         status: how the run ended.
         verdict: trusted, caution or rejected, with reasons and the next action.
-        num_steps: steps of the last solver.
+        num_steps: steps of that solver.
         num_gradients: gradient evaluations of the log joint, all stages together.
         num_skipped: draws left out because they were not finite.
         drift: how far the averaged parameters last moved, in posterior sds.
         timings: seconds by stage, compilation included, as pairs (stage, seconds).
-        solver: the solver that ended the fit.
+        solver: the solver whose fit was kept.
         state: its last state, or None for a loaded result.
         data_spec: shapes and dtypes of the data.
     """
@@ -178,6 +165,7 @@ class FitResult:
             "family": [type(family).__name__, _settings(family)],
             "params": storage.encode_structure(self.posterior.params),
             "data": storage.encode_structure(self.posterior.data),
+            "corrected": self.posterior.draws is not None,
             "status": self.status.name,
             "verdict": [
                 self.verdict.level,
@@ -235,12 +223,20 @@ def load(
     if not (isinstance(kind, type) and issubclass(kind, Family)):
         raise InputError(f"{path} names the family {family_name}, which this bbvi does not have.")
     target = _load_target(header, log_joint, support)
+    diagnostics = storage.rebuild("diagnostics", arrays, _DIAGNOSTICS)
     steps, gradients, skipped, drift = header["counts"]
     level, *words = header["verdict"]
     return FitResult(
-        posterior=Posterior(tree("params"), tree("data"), target, kind(**settings)),
-        diagnostics=storage.rebuild("diagnostics", arrays, _DIAGNOSTICS),
-        history=storage.rebuild("history", arrays, Trace(0, 0, 0)),
+        posterior=Posterior(
+            tree("params"),
+            tree("data"),
+            target,
+            kind(**settings),
+            diagnostics.draws if header["corrected"] else None,
+            diagnostics.log_weights if header["corrected"] else None,
+        ),
+        diagnostics=diagnostics,
+        history=storage.rebuild("history", arrays, Trace(*[np.empty(0)] * 3)),
         status=Status[header["status"]],
         verdict=Verdict(level, *map(tuple, words)),
         num_steps=steps,

@@ -11,6 +11,7 @@ class Status(IntEnum):
     MAX_STEPS = 2
     NONFINITE = 3
     INTERRUPTED = 4
+    COMPLETED = 5
 
     @property
     def message(self) -> str:
@@ -31,6 +32,7 @@ _MESSAGES = {
         "Every draw gave a NaN or infinite log density or gradient for many steps in a row; "
         "the last finite parameters were kept."
     ),
+    Status.COMPLETED: "The planned number of steps was taken.",
     Status.INTERRUPTED: "The run was interrupted; this is the fit so far.",
 }
 

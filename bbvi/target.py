@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bbvi._types import Array, LogJoint, PyTree
 from bbvi._tree import as_arrays, path_name
+from bbvi._types import Array, LogJoint, PyTree
 from bbvi.bijectors import Bijector, real
 from bbvi.status import BBVIWarning, InputError
 

@@ -104,7 +104,9 @@ def jacobian_log_det(function: Callable[[Array], Array], x: Array) -> Array:
         >>> print(jacobian_log_det(jnp.exp, jnp.array([1.0, 2.0])))
         3.0
     """
-    return jnp.linalg.slogdet(_jacobian(function, x))[1]
+    # QR compiles faster than the LU of `slogdet`, which also follows the sign.
+    triangle = jnp.linalg.qr(_jacobian(function, x), mode="r")
+    return jnp.sum(jnp.log(jnp.abs(jnp.diagonal(triangle))))
 
 
 def _jacobian(function: Callable[[Array], Array], x: Array) -> Array:

@@ -13,6 +13,9 @@ Level = Literal["trusted", "caution", "rejected"]
 
 # Importance weights can be averaged up to here (Vehtari et al. 2024, section 3.2).
 KHAT_USABLE = 0.7
+# The tail's shape says nothing of its size: where the weights hardly vary, heavier is fine.
+KHAT_USABLE_IF_EVEN = 1.0
+EVEN_SHARE = 0.95  # effective share of the draws from which weights count as even
 # Past one the weights have no mean: draws and target have little to do with each other.
 KHAT_HOPELESS = 1.0
 # What "right" means: a mean within this many posterior sds, an sd within this share.
@@ -22,6 +25,8 @@ SD_TOLERANCE = 0.1
 # its mean moved by 0.03 sd.
 BAD_SHARE = 0.01
 DRIFT_TOLERANCE = 0.1
+# A correction smaller than this is not worth the Monte Carlo noise it brings.
+_VISIBLE = 0.02
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,7 @@ def judge(
     names: Sequence[str],
     drift: float = 0.0,
     skipped_share: float = 0.0,
+    corrected: bool = False,
 ) -> Verdict:
     """Turn figures into a verdict.
 
@@ -62,15 +68,19 @@ def judge(
         names: C names of the scalar parameters.
         drift: how far the averaged parameters last moved, in posterior sds.
         skipped_share: share of the draws during the run that were not finite.
+        corrected: whether the posterior is corrected by the importance weights.
     """
+    about_moments = _about_corrected if corrected else _about_parameters
     findings = [
         _about_run(status, drift),
         _about_lost_draws(diagnostics, skipped_share),
         _about_weights(diagnostics),
-        _about_parameters(diagnostics, names),
+        about_moments(diagnostics, names),
     ]
     level: Level = "trusted"
-    reasons, actions, flagged = [], [], ()
+    reasons: list[str] = []
+    actions: list[str] = []
+    flagged: tuple[str, ...] = ()
     for found in findings:
         level = max(level, found.level, key=("trusted", "caution", "rejected").index)
         reasons += found.reasons
@@ -79,34 +89,61 @@ def judge(
     return Verdict(level, tuple(reasons), tuple(actions), flagged)
 
 
+def is_settled(diagnostics: Diagnostics, status: Status) -> bool:
+    """Whether a stage needs no richer one after it.
+
+    The weights must be usable, and must agree with the approximation to half of what counts
+    as right: what they see of an error is less than all of it, since the tail that is missing
+    from the draws is missing from the weights too.
+    """
+    if status.failed or not weights_usable(diagnostics):
+        return False
+    if max(float(diagnostics.bad_share), float(diagnostics.outside_share)) > 0:
+        return False
+    shift, ratio = moment_errors(diagnostics)
+    off = (shift > MEAN_TOLERANCE / 2) | (np.abs(np.log(ratio)) > np.log1p(SD_TOLERANCE / 2))
+    return not off.any()
+
+
+def needs_correction(d: Diagnostics) -> bool:
+    """Whether the weights say something of the moments that is more than their own noise."""
+    if not weights_usable(d):
+        return False
+    shift, ratio = moment_errors(d)
+    tiny = np.finfo(np.asarray(d.raw.sd).dtype).tiny
+    raw_sd = np.maximum(d.raw.sd, tiny)
+    noisy_shift = np.maximum(_VISIBLE, 4 * d.corrected.mean_se / raw_sd)
+    noisy_ratio = np.maximum(_VISIBLE, 4 * d.corrected.sd_se / raw_sd)
+    return bool(((shift > noisy_shift) | (np.abs(ratio - 1) > noisy_ratio)).any())
+
+
 def _about_run(status: Status, drift: float) -> Verdict:
-    if status is Status.CONVERGED:
+    if status in (Status.CONVERGED, Status.COMPLETED):
         return Verdict("trusted", (status.message,), ())
     if status is Status.NONFINITE:
-        action = "check the log joint for log or sqrt of negative numbers, and declare supports."
+        action = "Check the log joint for log or sqrt of negative numbers, and declare supports."
         return Verdict("rejected", (status.message,), (action,))
-    far = not drift <= DRIFT_TOLERANCE
-    moved = (
-        f"the averages still moved by {drift:.2g} posterior sd"
-        if np.isfinite(drift)
-        else ("it was too short to see whether the averages settle")
-    )
-    reason = f"{status.message[:-1]}; {moved}."
-    actions = ["continue it: fit(..., init=result) with a larger max_steps."]
-    if far and status is Status.MAX_STEPS:
-        actions.append("check that the posterior is proper: a scale that keeps growing never ends.")
-    return Verdict("rejected" if far else "caution", (reason,), tuple(actions))
+    again = "Continue it: fit(..., init=result) with a larger max_steps."
+    if not np.isfinite(drift):
+        reason = f"{status.message[:-1]}; it was too short to see whether the averages settle."
+        return Verdict("rejected", (reason,), (again,))
+    reason = f"{status.message[:-1]}; the averages still moved by {drift:.2g} posterior sd."
+    if drift <= DRIFT_TOLERANCE:
+        return Verdict("caution", (reason,), (again,))
+    proper = "Check that the posterior is proper: a scale that keeps growing never settles."
+    return Verdict("rejected", (reason,), (again, proper))
 
 
 def _about_lost_draws(d: Diagnostics, skipped_share: float) -> Verdict:
-    reasons, actions = [], []
+    reasons: list[str] = []
+    actions: list[str] = []
     bad, outside = float(d.bad_share), float(d.outside_share)
     if bad > 0:
-        reasons.append(f"the log joint is NaN or +inf at {bad:.2%} of the fit's draws.")
-        actions.append("make the log joint finite everywhere, or declare the parameter's support.")
+        reasons.append(f"The log joint is NaN or +inf at {bad:.2%} of the fit's draws.")
+        actions.append("Make the log joint finite everywhere, or declare the parameter's support.")
     if outside > 0:
         reasons.append(f"{outside:.2%} of the fit's draws have zero density (-inf): a wall.")
-        actions.append("declare the parameter's support, so that no draw falls outside.")
+        actions.append("Declare the parameter's support, so that no draw falls outside.")
     if skipped_share > BAD_SHARE:
         reasons.append(
             f"{skipped_share:.2%} of the draws were skipped during the run, which biases it."
@@ -119,25 +156,46 @@ def _about_lost_draws(d: Diagnostics, skipped_share: float) -> Verdict:
     return Verdict(level, tuple(reasons), tuple(actions))
 
 
+def weights_usable(d: Diagnostics) -> bool:
+    """Whether averages under the importance weights can be believed."""
+    even = float(d.ess) >= EVEN_SHARE * int(d.num_draws)
+    return float(d.khat) < (KHAT_USABLE_IF_EVEN if even else KHAT_USABLE)
+
+
 def _about_weights(d: Diagnostics) -> Verdict:
     khat, ess = float(d.khat), float(d.ess)
     figures = f"Pareto k-hat {khat:.2f}, {ess:.0f} effective of {int(d.num_draws)} draws"
-    if khat < KHAT_USABLE:
-        return Verdict("trusted", (f"the draws fit the posterior ({figures}).",), ())
+    if weights_usable(d):
+        return Verdict("trusted", (f"The draws fit the posterior ({figures}).",), ())
     action = (
-        "try a richer family, a reparameterisation (non-centred for hierarchies), or MCMC "
+        "Try a richer family, a reparameterisation (non-centred for hierarchies), or MCMC "
         "started from this fit."
     )
     if khat < KHAT_HOPELESS:
-        reason = f"the importance weights have a heavy tail ({figures}): no check of the moments."
+        reason = f"The importance weights have a heavy tail ({figures}): no check of the moments."
         return Verdict("caution", (reason,), (action,))
-    reason = f"the approximation misses part of the posterior ({figures})."
+    reason = f"The approximation misses part of the posterior ({figures})."
     return Verdict("rejected", (reason,), (action,))
+
+
+def _about_corrected(d: Diagnostics, names: Sequence[str]) -> Verdict:
+    """Whether the corrected moments are known well enough to be used."""
+    tiny = np.finfo(np.asarray(d.raw.sd).dtype).tiny
+    sd = np.maximum(d.corrected.sd, tiny)
+    fixed = moment_errors(d)[0] == 0
+    noise = np.where(fixed, 0, np.maximum(d.corrected.mean_se, d.corrected.sd_se) / sd)
+    reason = "Moments and draws are corrected by the importance weights"
+    if noise.max() <= MEAN_TOLERANCE / 3:
+        return Verdict("trusted", (f"{reason}.",), ())
+    worst = int(np.argmax(noise))
+    flagged = tuple(n for n, x in zip(names, noise, strict=True) if x > MEAN_TOLERANCE / 3)
+    reason = f"{reason}, which leaves {names[worst]} uncertain by {noise[worst]:.2f} sd."
+    return Verdict("caution", (reason,), ("Use MCMC started from this fit for these.",), flagged)
 
 
 def _about_parameters(d: Diagnostics, names: Sequence[str]) -> Verdict:
     """Raw against corrected moments: only where the weights can be averaged."""
-    if not float(d.khat) < KHAT_USABLE:
+    if not weights_usable(d):
         return Verdict("trusted", (), ())
     shift, ratio = moment_errors(d)
     wrong = (shift > MEAN_TOLERANCE) | (np.abs(np.log(ratio)) > np.log1p(SD_TOLERANCE))
@@ -147,10 +205,10 @@ def _about_parameters(d: Diagnostics, names: Sequence[str]) -> Verdict:
     worst = int(np.argmax(np.where(wrong, np.maximum(shift, np.abs(np.log(ratio))), 0)))
     shown = ", ".join(flagged[:5]) + (", ..." if len(flagged) > 5 else "")
     reason = (
-        f"the weights contradict the moments of {shown}: {names[worst]} is off by "
+        f"The weights contradict the moments of {shown}: {names[worst]} is off by "
         f"{shift[worst]:.2f} sd in the mean, and its sd should be {ratio[worst]:.2f} times."
     )
-    action = "use the corrected moments of summary(), or a richer family."
+    action = "Use the corrected moments of summary(), or a richer family."
     return Verdict("caution", (reason,), (action,), flagged)
 
 

@@ -256,7 +256,7 @@ def test_runs_inside_scan(bijector):
         return total + log_det, y
 
     total, ys = jax.jit(lambda xs: jax.lax.scan(step, jnp.zeros(()), xs))(xs)
-    y, log_det = bijector.forward_and_log_det(xs)
+    y, log_det = jax.jit(bijector.forward_and_log_det)(xs)
     np.testing.assert_allclose(total, log_det, rtol=1e-6)
     np.testing.assert_allclose(ys, y, rtol=1e-6)
 
@@ -280,11 +280,15 @@ def test_stays_inside_far_out(row):
 @pytest.mark.parametrize("bijector", [simplex, zero_sum, corr_cholesky, correlation])
 def test_smallest_size_has_no_freedom(bijector):
     shape = (1,) * bijector.event_ndim
-    x = jnp.zeros(bijector.unconstrained_shape(shape))
-    assert x.shape == (0,)
-    y, log_det = bijector.forward_and_log_det(x)
-    assert y.shape == shape and log_det == 0 and bijector.contains(y)
-    assert bijector.inverse(y).shape == (0,)
+    assert bijector.unconstrained_shape(shape) == (0,)
+
+    @jax.jit
+    def evaluate(x):
+        y, log_det = bijector.forward_and_log_det(x)
+        return y, log_det, bijector.contains(y), bijector.inverse(y)
+
+    y, log_det, inside, back = evaluate(np.zeros(0, np.float32))
+    assert y.shape == shape and log_det == 0 and inside and back.shape == (0,)
 
 
 # Hash and equality
@@ -346,11 +350,11 @@ def test_dependent_bound():
 
     x = jnp.array([-1.0, 0.5])
     y, log_det = evaluate(0.25, x)
-    expected_y, expected_log_det = interval(0.0, 0.75).forward_and_log_det(x)
+    expected_y, expected_log_det = jax.jit(interval(0.0, 0.75).forward_and_log_det)(x)
     np.testing.assert_allclose(y, expected_y, rtol=1e-6)
     np.testing.assert_allclose(log_det, expected_log_det, rtol=1e-6)
     assert y.dtype == x.dtype and not y.weak_type and not log_det.weak_type
-    slope = jax.grad(lambda alpha: evaluate(alpha, x)[1])(0.25)
+    slope = jax.jit(jax.grad(lambda alpha: evaluate(alpha, x)[1]))(0.25)
     np.testing.assert_allclose(slope, -2 / 0.75, rtol=1e-6)
 
 
@@ -368,7 +372,7 @@ def test_derivative_by_the_bound_survives_rounding():
     def y(bound, make, x):
         return make(lambda params, data: params).bind(bound, None).forward(x)
 
-    slope = jax.grad(y)
+    slope = jax.jit(jax.grad(y), static_argnums=(1, 2))
     assert slope(5.0, greater_than, -50.0) == 1
     assert slope(5.0, less_than, -50.0) == 1
     assert slope(5.0, lambda upper: interval(0.0, upper), 50.0) == 1
@@ -401,20 +405,27 @@ def test_simplex_treats_elements_alike():
 
 @pytest.mark.usefixtures("x64")
 def test_zero_sum_basis_is_orthonormal():
-    basis = jax.jacfwd(zero_sum.forward)(jnp.zeros(6))
+    basis = np.asarray(jax.jit(jax.jacfwd(zero_sum.forward))(np.zeros(6)))
     np.testing.assert_allclose(basis.T @ basis, np.eye(6), atol=1e-14)
-    np.testing.assert_allclose(jnp.sum(basis, 0), 0, atol=1e-14)
+    np.testing.assert_allclose(basis.sum(0), 0, atol=1e-14)
 
 
 def test_ordered_moves_only_what_rounding_made_equal():
-    x = jnp.array([1.0, -50.0, -50.0, 0.0])
+    forward = jax.jit(ordered.forward)
+    x = np.array([1, -50, -50, 0], np.float32)
     eps = np.finfo(np.float32).eps
     expected = np.array([1, 1 + eps, 1 + 2 * eps, 2], np.float32)
-    np.testing.assert_array_equal(ordered.forward(x), expected)
-    np.testing.assert_array_equal(ordered.forward(x.at[0].set(-1.0))[:2], [-1, -1 + eps / 2])
-    np.testing.assert_array_equal(ordered.forward(jnp.array([-2.0, 0.0, 0.0])), [-2, -1, 0])
-    slopes = jax.jacfwd(ordered.forward)(x)
-    np.testing.assert_array_equal(slopes[:, 0], 1)
+    np.testing.assert_array_equal(forward(x), expected)
+    expected = np.array([-1, -1 + eps / 2, -1 + eps, 0], np.float32)
+    np.testing.assert_array_equal(forward(x - [2, 0, 0, 0]), expected)
+    x = np.array([-2, 0, 0, np.log(2)], np.float32)
+    np.testing.assert_array_equal(forward(x), [-2, -1, 0, 2])
+
+
+def test_ordered_derivative_is_not_touched_by_the_move():
+    slopes = jax.jit(jax.jacfwd(ordered.forward))(np.array([1, -50, 0], np.float32))
+    np.testing.assert_allclose(slopes[:, 0], 1)
+    np.testing.assert_allclose(slopes[:, 1], [0, np.exp(-50), np.exp(-50)], rtol=1e-5)
 
 
 def test_unit_vector_keeps_the_evidence():
@@ -434,11 +445,17 @@ def test_unit_vector_keeps_the_evidence():
 
 
 def test_unit_vector_at_and_near_the_origin():
-    zero = jnp.zeros(3)
-    np.testing.assert_array_equal(unit_vector.forward(zero), [1, 0, 0])
-    np.testing.assert_array_equal(jax.jacfwd(unit_vector.forward)(zero), np.zeros((3, 3)))
-    assert unit_vector.contains(unit_vector.forward(jnp.full(3, 1e-30)))
-    assert unit_vector.contains(unit_vector.forward(jnp.full(3, 1e30)))
+    value_and_slopes = jax.jit(
+        lambda x: (unit_vector.forward(x), jax.jacfwd(unit_vector.forward)(x))
+    )
+    y, slopes = value_and_slopes(np.zeros(3, np.float32))
+    np.testing.assert_array_equal(y, [1, 0, 0])
+    np.testing.assert_array_equal(slopes, np.zeros((3, 3)))
+    for size in (1e-30, 1e30):
+        y, slopes = value_and_slopes(np.full(3, size, np.float32))
+        np.testing.assert_allclose(y, math.sqrt(1 / 3), rtol=1e-6)
+        expected = (np.eye(3) - 1 / 3) / (math.sqrt(3) * size)
+        np.testing.assert_allclose(slopes, expected, rtol=1e-5)
 
 
 def test_unit_vector_inverse_has_the_most_likely_length():
@@ -447,8 +464,9 @@ def test_unit_vector_inverse_has_the_most_likely_length():
 
 
 def test_corr_cholesky_inverse_near_a_correlation_of_one():
-    x = jnp.array([8.0, -12.0, 15.0])
-    np.testing.assert_allclose(corr_cholesky.inverse(corr_cholesky.forward(x)), x, rtol=1e-5)
+    x = np.array([8, -12, 15], np.float32)
+    back = jax.jit(lambda x: corr_cholesky.inverse(corr_cholesky.forward(x)))(x)
+    np.testing.assert_allclose(back, x, rtol=1e-5)
 
 
 # Chains

@@ -159,9 +159,7 @@ def test_gamma_poisson(x64, key):
 def test_dirichlet_multinomial(x64, key):
     alpha, counts = np.array([1.0, 2, 1, 3]), np.array([12.0, 5, 30, 8])
     data = {"alpha": alpha, "counts": counts}
-    result = bbvi.fit(
-        dirichlet_multinomial, np.full(4, 0.25), data, support=bbvi.simplex, key=key
-    )
+    result = bbvi.fit(dirichlet_multinomial, np.full(4, 0.25), data, support=bbvi.simplex, key=key)
     after = alpha + counts
     mean = after / after.sum()
     sd = np.sqrt(mean * (1 - mean) / (after.sum() + 1))

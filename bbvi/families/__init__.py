@@ -1,8 +1,18 @@
 """Families of approximations: one a file, each a hashable spec beside its parameters."""
 
 from bbvi.families.base import Family, Frame
+from bbvi.families.coupling import CouplingFlow
 from bbvi.families.fullrank import FullRankGaussian
 from bbvi.families.lowrank import LowRankGaussian
+from bbvi.families.marginal import SinhArcsinhGaussian
 from bbvi.families.meanfield import MeanFieldGaussian
 
-__all__ = ["Family", "Frame", "FullRankGaussian", "LowRankGaussian", "MeanFieldGaussian"]
+__all__ = [
+    "CouplingFlow",
+    "Family",
+    "Frame",
+    "FullRankGaussian",
+    "LowRankGaussian",
+    "MeanFieldGaussian",
+    "SinhArcsinhGaussian",
+]

@@ -21,7 +21,7 @@ class History(NamedTuple):
         step: (H,) last step of each entry.
         elbo: (H,) mean ELBO over the entry's steps, nats.
         elbo_se: (H,) its standard error.
-        count: entries in use.
+        entries: entries in use.
         stride: how many records one entry averages.
         pending: records gathered for the next entry: their number, sum of means and sum of
             squared standard errors.
@@ -30,7 +30,7 @@ class History(NamedTuple):
     step: Array
     elbo: Array
     elbo_se: Array
-    count: Array
+    entries: Array
     stride: Array
     pending: Array
 
@@ -49,15 +49,15 @@ def record(history: History, step: Array, elbo: Array, elbo_se: Array) -> Histor
     pending = history.pending + jnp.stack([jnp.ones((), dtype), elbo, elbo_se**2])
     number = pending[0]
     complete = number >= history.stride
-    at = jnp.where(complete, history.count, HISTORY_LENGTH)  # out of range is dropped
+    at = jnp.where(complete, history.entries, HISTORY_LENGTH)  # out of range is dropped
     history = history._replace(
         step=history.step.at[at].set(step, mode="drop"),
         elbo=history.elbo.at[at].set(pending[1] / number, mode="drop"),
         elbo_se=history.elbo_se.at[at].set(jnp.sqrt(pending[2]) / number, mode="drop"),
-        count=history.count + complete,
+        entries=history.entries + complete,
         pending=jnp.where(complete, 0, pending),
     )
-    full = history.count >= HISTORY_LENGTH
+    full = history.entries >= HISTORY_LENGTH
     return jax.tree.map(lambda a, b: jnp.where(full, a, b), _thinned(history), history)
 
 
@@ -72,7 +72,7 @@ def _thinned(history: History) -> History:
         step=halve(history.step[1::2]),
         elbo=halve(history.elbo.reshape(half, 2).mean(1)),
         elbo_se=halve(jnp.sqrt(jnp.sum(history.elbo_se.reshape(half, 2) ** 2, 1)) / 2),
-        count=jnp.full_like(history.count, half),
+        entries=jnp.full_like(history.entries, half),
         stride=history.stride * 2,
     )
 

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from bbvi._types import Array, PyTree
 from bbvi._tree import tree_where
+from bbvi._types import Array, PyTree
 from bbvi.target import Target
 
 # Snapshots are taken after so many accepted iterations; the last point makes one more.

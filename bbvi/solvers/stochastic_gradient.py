@@ -108,7 +108,7 @@ class StochasticGradient(Solver):
             `value_fn`). It sees standardised units, fixed at the start, and its updates are
             applied as they are; averaging and the stop stay on. None takes Adam with the
             rate schedule above.
-        tolerance: in posterior standard deviations; 0 never stops before the step limit.
+        tolerance: in posterior standard deviations; 0 takes `max_steps` steps as planned.
         max_steps: the step limit when the call gives none.
 
     Source: iterate averaging, Polyak and Juditsky 1992; averages by level of the rate, as in
@@ -239,12 +239,16 @@ class StochasticGradient(Solver):
         opt_state = tree_where(ok, opt_state, state.opt_state)
 
         bad = jnp.where(ok, 0, state.bad + 1)
-        failed = bad >= _BAD_STEPS
+        status = state.log.status
+        if self.tolerance == 0:
+            planned = state.log.step + 1 >= self.max_steps
+            status = jnp.where(planned, int(Status.COMPLETED), status)
+        status = jnp.where(bad >= _BAD_STEPS, int(Status.NONFINITE), status)
         log = state.log._replace(
             step=state.log.step + 1,
             num_gradients=state.log.num_gradients + self.objective.draws,
             num_skipped=state.log.num_skipped + info.num_skipped.astype(jnp.int32),
-            status=jnp.where(failed, int(Status.NONFINITE), state.log.status).astype(jnp.int32),
+            status=status.astype(jnp.int32),
         )
         elbo = jnp.where(ok, info.elbo, 0)
         window = state.window._replace(

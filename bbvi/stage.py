@@ -1,0 +1,155 @@
+"""One stage of a fit: run a solver, then judge what it found on fresh draws."""
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from bbvi._types import Array, PyTree
+from bbvi.diagnostics import Diagnostics, diagnose
+from bbvi.families import Family, Frame
+from bbvi.run import begin, begin_at, finish
+from bbvi.solvers import Solver
+from bbvi.solvers.base import RunLog
+from bbvi.status import Status
+from bbvi.target import Target
+
+
+class Trace(NamedTuple):
+    """The bound along a run.
+
+    Attributes:
+        step: (H,) last step of each entry.
+        elbo: (H,) mean ELBO over the entry's steps, nats.
+        elbo_se: (H,) its standard error.
+    """
+
+    step: np.ndarray
+    elbo: np.ndarray
+    elbo_se: np.ndarray
+
+
+class Fitted(NamedTuple):
+    """What a stage found, and what it cost.
+
+    Attributes:
+        name: of the stage.
+        solver: what was run.
+        family: the family of the approximation.
+        params: its parameters.
+        diagnostics: figures from fresh draws.
+        status: how the run ended.
+        drift: how far the averaged parameters last moved, in posterior sds.
+        num_steps: steps taken.
+        num_gradients: gradient evaluations spent.
+        num_skipped: draws left out because they were not finite.
+        history: the bound along the run.
+        seconds: wall time, compilation included: of the run, and of the judging.
+        state: the solver's last state, where there is one to go on from.
+    """
+
+    name: str
+    solver: Solver
+    family: Family
+    params: PyTree
+    diagnostics: Diagnostics
+    status: Status
+    drift: float
+    num_steps: int
+    num_gradients: int
+    num_skipped: int
+    history: Trace
+    seconds: tuple[float, float]
+    state: Any = None
+
+
+def fit_stage(
+    name: str,
+    solver: Solver,
+    target: Target,
+    start: tuple[Frame, Array] | Frame | None,
+    previous: tuple[Family, PyTree] | None,
+    run_key: Array,
+    judge_key: Array,
+    data: PyTree,
+    run: Callable[..., Any],
+) -> Fitted:
+    """Run a stepping solver from a start, or from a previous fit, and judge it.
+
+    Args:
+        name: of the stage.
+        solver: the solver.
+        target: the target.
+        start: units to start in, perhaps with the gradients it took to find them.
+        previous: family and parameters to start from instead; its shape is kept where the
+            solver fits the same family.
+        run_key: key of the run.
+        judge_key: key of the fresh draws.
+        data: the user's data.
+        run: `run(solver, target, state, data)` drives a state to its end; the state is a
+            function that makes it, since a checkpoint may make it unnecessary.
+    """
+    began = time.perf_counter()
+    frame, spent = start if start is not None and not isinstance(start, Frame) else (start, 0)
+    family = solver.family_for(target)
+
+    def first():
+        if previous is not None and previous[0] == family:
+            return begin_at(solver, target, previous[1], run_key, data)
+        units = previous[0].frame(previous[1]) if previous is not None else frame
+        return begin(solver, target, *units, run_key, data)
+
+    state = run(solver, target, first, data)
+    params = finish(solver, state)
+    middle = time.perf_counter()
+    diagnostics = jax.device_get(diagnose(target, family, params, judge_key, data))
+    log, drift = jax.device_get((state.log, getattr(state, "drift", np.nan)))
+    return _fitted(
+        name, solver, family, params, diagnostics, log, float(drift), int(spent), state,
+        (middle - began, time.perf_counter() - middle),
+    )
+
+
+def judged_stage(
+    name: str,
+    solver: Solver,
+    target: Target,
+    run: Callable[[], tuple[PyTree, RunLog]],
+    judge_key: Array,
+    data: PyTree,
+) -> Fitted:
+    """Run a stage that is one compiled program, and judge it."""
+    began = time.perf_counter()
+    params, log = jax.block_until_ready(run())
+    middle = time.perf_counter()
+    family = solver.family_for(target)
+    diagnostics = jax.device_get(diagnose(target, family, params, judge_key, data))
+    seconds = (middle - began, time.perf_counter() - middle)
+    log = jax.device_get(log)
+    return _fitted(name, solver, family, params, diagnostics, log, 0.0, 0, None, seconds)
+
+
+def _fitted(
+    name, solver, family, params, diagnostics, log, drift, spent, state, seconds
+) -> Fitted:
+    status = Status(int(log.status))
+    if status is Status.RUNNING:
+        status = Status.MAX_STEPS
+    entries = int(log.history.entries)
+    return Fitted(
+        name=name,
+        solver=solver,
+        family=family,
+        params=params,
+        diagnostics=diagnostics,
+        status=status,
+        drift=drift,
+        num_steps=int(log.step),
+        num_gradients=int(log.num_gradients) + spent,
+        num_skipped=int(log.num_skipped),
+        history=Trace(*(np.asarray(x)[:entries] for x in log.history[:3])),
+        seconds=seconds,
+        state=state,
+    )
