@@ -13,7 +13,7 @@ from bbvi._tree import tree_where
 from bbvi._types import Array, PyTree
 from bbvi.families import CouplingFlow, Frame, LowRankGaussian
 from bbvi.objectives import ELBO
-from bbvi.solvers import BatchAndMatch, Solver, StochasticGradient
+from bbvi.solvers import BatchAndMatch, StochasticGradient
 from bbvi.solvers.base import RunLog
 from bbvi.solvers.starts import race
 from bbvi.stage import Fitted, fit_stage, judged_stage
@@ -79,7 +79,9 @@ class Auto:
             solver = StochasticGradient(LowRankGaussian())
             begin = find_start(target, loc, start_key, data) if previous is None else None
             return [
-                fit_stage("low-rank", solver, target, begin, previous, run_key, judge_key, data, run)
+                fit_stage(
+                    "low-rank", solver, target, begin, previous, run_key, judge_key, data, run
+                )
             ]
         gaussian = self._gaussian(target, loc, start_key, judge_key, data, previous)
         if is_settled(gaussian.diagnostics, gaussian.status):

@@ -119,9 +119,7 @@ def fit(
     if isinstance(solver, Solver):
         start_key, run_key, judge_key = jax.random.split(root, 3)
         begin_in = find_start(target, start.z, start_key, data) if warm is None else None
-        stages = [
-            fit_stage("run", solver, target, begin_in, warm, run_key, judge_key, data, drive)
-        ]
+        stages = [fit_stage("run", solver, target, begin_in, warm, run_key, judge_key, data, drive)]
     else:
         auto = Auto() if solver is None else solver
         stages = auto.solve(target, start.z, root, data, warm, drive)
@@ -235,4 +233,3 @@ def _data_spec(data: PyTree) -> tuple:
         for x in jax.tree.leaves(data)
         if not jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
     )
-

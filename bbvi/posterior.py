@@ -149,9 +149,7 @@ def _weighted_scalars(posterior: Posterior) -> tuple[Array, Array]:
     if posterior.draws is None:
         # The same key at every call: a summary printed twice reads the same.
         dim, dtype = posterior.family.event(posterior.params)
-        eps = normals(
-            jax.random.key(0), MOMENT_DRAWS, dim, dtype, antithetic=True, quasi=False
-        )
+        eps = normals(jax.random.key(0), MOMENT_DRAWS, dim, dtype, antithetic=True, quasi=False)
         zs, _ = posterior.family.reparam(posterior.params, eps)
         weights = jnp.full((MOMENT_DRAWS,), 1 / MOMENT_DRAWS, dtype)
     else:

@@ -107,7 +107,15 @@ def fit_stage(
     diagnostics = jax.device_get(diagnose(target, family, params, judge_key, data))
     log, drift = jax.device_get((state.log, getattr(state, "drift", np.nan)))
     return _fitted(
-        name, solver, family, params, diagnostics, log, float(drift), int(spent), state,
+        name,
+        solver,
+        family,
+        params,
+        diagnostics,
+        log,
+        float(drift),
+        int(spent),
+        state,
         (middle - began, time.perf_counter() - middle),
     )
 
@@ -131,9 +139,7 @@ def judged_stage(
     return _fitted(name, solver, family, params, diagnostics, log, 0.0, 0, None, seconds)
 
 
-def _fitted(
-    name, solver, family, params, diagnostics, log, drift, spent, state, seconds
-) -> Fitted:
+def _fitted(name, solver, family, params, diagnostics, log, drift, spent, state, seconds) -> Fitted:
     status = Status(int(log.status))
     if status is Status.RUNNING:
         status = Status.MAX_STEPS

@@ -171,7 +171,7 @@ def test_dirichlet_multinomial(x64, key):
     assert result.verdict.level == "trusted", result.verdict
 
 
-# --- what newcomers met elsewhere ------------------------------------------------------------------
+# --- what newcomers met elsewhere ---------------------------------------------------------------
 
 
 def normal_mean(params, data):
@@ -231,7 +231,7 @@ def test_a_regression_on_raw_inputs(x64, key):
     assert result.verdict.level != "rejected", result.verdict
 
 
-# --- targets that must not be trusted -----------------------------------------------------------------
+# --- targets that must not be trusted ------------------------------------------------------------
 
 
 def nan_half_space(x, data):

@@ -1,6 +1,6 @@
 """Batch and match: a full-rank Gaussian fitted to scores in closed-form steps."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -85,7 +85,7 @@ class BatchAndMatch(Solver):
     num_draws: int | None = None
     max_steps: int = 50
     tolerance: float = 1e-2
-    family: FullRankGaussian = field(default_factory=FullRankGaussian)
+    family: FullRankGaussian = FullRankGaussian()
 
     def family_for(self, target: Target) -> Family:
         return self.family

@@ -1,0 +1,645 @@
+"""Every solver against one table of promises; then the parts that solvers are made of."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+
+import bbvi
+from bbvi.run import begin, finish
+from bbvi.solvers.base import HISTORY_LENGTH, Info, empty_history, record
+from bbvi.solvers.lbfgs import lbfgs_path
+from bbvi.solvers.starts import race
+
+DIM = 2
+MEAN_FIELD = bbvi.MeanFieldGaussian()
+
+
+@dataclass(frozen=True)
+class FixedDraws(bbvi.ELBO):
+    """The same draws at every step: a line search needs a loss that stands still."""
+
+    def noise(self, key, family, dim, dtype):
+        return super().noise(jax.random.key(0), family, dim, dtype)
+
+
+class Row(NamedTuple):
+    """A solver, and what it cannot help.
+
+    Attributes:
+        solver: the solver.
+        draws: gradients a step.
+        check_vma: whether the optimizer's own code passes the check of `jax.shard_map`.
+    """
+
+    solver: bbvi.Solver
+    draws: int = 16
+    check_vma: bool = True
+
+
+def with_optimizer(optimizer, objective=None):
+    objective = bbvi.ELBO() if objective is None else objective
+    return bbvi.StochasticGradient(MEAN_FIELD, objective, optimizer)
+
+
+TABLE = {
+    "mean-field": Row(bbvi.StochasticGradient(MEAN_FIELD)),
+    "full-rank": Row(bbvi.StochasticGradient(bbvi.FullRankGaussian())),
+    "low-rank": Row(bbvi.StochasticGradient(bbvi.LowRankGaussian())),
+    "adam": Row(bbvi.StochasticGradient(optimizer=optax.adam(0.05))),
+    "momentum": Row(with_optimizer(optax.sgd(0.02, momentum=0.9))),
+    # Two optimizers whose branches mix constants and values.
+    "lbfgs": Row(
+        with_optimizer(optax.lbfgs(), FixedDraws(64, entropy="closed_form", quasi=True)),
+        draws=64,
+        check_vma=False,
+    ),
+    "plateau": Row(
+        with_optimizer(
+            optax.chain(
+                optax.adam(0.05),
+                optax.contrib.reduce_on_plateau(factor=0.5, patience=5, accumulation_size=50),
+            )
+        ),
+        check_vma=False,
+    ),
+    "schedule": Row(with_optimizer(optax.adam(optax.exponential_decay(0.1, 100, 0.7)))),
+    "batch-and-match": Row(bbvi.BatchAndMatch(), draws=64),
+}
+
+
+@pytest.fixture(scope="module", params=TABLE)
+def row(request):
+    """One row of the table; of this scope, so that a row's tests come one after the other."""
+    return TABLE[request.param]
+
+
+def gaussian(x, data):
+    """log N(x; mean, (root' root)^-1) but for the constant; NaN beyond a wall."""
+    value = -0.5 * jnp.sum((data["root"] @ (x - data["mean"])) ** 2)
+    return jnp.where(x[0] <= data["wall"], value, jnp.nan)
+
+
+def make_data(index=0, dtype=np.float32, wall=np.inf):
+    root = np.array([[1.0, 0.0], [0.8, 2.0]]) * [1, 1.2, 0.8, 0.7][index]
+    mean = np.array([1.0, -2.0]) - 0.5 * index
+    data = {"root": root, "mean": mean, "wall": np.array(wall)}
+    return jax.tree.map(lambda x: jnp.asarray(x, dtype), data)
+
+
+TARGET = bbvi.make_target(gaussian, np.zeros(DIM, np.float32), make_data(), None)[0]
+NOWHERE = -np.inf  # a wall that leaves no usable draw
+
+_step = jax.jit(lambda solver, state, data: solver.step(TARGET, state, data), static_argnums=0)
+
+
+def start(solver, data, key=0, loc=(0.0, 0.0)):
+    loc = jnp.asarray(loc, TARGET.dtype)
+    return begin(solver, TARGET, loc, jnp.ones_like(loc), jax.random.key(key), data)
+
+
+def by_hand(solver, state, data, limit):
+    while state.log.step < limit and state.log.status == bbvi.Status.RUNNING:
+        state, _ = _step(solver, state, data)
+    return state
+
+
+def assert_close(found, expected, factor=1e-4):
+    """The same up to rounding: `factor` of the larger of one and the leaf's largest entry."""
+    found, there = jax.tree.flatten(found)
+    expected, structure = jax.tree.flatten(expected)
+    assert there == structure
+    for i, (a, b) in enumerate(zip(found, expected, strict=True)):
+        if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
+            a, b = jax.random.key_data(a), jax.random.key_data(b)
+        a, b = np.asarray(a), np.asarray(b)
+        assert a.dtype == b.dtype and a.shape == b.shape, i
+        if a.dtype.kind != "f":
+            assert np.array_equal(a, b), (i, a, b)
+            continue
+        finite = np.isfinite(b)
+        assert np.array_equal(a[~finite], b[~finite], equal_nan=True), (i, a, b)
+        a, b = a[finite], b[finite]
+        error = np.max(np.abs(a - b), initial=0)
+        assert error <= factor * np.max(np.abs(b), initial=1), (i, a, b)
+
+
+def assert_same_bits(found, expected):
+    assert_close(found, expected, 0)
+
+
+# --- the table ---------------------------------------------------------------------------------
+
+
+# With 64-bit types enabled, float32 has to stay what it is without being held to it.
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_step_keeps_the_types(x64, row, dtype):
+    solver = row.solver
+    target, _, data = bbvi.make_target(gaussian, np.zeros(DIM, dtype), make_data(dtype=dtype), None)
+    loc = jax.ShapeDtypeStruct((DIM,), dtype)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+
+    def leaves(tree):
+        found, structure = jax.tree.flatten(tree)
+        return structure, [(x.shape, x.dtype, x.weak_type) for x in found]
+
+    state = jax.eval_shape(partial(solver.init, target), loc, loc, key, data)
+    after, info = jax.eval_shape(partial(solver.step, target), state, data)
+    end = jax.eval_shape(partial(solver.advance, target), state, data, jnp.int32(3))
+    assert leaves(after) == leaves(state)
+    assert leaves(end) == leaves(state)
+    output = jax.eval_shape(solver.output, state)
+    family = solver.family_for(target)
+    assert leaves(output) == leaves(jax.eval_shape(family.init, loc, loc))
+    warm = jax.eval_shape(partial(solver.init_at, target), output, key, data)
+    assert leaves(warm) == leaves(state)
+    assert isinstance(info, Info)
+    for x in jax.tree.leaves((state, info, output)):
+        assert not x.weak_type
+        if jnp.issubdtype(x.dtype, jnp.floating):
+            assert x.dtype == dtype
+    assert {x.shape for x in info} == {()}
+
+
+def test_steps_by_hand_are_what_a_run_does(row):
+    solver, data, limit = row.solver, make_data(), 230  # past the first window
+    state = start(solver, data)
+    assert state.log[:4] == (0, bbvi.Status.RUNNING, 0, 0)
+    stepped = by_hand(solver, state, data, limit)
+    ran = bbvi.run(solver, TARGET, state, data, limit)
+    assert_close(ran, stepped, 1e-3)
+
+    steps = int(ran.log.step)
+    if isinstance(solver, bbvi.StochasticGradient):
+        assert (steps, ran.log.status) == (limit, bbvi.Status.RUNNING)
+    else:
+        assert 2 < steps < limit
+        assert ran.log.status == bbvi.Status.CONVERGED
+    assert ran.log.num_gradients == steps * row.draws
+    assert ran.log.num_skipped == 0
+    # a state that has ended, or has taken the steps asked for, stays as it is
+    assert_same_bits(bbvi.run(solver, TARGET, ran, data, limit), ran)
+
+
+def test_inside_vmap_scan_and_shard_map(row):
+    """Eight problems on four devices: all that is batched, in one program."""
+    solver, steps, number = row.solver, 12, 8
+    devices = np.array(jax.devices()[:4])
+    assert devices.size == 4, "conftest.py asks for four devices"
+    datas = [make_data(i % 4) for i in range(number)]
+    keys = jax.vmap(jax.random.key)(jnp.arange(number))
+
+    def fit(key, data):
+        zeros = jnp.zeros(DIM)
+        state = solver.init(TARGET, zeros, zeros + 1, key, data)
+        state, info = jax.lax.scan(
+            lambda state, _: solver.step(TARGET, state, data), state, length=steps
+        )
+        state = solver.advance(TARGET, state, data, jnp.int32(steps + 3))
+        return solver.output(state), state.log[:4], info
+
+    # jax 0.7 to 0.12 have this function and this argument
+    fits = jax.shard_map(
+        jax.vmap(fit),
+        mesh=Mesh(devices, ("problem",)),
+        in_specs=(P("problem"), P("problem")),
+        out_specs=P("problem"),
+        check_vma=row.check_vma,
+    )
+    found = jax.jit(fits)(keys, jax.tree.map(lambda *x: jnp.stack(x), *datas))
+    assert found[0]["loc"].sharding.num_devices == 4
+    assert found[2].elbo.shape == (number, steps)
+    assert len({x.tobytes() for x in np.asarray(found[0]["loc"])}) == number
+    for i in range(number):
+        state, infos = start(solver, datas[i], key=i), []
+        for _ in range(steps):
+            state, info = _step(solver, state, datas[i])
+            infos.append(info)
+        state = by_hand(solver, state, datas[i], steps + 3)
+        infos = jax.tree.map(lambda *x: jnp.stack(x), *infos)
+        expected = finish(solver, state), state.log[:4], infos
+        assert_close(jax.tree.map(lambda x, i=i: x[i], found), expected, 1e-3)
+
+
+def test_the_right_answer(row):
+    solver, data = row.solver, make_data()
+    state = bbvi.run(solver, TARGET, start(solver, data), data, 4000)
+    params, family = finish(solver, state), solver.family_for(TARGET)
+    precision = np.asarray(data["root"].T @ data["root"])
+    # without correlations, the closest sds are the conditional ones
+    inverse = np.linalg.inv(precision)
+    sd = np.diag(precision) ** -0.5 if family == MEAN_FIELD else np.diag(inverse) ** 0.5
+    assert np.max(np.abs(family.mean(params) - data["mean"]) / sd) < 0.05
+    assert np.max(np.abs(family.sd(params) / sd - 1)) < 0.05
+    if family != MEAN_FIELD:
+        assert np.max(np.abs(family.covariance(params) - inverse) / np.outer(sd, sd)) < 0.1
+
+
+def test_bad_steps_change_nothing_but_the_counts(row):
+    solver, good, bad = row.solver, make_data(), make_data(wall=NOWHERE)
+    stochastic = isinstance(solver, bbvi.StochasticGradient)
+
+    def kept(state):
+        inside = (state.params, state.opt_state) if stochastic else state.best
+        return finish(solver, state), inside
+
+    state = start(solver, good)
+    for _ in range(2):
+        state, _ = _step(solver, state, good)
+    before = state
+    for i in range(1, 4):
+        state, _ = _step(solver, state, bad)
+        assert state.log.step == 2 + i
+        assert state.log.num_skipped == i * row.draws
+        assert state.log.num_gradients == (2 + i) * row.draws
+        assert_same_bits(kept(state), kept(before))
+        if stochastic:
+            assert state.bad == i
+            assert state.log.status == bbvi.Status.RUNNING
+    if stochastic:
+        state, _ = _step(solver, state, good)
+        assert state.bad == 0
+        assert state.log.num_skipped == 3 * row.draws
+        assert not np.any(np.asarray(state.params["loc"]) == before.params["loc"])
+
+
+def test_a_run_of_bad_steps_is_given_up_at_once(row):
+    solver, good, bad = row.solver, make_data(), make_data(wall=NOWHERE)
+    state = bbvi.run(solver, TARGET, start(solver, good), good, 2)
+    before = finish(solver, state)
+    stepped = by_hand(solver, state, bad, 1000)
+    ran = bbvi.run(solver, TARGET, state, bad, 1000)
+    for end in (stepped, ran):
+        if isinstance(solver, bbvi.StochasticGradient):
+            assert end.log.status == bbvi.Status.NONFINITE
+            assert end.log.step == 102
+        assert_same_bits(finish(solver, end), before)
+    assert ran.log.step == stepped.log.step
+    assert ran.log.num_gradients == stepped.log.num_gradients
+
+
+def test_nothing_but_bad_steps(row):
+    solver, bad = row.solver, make_data(wall=NOWHERE)
+    state = bbvi.run(solver, TARGET, start(solver, bad), bad, 1000)
+    assert state.log.status == bbvi.Status.NONFINITE
+    assert state.log.step <= 100
+    assert state.log.num_skipped == state.log.num_gradients == state.log.step * row.draws
+    family = solver.family_for(TARGET)
+    np.testing.assert_array_equal(family.mean(finish(solver, state)), [0, 0])
+    np.testing.assert_allclose(family.sd(finish(solver, state)), [1, 1], rtol=1e-3)
+
+
+def test_its_specification(row):
+    solver = row.solver
+    assert hash(solver) == hash(solver)
+    assert solver.limit(TARGET) == solver.max_steps
+    assert isinstance(solver, bbvi.Solver)
+
+
+# --- bad draws and bad updates -----------------------------------------------------------------
+
+
+def test_skipped_draws_are_counted_one_by_one():
+    solver = bbvi.StochasticGradient(MEAN_FIELD)
+    data = make_data(wall=0.5)
+    state = start(solver, data)
+    expected = 0
+    for step in range(40):
+        key = jax.random.fold_in(jax.random.key(0), step)
+        eps = solver.objective.noise(key, MEAN_FIELD, DIM, TARGET.dtype)
+        z = state.frame.apply(MEAN_FIELD.reparam(state.params, eps)[0])
+        expected += int(np.sum(np.asarray(z)[:, 0] > 0.5))
+        state, _ = _step(solver, state, data)
+        assert state.log.num_skipped == expected
+    assert 0 < expected < 40 * 16
+    assert state.bad == 0
+
+
+def _unless_downhill():
+    """Gradient descent, with NaN or infinity wherever the first gradient is positive."""
+
+    def init(params):
+        return jnp.zeros((), jnp.int32)
+
+    def update(updates, count, params=None):
+        bad, value = updates["loc"][0] > 0, jnp.where(count % 2 == 0, jnp.nan, jnp.inf)
+        return jax.tree.map(lambda g: jnp.where(bad, value, -0.01 * g), updates), count + 1
+
+    return optax.GradientTransformation(init, update)
+
+
+def test_an_update_that_is_not_finite_is_left_out():
+    solver, data = with_optimizer(_unless_downhill()), make_data()
+    # at the answer, where the gradient has either sign
+    state = start(solver, data, loc=data["mean"])
+    kept, in_a_row, longest = 0, 0, 0
+    for _ in range(40):
+        before = state
+        state, _ = _step(solver, before, data)
+        moved = bool(np.any(np.asarray(state.params["loc"]) != before.params["loc"]))
+        kept, in_a_row = kept + moved, 0 if moved else in_a_row + 1
+        longest = max(longest, in_a_row)
+        assert state.opt_state == kept
+        assert state.bad == in_a_row
+        assert all(np.isfinite(x).all() for x in state.params.values())
+    assert 5 < kept < 35
+    assert longest > 1
+    assert state.log.step == 40
+    assert state.log.num_skipped == 0  # the draws were good
+
+
+def test_an_optimizer_must_be_one():
+    with pytest.raises(TypeError, match="optax.GradientTransformation such as optax.adam"):
+        bbvi.StochasticGradient(optimizer=optax.adam)
+
+
+def test_the_user_s_optimizer_gets_what_it_asks_for():
+    def seen(value, again, grad):
+        return {"value": value, "again": again, "grad": grad}
+
+    def init(params):
+        zero = jnp.zeros_like(params["loc"][0])
+        return seen(zero, zero, params)
+
+    def update(updates, state, params, *, value, grad, value_fn, **extra):
+        return updates, seen(value, value_fn(params), grad)
+
+    solver, data = with_optimizer(optax.GradientTransformationExtraArgs(init, update)), make_data()
+    state = start(solver, data)
+    after, info = _step(solver, state, data)
+    assert info.elbo != 0
+    np.testing.assert_allclose(after.opt_state["value"], -info.elbo, rtol=1e-6)
+    np.testing.assert_allclose(after.opt_state["again"], -info.elbo, rtol=1e-6)
+    # the updates are the gradients, and are applied as they are
+    moved = jax.tree.map(jnp.subtract, after.params, state.params)
+    assert_close(moved, after.opt_state["grad"], 1e-5)
+
+
+# --- log joints outside of JAX -----------------------------------------------------------------
+
+_MEAN, _COVARIANCE = np.array([3.0, -1.0], np.float32), np.array([[1.0, 0.6], [0.6, 0.5]])
+_PRECISION = np.linalg.inv(_COVARIANCE).astype(np.float32)
+
+
+def _numpy_gaussian(x):
+    """Value and gradient by NumPy; `x` may have leading axes."""
+    centred = np.asarray(x) - _MEAN
+    scaled = centred @ _PRECISION
+    return np.asarray(-0.5 * np.sum(centred * scaled, -1), np.float32), -scaled
+
+
+def outside(vmap_method):
+    """A log joint behind a callback, with a reverse-mode rule and no other."""
+
+    @jax.custom_vjp
+    def log_joint(x):
+        return forward(x)[0]
+
+    def forward(x):
+        like = jax.ShapeDtypeStruct((), x.dtype), jax.ShapeDtypeStruct(x.shape, x.dtype)
+        return jax.pure_callback(_numpy_gaussian, like, x, vmap_method=vmap_method)
+
+    def backward(gradient, cotangent):
+        return (cotangent * gradient,)
+
+    log_joint.defvjp(forward, backward)
+    return log_joint
+
+
+@pytest.mark.parametrize("vmap_method", ["expand_dims", None])
+def test_a_log_joint_behind_a_callback(vmap_method):
+    result = bbvi.fit(outside(vmap_method), np.zeros(2, np.float32))
+    assert result.posterior.target.sequential == (vmap_method is None)
+    assert result.status is bbvi.Status.CONVERGED
+    assert result.verdict.level == "trusted", result.verdict
+    sd = np.diag(_COVARIANCE) ** 0.5
+    family, params = result.posterior.family, result.posterior.params
+    assert np.max(np.abs(family.mean(params) - _MEAN) / sd) < 0.05
+    assert np.max(np.abs(family.sd(params) / sd - 1)) < 0.05
+    assert np.max(np.abs(family.covariance(params) - _COVARIANCE) / np.outer(sd, sd)) < 0.05
+
+
+# --- batch and match ---------------------------------------------------------------------------
+
+
+def random_gaussian(dim, condition, seed=0):
+    """Data of `gaussian`, and its covariance."""
+    rng = np.random.default_rng(seed)
+    basis, _ = np.linalg.qr(rng.normal(size=(dim, dim)))
+    variances = np.geomspace(condition**-0.5, condition**0.5, dim)
+    mean = rng.normal(size=dim)
+    data = {"root": (basis * variances**-0.5).T, "mean": mean, "wall": np.array(np.inf)}
+    return data, (basis * variances) @ basis.T
+
+
+def kl_divergence(mean, covariance, other_mean, other_root):
+    """KL(q || p) for p with precision root' root."""
+    shift = other_root @ (mean - other_mean)
+    whitened = other_root @ covariance @ other_root.T
+    _, log_det = np.linalg.slogdet(whitened)
+    return 0.5 * (np.trace(whitened) + shift @ shift - len(mean) - log_det)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_batch_and_match_solves_a_gaussian(x64, seed):
+    dim, solver = 20, bbvi.BatchAndMatch()
+    data, covariance = random_gaussian(dim, 1e8, seed)
+    target, init, data = bbvi.make_target(gaussian, np.zeros(dim), data, None)
+    state = begin(solver, target, init, jnp.ones(dim), jax.random.key(seed), data)
+    state = bbvi.run(solver, target, state, data, 4)
+    params = finish(solver, state)
+    assert state.log.step <= 4
+    mean, found = (np.asarray(getattr(solver.family, f)(params)) for f in ("mean", "covariance"))
+    assert kl_divergence(mean, found, np.asarray(data["mean"]), np.asarray(data["root"])) < 1e-6
+    sd = np.diag(covariance) ** 0.5
+    assert np.max(np.abs(found - covariance) / np.outer(sd, sd)) < 1e-3
+    # The bound at a Gaussian that is exact, with the same value at every draw.
+    _, log_det = np.linalg.slogdet(2 * np.pi * covariance)
+    assert abs(state.best.elbo - 0.5 * log_det) < 1e-3
+
+
+def test_batch_and_match_keeps_only_what_is_better():
+    solver, data = bbvi.BatchAndMatch(), make_data()
+    state, bounds = start(solver, data), []
+    while state.log.status == bbvi.Status.RUNNING:
+        state, _ = _step(solver, state, data)
+        bounds.append(float(state.best.elbo))
+    assert bounds == sorted(bounds)
+    assert bounds[-1] > bounds[0] + 1
+    assert state.log.step < solver.max_steps
+
+
+# --- history -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def recorded():
+    """3,100 records that fill a history several times over; the last one, and all sizes."""
+    rng = np.random.default_rng(0)
+    number = 6 * HISTORY_LENGTH + 29
+    step = 3 * np.arange(1, number + 1, dtype=np.int32)
+    elbo = rng.normal(size=number).astype(np.float32)
+    elbo_se = rng.uniform(0.5, 2, number).astype(np.float32)
+
+    @jax.jit
+    def record_all(*records):
+        def one(history, record_):
+            history = record(history, *record_)
+            return history, (history.entries, history.stride, history.step)
+
+        return jax.lax.scan(one, empty_history(jnp.float32), records)
+
+    return (step, elbo, elbo_se), *jax.device_get(record_all(step, elbo, elbo_se))
+
+
+def test_history_averages_records(recorded):
+    (step, elbo, elbo_se), history, _ = recorded
+    stride, entries = int(history.stride), int(history.entries)
+    assert stride == 8
+    assert entries == len(step) // stride
+
+    def blocks(x):
+        return x[: entries * stride].reshape(entries, stride)
+
+    np.testing.assert_array_equal(history.step[:entries], blocks(step)[:, -1])
+    np.testing.assert_allclose(history.elbo[:entries], blocks(elbo).mean(1), atol=1e-6)
+    error = np.sqrt(np.sum(blocks(elbo_se) ** 2, 1)) / stride
+    np.testing.assert_allclose(history.elbo_se[:entries], error, rtol=1e-5)
+
+    rest = slice(entries * stride, None)
+    left = [len(step) % stride, elbo[rest].sum(), (elbo_se[rest] ** 2).sum()]
+    assert left[0] > 0
+    np.testing.assert_allclose(history.pending, left, rtol=1e-5)
+
+
+def test_history_is_thinned_when_full(recorded):
+    _, _, (entries, stride, steps) = recorded
+    number = np.arange(1, len(entries) + 1)
+    half = HISTORY_LENGTH // 2
+    doublings = np.searchsorted(HISTORY_LENGTH * 2 ** np.arange(8), number, side="right")
+    np.testing.assert_array_equal(stride, 2**doublings)
+    np.testing.assert_array_equal(entries, number // stride)
+    assert entries.max() == HISTORY_LENGTH - 1
+    assert entries[stride > 1].min() == half
+    for count, row in zip(entries, steps, strict=True):
+        assert np.all(np.diff(row[:count]) > 0)
+
+
+def test_history_of_a_long_run():
+    solver, data = bbvi.StochasticGradient(MEAN_FIELD, tolerance=0.0), make_data()
+    state = bbvi.run(solver, TARGET, start(solver, data), data, 100_000)
+    assert state.log.step == 100_000
+    history = jax.device_get(state.log.history)
+    step, elbo, elbo_se = (x[: history.entries] for x in history[:3])
+    assert np.all(np.diff(step) > 0)
+    assert 99_000 < step[-1] <= 100_000
+    # the bound at the closest Gaussian without correlations
+    diagonal = np.sum(np.asarray(data["root"]) ** 2, axis=0)
+    expected = 0.5 * np.sum(np.log(2 * np.pi / diagonal))
+    late = step > 20_000
+    z = (elbo - expected)[late] / elbo_se[late]
+    assert np.all(np.abs(z) < 5)
+    assert 0.5 < np.std(z) < 2  # the errors are what they say
+
+
+# --- starts ------------------------------------------------------------------------------------
+
+
+_race = jax.jit(race, static_argnums=0)
+_follow = jax.jit(lbfgs_path, static_argnums=0)
+
+
+def beyond_one_half(x, data):
+    """A Gaussian that is NaN near zero."""
+    value = -0.5 * jnp.sum(((x - data["mean"]) / data["sd"]) ** 2)
+    return jnp.where(jnp.all(x > 0.5), value, jnp.nan)
+
+
+def test_a_race_where_zero_is_not_finite():
+    data = {"mean": jnp.array([4.0, 30.0]), "sd": jnp.array([0.1, 2.0])}
+    target, init, data = bbvi.make_target(beyond_one_half, np.ones(2, np.float32), data, None)
+    assert np.isnan(target.log_density(jnp.zeros(2), data))
+    found = _race(target, init, jax.random.key(0), data)
+    elbo = np.asarray(found.elbo)
+    assert not np.isnan(elbo).any()
+    assert list(elbo) == sorted(elbo, reverse=True)
+    assert np.isfinite(elbo[0])
+    assert elbo[-1] == -np.inf
+    # zero has lost, and the winner is the end of the path from the user's point
+    lost = np.all(np.asarray(found.loc) == 0, axis=1)
+    assert lost.any() and np.all(elbo[lost] == -np.inf)
+    np.testing.assert_allclose((found.loc[0] - data["mean"]) / data["sd"], [0, 0], atol=0.1)
+    np.testing.assert_allclose(found.scale[0], data["sd"], rtol=0.5)
+    assert np.isfinite(found.scale).all() and np.all(found.scale > 0)
+    assert 4 < found.num_gradients < 4 * 150
+
+    user = np.flatnonzero(np.all(np.asarray(found.loc) == np.asarray(init), axis=1))
+    assert elbo[0] > elbo[user].max() + 100
+
+
+def funnel(x, data):
+    """Neal's funnel, whose mode is a spike without mass."""
+    return -0.5 * (x[0] / 3) ** 2 - 0.5 * jnp.sum(x[1:] ** 2) * jnp.exp(-x[0]) - 2 * x[0]
+
+
+def test_a_race_is_not_won_by_a_spike():
+    target, init, _ = bbvi.make_target(funnel, np.zeros(5, np.float32), None, None)
+    found = _race(target, init, jax.random.key(0), None)
+    log_density = jax.vmap(lambda z: target.log_density(z, None))(found.loc)
+    mode = int(np.argmax(log_density))
+    assert log_density[mode] > log_density[0] + 5
+    assert found.loc[mode, 0] < -10 < -5 < found.loc[0, 0]
+
+
+def rosenbrock(x, data):
+    return -((1 - x[0]) ** 2) - data["bend"] * (x[1] - x[0] ** 2) ** 2
+
+
+@pytest.mark.parametrize("origin", [(-1.2, 1.0), (0.0, 0.0), (2.0, -2.0), (-2.0, 3.0)])
+def test_a_path_follows_a_bent_valley(x64, origin):
+    target, origin, data = bbvi.make_target(rosenbrock, np.array(origin), {"bend": 100.0}, None)
+    path = _follow(target, origin, data, 200)
+    values = [float(target.log_density(x, data)) for x in (origin, *path.points)]
+    assert values == sorted(values)
+    np.testing.assert_allclose(path.points[-1], [1, 1], atol=0.05)
+    assert values[-1] > -1e-3
+    assert 5 < path.num_gradients < 200
+    assert np.isfinite(path.curvature_scale).all()
+
+
+def test_a_path_has_its_limit(x64):
+    target, origin, data = bbvi.make_target(rosenbrock, np.zeros(2), {"bend": 100.0}, None)
+    for limit in (1, 2, 9):
+        assert _follow(target, origin, data, limit).num_gradients == limit
+    np.testing.assert_array_equal(_follow(target, origin, data, 1).points[-1], origin)
+
+
+def scaled(x, data):
+    return -0.5 * jnp.sum(((x - data["mean"]) / data["sd"]) ** 2)
+
+
+@pytest.mark.parametrize("spread", [1e2, 1e4])
+def test_a_path_on_a_badly_scaled_quadratic(x64, spread):
+    dim = 8
+    data = {"mean": np.linspace(-3, 3, dim), "sd": np.geomspace(spread**-0.5, spread**0.5, dim)}
+    data["mean"] = data["mean"] * data["sd"]
+    target, origin, data = bbvi.make_target(scaled, np.zeros(dim), data, None)
+    path = _follow(target, origin, data, 400)
+    assert float(target.log_density(path.points[-1], data)) > -0.01
+    assert path.num_gradients < 400
+
+
+def test_a_path_from_nowhere():
+    data = {"mean": jnp.array([4.0, 30.0]), "sd": jnp.array([0.1, 2.0])}
+    target, _, data = bbvi.make_target(beyond_one_half, np.ones(2, np.float32), data, None)
+    path = _follow(target, jnp.zeros(2), data, 50)
+    assert path.num_gradients == 1
+    assert not np.any(path.points)
+    assert np.all(path.curvature_scale == 1)
