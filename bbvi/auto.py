@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from bbvi._compile import quick_jit
 from bbvi._tree import tree_where
 from bbvi._types import Array, PyTree
 from bbvi.families import CouplingFlow, Frame, LowRankGaussian
@@ -120,14 +121,14 @@ def _flow_optimizer(steps: int) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(10.0), optax.adam(schedule))
 
 
-@partial(jax.jit, static_argnums=0)
+@quick_jit()
 def find_start(target: Target, loc: Array, key: Array, data: PyTree) -> tuple[Frame, Array]:
     """The winner of the race as units to start in, and the gradients spent."""
     starts = race(target, loc, key, data)
     return Frame(starts.loc[0], starts.scale[0]), starts.num_gradients
 
 
-@partial(jax.jit, static_argnums=0)
+@quick_jit()
 def match_starts(target: Target, loc: Array, key: Array, data: PyTree) -> tuple[PyTree, RunLog]:
     """Stages 1 and 2 of `Auto`, compiled together.
 
@@ -151,7 +152,7 @@ def match_starts(target: Target, loc: Array, key: Array, data: PyTree) -> tuple[
     )
 
 
-@partial(jax.jit, static_argnums=0)
+@quick_jit()
 def match_from(target: Target, frame: Frame, key: Array, data: PyTree) -> tuple[PyTree, RunLog]:
     """Stage 2 from one given start, compiled."""
     params, _, log = _match(target, key, data, frame)

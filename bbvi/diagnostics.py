@@ -1,12 +1,12 @@
 """Diagnostics on fresh draws: bound, Pareto k-hat, importance-corrected moments."""
 
-from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import logsumexp
 
+from bbvi._compile import quick_jit
 from bbvi._linalg import einsum
 from bbvi._types import Array, PyTree
 from bbvi.families import Family
@@ -66,7 +66,7 @@ class Diagnostics(NamedTuple):
     log_weights: Array
 
 
-@partial(jax.jit, static_argnums=(0, 1, 5))
+@quick_jit(0, (0, 1, 5))
 def diagnose(
     target: Target,
     family: Family,

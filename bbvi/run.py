@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bbvi._compile import quick_jit
 from bbvi._types import Array, PyTree
 from bbvi.solvers import Solver
 from bbvi.status import Status
@@ -36,7 +37,7 @@ class Start(NamedTuple):
     finite_gradient: Array
 
 
-@partial(jax.jit, static_argnums=0)
+@quick_jit()
 def examine(target: Target, params: PyTree, data: PyTree) -> Start:
     """Look at the user's point: the one evaluation before a fit."""
     values = target.treedef.flatten_up_to(params)
@@ -49,13 +50,13 @@ def examine(target: Target, params: PyTree, data: PyTree) -> Start:
     return Start(z, inside, finite, log_density, jnp.stack(parts))
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@quick_jit(1, (0, 1))
 def begin(solver: Solver, target: Target, loc: Array, scale: Array, key: Array, data: PyTree):
     """The solver's first state, compiled."""
     return solver.init(target, loc, scale, key, data)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@quick_jit(1, (0, 1))
 def begin_at(solver: Solver, target: Target, params: PyTree, key: Array, data: PyTree):
     """The solver's first state at given parameters of its family, compiled."""
     return solver.init_at(target, params, key, data)

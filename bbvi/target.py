@@ -4,7 +4,7 @@ import inspect
 import math
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bbvi._compile import count_work
 from bbvi._tree import as_arrays, path_name
 from bbvi._types import Array, LogJoint, PyTree
 from bbvi.bijectors import Bijector, real
@@ -69,6 +70,8 @@ class Target:
         takes_data: whether `log_joint` takes the data as a second argument.
         sequential: whether `log_joint` cannot be batched by `jax.vmap`; draws are then
             mapped one after another.
+        work: elements that one evaluation computes, roughly; it decides how programs are
+            compiled, not what they compute.
     """
 
     log_joint: LogJoint
@@ -77,6 +80,7 @@ class Target:
     order: tuple[int, ...]
     takes_data: bool = True
     sequential: bool = False
+    work: int = 0
 
     @property
     def dim(self) -> int:
@@ -229,7 +233,7 @@ def _cached_target(log_joint, treedef, specs, bijectors, data_def, data_leaves, 
     takes_data = data is not None or not _takes_one_argument(log_joint)
     order = _dependency_order(tuple(leaves), treedef, data)
     target = Target(log_joint, treedef, tuple(leaves), order, takes_data)
-    _check_log_joint(target, data)
+    target = replace(target, work=_check_log_joint(target, data))
     return _choose_mapping(target, data)
 
 
@@ -246,13 +250,15 @@ def _choose_mapping(target: Target, data: PyTree) -> Target:
             raise
     else:
         return target
-    return Target(
-        target.log_joint, target.treedef, target.leaves, target.order, target.takes_data, True
-    )
+    return replace(target, sequential=True)
 
 
-def _check_log_joint(target: Target, data: PyTree) -> None:
-    """Trace the log joint once: it must give one real scalar and capture nothing large."""
+def _check_log_joint(target: Target, data: PyTree) -> int:
+    """Trace the log joint once: it must give one real scalar and capture nothing large.
+
+    Returns:
+        the elements that one evaluation computes.
+    """
     params = target.treedef.unflatten(
         [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in target.leaves]
     )
@@ -280,6 +286,7 @@ def _check_log_joint(target: Target, data: PyTree) -> None:
             BBVIWarning,
             stacklevel=6,
         )
+    return count_work(jaxpr.jaxpr)
 
 
 def _takes_one_argument(function: Callable) -> bool:

@@ -255,10 +255,6 @@ def test_solver(solver):
     refuse("solver must be None, bbvi.Auto.. or a solver", solver=solver)
 
 
-def test_solver_inside_auto():
-    refuse("solver must be", solver=bbvi.Auto("adam"))
-
-
 @pytest.mark.parametrize("key", ["seed", 1.5, None, np.zeros(3, np.uint32), np.zeros(2)])
 def test_key(key):
     refuse("key must be an int or a JAX random key, .*: try key=0", key=key, max_steps=1)

@@ -1,0 +1,123 @@
+"""Is the default right? Fit every posterior with it and compare with the reference draws.
+
+    POSTERIORDB=path/to/posteriordb python -m benchmarks.posteriordb.accuracy [NAME ...]
+
+A fit is right if every scalar parameter has its mean within 0.1 reference sd and its sd within
+10%, and half-right if within half of that. Rows are written as they come; a run of some
+posteriors or keys replaces those rows alone.
+"""
+
+import argparse
+import fnmatch
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+
+import bbvi
+
+from .registry import MISSING, POSTERIORS, Posterior, find_database
+from .report import describe, environment, record, summarise, write_table
+
+OUTPUT = Path(__file__).parents[1] / "results" / "accuracy.json"
+TOLERANCE = 0.1
+
+
+def measure(posterior: Posterior, key: int) -> dict:
+    """One fit by the default, and how far its moments are from those of the reference."""
+    model, data = posterior.model, posterior.data()
+    init, support = model.init(data), model.support(data)
+    began = time.perf_counter()
+    result = bbvi.fit(model.log_joint, init, data, support=support, key=key, throw=False)
+    wall = time.perf_counter() - began
+    seconds = dict(result.timings)
+    return {
+        "dim": result.posterior.target.dim,
+        **compare(result.posterior, posterior.reference()),
+        "verdict": result.verdict.level,
+        "reasons": result.verdict.reasons,
+        "khat": result.khat,
+        "ess": result.ess,
+        "gradients": result.num_gradients,
+        "steps": result.num_steps,
+        "wall": wall,
+        "seconds": seconds,
+        # the last stage that ran need not be the one that was kept
+        "stages": [s for s in seconds if s != "check" and not s.startswith("judge ")],
+        "kept": type(result.posterior.family).__name__,
+        "corrected": result.posterior.draws is not None,
+    }
+
+
+def compare(posterior: bbvi.Posterior, reference: dict[str, np.ndarray]) -> dict:
+    """The worst errors over all scalar parameters, and whether the fit is right."""
+
+    def scalars(tree):
+        return np.concatenate([np.ravel(tree[name]) for name in reference])
+
+    means = scalars({name: x.mean(0) for name, x in reference.items()})
+    sds = scalars({name: x.std(0, ddof=1) for name, x in reference.items()})
+    error = np.abs(scalars(posterior.mean()) - means) / sds
+    ratio = scalars(posterior.sd()) / sds
+    # what is not finite compares as false, hence as wrong
+    off = np.maximum(error, np.abs(ratio - 1))
+    names = [n + str(list(i) or "") for n, x in reference.items() for i in np.ndindex(x.shape[1:])]
+    return {
+        "right": bool((off <= TOLERANCE).all()),
+        "half_right": bool((off <= TOLERANCE / 2).all()),
+        "mean_error": error.max(),
+        "sd_ratio": [ratio.min(), ratio.max()],
+        "worst": names[int(np.argmax(np.nan_to_num(off, nan=np.inf)))],
+    }
+
+
+def chosen(patterns: list[str]) -> list[str]:
+    """Names of posteriors, in the registry's order."""
+    for pattern in patterns:
+        if not fnmatch.filter(POSTERIORS, pattern):
+            raise SystemExit(f"there is no posterior {pattern}; there are: {' '.join(POSTERIORS)}")
+    return [name for name in POSTERIORS if any(fnmatch.fnmatch(name, p) for p in patterns)]
+
+
+def parse_keys(text: str) -> list[int]:
+    """`0-4`, `3` or `0,2-3`."""
+    ends = [part.split("-") for part in text.split(",")]
+    return [key for end in ends for key in range(int(end[0]), int(end[-1]) + 1)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("names", nargs="*", default=["*"], help="posteriors or patterns; all")
+    parser.add_argument("--keys", type=parse_keys, default="0-4", help="such as 0-4, the default")
+    precision = parser.add_mutually_exclusive_group()
+    precision.add_argument("--x64", action="store_true", help="double precision, the default")
+    precision.add_argument("--x32", action="store_true", help="single precision")
+    parser.add_argument("--output", type=Path, default=OUTPUT, help="a JSON file; a table goes by")
+    options = parser.parse_args()
+    if find_database() is None:
+        print(f"{MISSING} Nothing was measured.")
+        return
+    jax.config.update("jax_enable_x64", not options.x32)
+    rows = []
+    for name in chosen(options.names):
+        jax.clear_caches()  # the first key pays for compiling, as a new process would
+        for key in options.keys:
+            which = {
+                "posterior": name,
+                "key": key,
+                "dtype": "float32" if options.x32 else "float64",
+            }
+            try:
+                found = measure(POSTERIORS[name], key)
+            except Exception as error:  # one posterior that fails must not end the others
+                found = {"right": False, "half_right": False, "verdict": "error"}
+                found["reasons"] = [f"{type(error).__name__}: {error}"]
+            rows.append(which | {"cold": key == options.keys[0]} | found | {"on": environment()})
+            print(describe(rows[-1]), flush=True)
+            write_table(record(options.output, rows[-1]), options.output.with_suffix(".md"))
+    print(summarise(rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""Log densities, summed over the broadcast shape of their arguments.
+
+Constants that depend on no parameter may be absent.
+"""
+
+import jax.numpy as jnp
+
+HALF_LOG_2PI = 0.9189385332046727
+
+
+def normal(x, loc, scale):
+    z = (x - loc) / scale
+    return jnp.sum(-0.5 * z * z - jnp.log(scale) - HALF_LOG_2PI)
+
+
+def cauchy(x, loc, scale):
+    z = (x - loc) / scale
+    return jnp.sum(-jnp.log1p(z * z) - jnp.log(scale))
+
+
+def student_t(x, df, loc, scale):
+    z = (x - loc) / scale
+    return jnp.sum(-0.5 * (df + 1) * jnp.log1p(z * z / df) - jnp.log(scale))
+
+
+def lognormal(x, loc, scale):
+    log_x = jnp.log(x)
+    return normal(log_x, loc, scale) - jnp.sum(log_x)
+
+
+def gamma(x, shape, rate):
+    return jnp.sum((shape - 1) * jnp.log(x) - rate * x)
+
+
+def beta(x, a, b):
+    return jnp.sum((a - 1) * jnp.log(x) + (b - 1) * jnp.log1p(-x))
+
+
+def dirichlet(x, alpha):
+    return jnp.sum((alpha - 1) * jnp.log(x))
+
+
+def poisson_log(y, eta):
+    return jnp.sum(y * eta - jnp.exp(eta))
