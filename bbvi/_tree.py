@@ -52,18 +52,3 @@ def all_finite(tree: PyTree) -> Array:
     """Whether every entry of every floating leaf is finite; a scalar."""
     finite = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)]
     return jnp.all(jnp.stack(finite)) if finite else jnp.array(True)
-
-
-def tree_max_abs(tree: PyTree) -> Array:
-    """The largest absolute entry over all leaves; a scalar."""
-    return jnp.max(jnp.stack([jnp.max(jnp.abs(x)) for x in jax.tree.leaves(tree)]))
-
-
-def tree_sq_norm(tree: PyTree) -> Array:
-    """The sum of squares over all leaves; a scalar."""
-    return jnp.sum(jnp.stack([jnp.sum(x * x) for x in jax.tree.leaves(tree)]))
-
-
-def tree_size(tree: PyTree) -> int:
-    """The number of scalars over all leaves."""
-    return sum(int(np.prod(np.shape(x))) for x in jax.tree.leaves(tree))

@@ -118,7 +118,8 @@ def _flow_optimizer(steps: int) -> optax.GradientTransformation:
     """
     warmup = min(100, steps // 4)
     schedule = optax.warmup_cosine_decay_schedule(0.0, 3e-3, warmup, steps, 1e-5)
-    return optax.chain(optax.clip_by_global_norm(10.0), optax.adam(schedule))
+    # flattened: one kernel a step of the optimizer, not one a layer
+    return optax.flatten(optax.chain(optax.clip_by_global_norm(10.0), optax.adam(schedule)))
 
 
 @quick_jit()

@@ -1,13 +1,15 @@
 """Stochastic gradient ascent of a bound, with any optax optimizer or none."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.flatten_util import ravel_pytree
 
-from bbvi._tree import all_finite, tree_max_abs, tree_sq_norm, tree_where
+from bbvi._tree import all_finite, tree_where
 from bbvi._types import Array, PyTree
 from bbvi.families import Family, Frame, FullRankGaussian
 from bbvi.objectives import ELBO, LossInfo, Objective
@@ -34,6 +36,9 @@ _BAD_STEPS = 100  # in a row, after which the run is given up
 class Window(NamedTuple):
     """Running sums over the batches of one window, all in standardised units.
 
+    Parameters are flat vectors (P,) here and in the state: one kernel where a tree would need
+    one a leaf, at each of the many small operations of a step.
+
     Attributes:
         batch: batches complete.
         batch_end: step at which the present batch ends.
@@ -49,11 +54,11 @@ class Window(NamedTuple):
     batch: Array
     batch_end: Array
     batch_length: Array
-    batch_sum: PyTree
+    batch_sum: Array
     elbo_sum: Array
-    previous: PyTree
-    total: PyTree
-    squares: PyTree
+    previous: Array
+    total: Array
+    squares: Array
     jumps: Array
 
 
@@ -64,7 +69,7 @@ class StochasticGradientState(NamedTuple):
         log: the run so far.
         key: the root key; step t uses `fold_in(key, t)`.
         frame: the standardised units.
-        params: the family's parameters in those units.
+        params: the family's parameters in those units, flat (P,).
         opt_state: the optimizer's state.
         rate: what the optimizer's updates are multiplied by.
         reference: the parameters when the frame was set.
@@ -78,11 +83,11 @@ class StochasticGradientState(NamedTuple):
     log: RunLog
     key: Array
     frame: Frame
-    params: PyTree
+    params: Array
     opt_state: PyTree
     rate: Array
-    reference: PyTree
-    average: PyTree
+    reference: Array
+    average: Array
     comparable: Array
     drift: Array
     bad: Array
@@ -145,7 +150,8 @@ class StochasticGradient(Solver):
         self, target: Target, params: PyTree, key: Array, data: PyTree
     ) -> StochasticGradientState:
         frame = self.family.frame(params)
-        params = self.family.to_frame(params, frame)
+        tree = self.family.to_frame(params, frame)
+        params = ravel_pytree(tree)[0]
         dtype = target.dtype
         rate = jnp.full((), 1.0 if self.optimizer is not None else _FIRST_RATE, dtype)
         log = empty_log(dtype)
@@ -154,7 +160,7 @@ class StochasticGradient(Solver):
             key=key,
             frame=frame,
             params=params,
-            opt_state=self._optax().init(params),
+            opt_state=self._optax().init(params if self.optimizer is None else tree),
             rate=rate,
             reference=params,
             average=params,
@@ -168,9 +174,8 @@ class StochasticGradient(Solver):
         self, target: Target, state: StochasticGradientState, data: PyTree
     ) -> tuple[StochasticGradientState, Info]:
         state, elbo = self._descend(target, state, data)
-        state = jax.lax.cond(
-            state.log.step == state.window.batch_end, self._end_batch, lambda s: s, state
-        )
+        ended = state.log.step == state.window.batch_end
+        state = jax.lax.cond(ended, self._end_batch, lambda s: s, state)
         return state, Info(elbo, state.drift, state.rate)
 
     def advance(
@@ -192,8 +197,8 @@ class StochasticGradient(Solver):
 
     def output(self, state: StochasticGradientState) -> PyTree:
         # before the first window is complete there is no average
-        estimate = tree_where(jnp.isfinite(state.drift), state.average, state.params)
-        return self.family.from_frame(estimate, state.frame)
+        estimate = jnp.where(jnp.isfinite(state.drift), state.average, state.params)
+        return self.family.from_frame(self._unravel(state.frame)(estimate), state.frame)
 
     def loss(
         self, target: Target, frame: Frame, params: PyTree, eps: Array, data: PyTree
@@ -213,6 +218,11 @@ class StochasticGradient(Solver):
 
         return self.objective.loss(self.family, params, eps, log_density)
 
+    def _unravel(self, frame: Frame) -> Callable[[Array], PyTree]:
+        """From a flat vector (P,) to the family's parameters."""
+        like = jax.eval_shape(self.family.init, frame.loc, frame.loc)
+        return ravel_pytree(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like))[1]
+
     def _optax(self) -> optax.GradientTransformationExtraArgs:
         if self.optimizer is not None:
             return optax.with_extra_args_support(self.optimizer)
@@ -223,19 +233,23 @@ class StochasticGradient(Solver):
         key = jax.random.fold_in(state.key, state.log.step)
         eps = self.objective.noise(key, self.family, target.dim, target.dtype)
 
-        def value_fn(params):
-            return self.loss(target, state.frame, params, eps, data)[0]
+        unravel = self._unravel(state.frame)
 
-        (loss, info), grad = jax.value_and_grad(
-            lambda p: self.loss(target, state.frame, p, eps, data), has_aux=True
-        )(state.params)
+        def loss_of(params):
+            tree = unravel(params) if self.optimizer is None else params
+            return self.loss(target, state.frame, tree, eps, data)
+
+        # An optimizer of the user's sees the family's own parameters, to tell them apart.
+        point = state.params if self.optimizer is None else unravel(state.params)
+        (loss, info), grad = jax.value_and_grad(loss_of, has_aux=True)(point)
         updates, opt_state = self._optax().update(
-            grad, state.opt_state, state.params, value=loss, grad=grad, value_fn=value_fn
+            grad, state.opt_state, point, value=loss, grad=grad, value_fn=lambda p: loss_of(p)[0]
         )
-        params = jax.tree.map(lambda p, u: p + state.rate * u, state.params, updates)
+        updates = updates if self.optimizer is None else ravel_pytree(updates)[0]
+        params = state.params + state.rate * updates
         # Usable scores are too small to overflow, so only a foreign optimizer needs the look.
         ok = info.usable if self.optimizer is None else info.usable & all_finite(params)
-        params = tree_where(ok, params, state.params)
+        params = jnp.where(ok, params, state.params)
         opt_state = tree_where(ok, opt_state, state.opt_state)
 
         bad = jnp.where(ok, 0, state.bad + 1)
@@ -252,7 +266,7 @@ class StochasticGradient(Solver):
         )
         elbo = jnp.where(ok, info.elbo, 0)
         window = state.window._replace(
-            batch_sum=jax.tree.map(jnp.add, state.window.batch_sum, params),
+            batch_sum=state.window.batch_sum + params,
             elbo_sum=state.window.elbo_sum + jnp.stack([elbo, elbo**2, ok.astype(elbo.dtype)]),
         )
         state = state._replace(log=log, params=params, opt_state=opt_state, bad=bad, window=window)
@@ -266,16 +280,16 @@ class StochasticGradient(Solver):
         elbo = total / number
         elbo_se = jnp.sqrt(jnp.maximum(squared / number - elbo**2, 0) / number)
         log = state.log._replace(history=record(state.log.history, state.log.step, elbo, elbo_se))
-        mean = jax.tree.map(lambda x: x / w.batch_length.astype(x.dtype), w.batch_sum)
-        jump = tree_sq_norm(jax.tree.map(jnp.subtract, mean, w.previous))
+        mean = w.batch_sum / w.batch_length.astype(w.batch_sum.dtype)
+        jump = jnp.sum((mean - w.previous) ** 2)
         window = w._replace(
             batch=w.batch + 1,
             batch_end=w.batch_end + w.batch_length,
-            batch_sum=jax.tree.map(jnp.zeros_like, mean),
+            batch_sum=jnp.zeros_like(mean),
             elbo_sum=jnp.zeros_like(w.elbo_sum),
             previous=mean,
-            total=jax.tree.map(jnp.add, w.total, mean),
-            squares=jax.tree.map(lambda s, x: s + x**2, w.squares, mean),
+            total=w.total + mean,
+            squares=w.squares + mean**2,
             jumps=w.jumps + jnp.where(w.batch > 0, jump, 0),
         )
         state = state._replace(log=log, window=window)
@@ -284,19 +298,17 @@ class StochasticGradient(Solver):
     def _end_window(self, state):
         """Average; if stalled, compare with the average before, decay the rate, maybe stop."""
         w, n = state.window, _BATCHES
-        average = jax.tree.map(lambda x: x / n, w.total)
-        variance = jax.tree.map(
-            lambda s, m: jnp.maximum(s / n - m**2, 0) / (n - 1), w.squares, average
-        )
-        noise = jnp.sqrt(tree_max_abs(variance))
-        spread = n * (n - 1) * jnp.sum(jnp.stack([jnp.sum(v) for v in jax.tree.leaves(variance)]))
+        average = w.total / n
+        variance = jnp.maximum(w.squares / n - average**2, 0) / (n - 1)
+        noise = jnp.sqrt(jnp.max(variance))
+        spread = n * (n - 1) * jnp.sum(variance)
         # <=, so that a window that did not move at all counts as stalled
         stalled = w.jumps / (n - 1) >= _STALL_RATIO * spread / n
-        drift = tree_max_abs(jax.tree.map(jnp.subtract, average, state.reference))
+        drift = jnp.max(jnp.abs(average - state.reference))
         settled = stalled & state.comparable & (drift <= self.tolerance)
         settled = settled & (noise <= self.tolerance) & (self.tolerance > 0)
 
-        estimate = tree_where(stalled, average, state.params)
+        estimate = jnp.where(stalled, average, state.params)
         frame, estimate, average = self._new_units(state.frame, estimate, average)
         decay = stalled & (self.optimizer is None)
         length = jnp.where(decay, w.batch_length * _DECAY**-0.5, w.batch_length).astype(jnp.int32)
@@ -326,21 +338,22 @@ class StochasticGradient(Solver):
         """Units in which `estimate` is standard; with the user's optimizer, the old ones."""
         if self.optimizer is not None:
             return frame, estimate, average
-        plain = self.family.from_frame(estimate, frame)
-        average = self.family.from_frame(average, frame)
-        frame = self.family.frame(plain)
-        return frame, self.family.to_frame(plain, frame), self.family.to_frame(average, frame)
+        unravel, family = self._unravel(frame), self.family
+        plain = family.from_frame(unravel(estimate), frame)
+        plain_average = family.from_frame(unravel(average), frame)
+        new = family.frame(plain)
+        estimate = ravel_pytree(family.to_frame(plain, new))[0]
+        return new, estimate, ravel_pytree(family.to_frame(plain_average, new))[0]
 
 
 def _default_optimizer() -> optax.GradientTransformationExtraArgs:
     """Adam's direction, to be multiplied by the state's rate."""
     adam = optax.scale_by_adam(b1=0.9, b2=0.99, eps=_ADAM_FLOOR)
-    # One vector instead of a leaf at a time: fewer kernels, which is what small problems pay.
-    return optax.with_extra_args_support(optax.flatten(optax.chain(adam, optax.scale(-1.0))))
+    return optax.with_extra_args_support(optax.chain(adam, optax.scale(-1.0)))
 
 
-def _new_window(params: PyTree, step: Array, batch_end: Array, dtype: Any) -> Window:
-    zeros = jax.tree.map(jnp.zeros_like, params)
+def _new_window(params: Array, step: Array, batch_end: Array, dtype: Any) -> Window:
+    zeros = jnp.zeros_like(params)
     return Window(
         batch=jnp.zeros((), jnp.int32),
         batch_end=batch_end.astype(jnp.int32),

@@ -99,6 +99,7 @@ def main() -> None:
         print(f"{MISSING} Nothing was measured.")
         return
     jax.config.update("jax_enable_x64", not options.x32)
+    dtype = "float32" if options.x32 else "float64"
     rows = []
     for name in chosen(options.names):
         jax.clear_caches()  # the first key pays for compiling, as a new process would
