@@ -7,7 +7,7 @@ PIP := -m pip --disable-pip-version-check install -qq
 # One worker a core, at most 8: each holds a JAX of its own and compiles for itself.
 WORKERS := -n auto --maxprocesses 8
 
-.PHONY: help demo test test-lowest test-slow notebooks bench clean
+.PHONY: help demo test test-lowest test-slow notebooks bench accuracy clean
 .NOTPARALLEL: # two installs into one environment would clash
 
 help: ## list the targets
@@ -34,6 +34,9 @@ notebooks: .venv/.dev ## run the notebooks again, in place
 
 bench: .venv/.dev ## time the optimisation loop
 	$(PYTHON) benchmarks/loop.py
+
+accuracy: .venv/.dev ## fit posteriordb by the default; POSTERIORDB is the path of a clone of it
+	$(PYTHON) -m benchmarks.posteriordb.accuracy --keys 0-4
 
 clean: ## remove environments, caches and build output
 	rm -rf .venv .venv-lowest .mypy_cache .pytest_cache .ruff_cache build dist

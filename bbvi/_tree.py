@@ -34,9 +34,10 @@ def as_arrays(tree: PyTree, root: str) -> PyTree:
             return leaf
         array = np.asarray(leaf)
         if array.dtype.kind not in "biufcV":
+            what = array.dtype if isinstance(leaf, np.ndarray) else type(leaf).__name__
             raise InputError(
-                f"{path_name(root, path)} is a {type(leaf).__name__}, which cannot be traced: "
-                "pass arrays and numbers only, and close over settings in the function instead."
+                f"{path_name(root, path)} holds {what}, which cannot be traced: pass arrays of "
+                "numbers only, and close over settings in the function instead."
             )
         return jnp.asarray(array)
 

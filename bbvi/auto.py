@@ -162,6 +162,6 @@ def match_from(target: Target, frame: Frame, key: Array, data: PyTree) -> tuple[
 
 def _match(target, key, data, frame):
     solver = BatchAndMatch()
-    state = solver.init(target, *frame, key, data)
+    state = solver.init(target, frame.loc, frame.scale, key, data)
     state = solver.advance(target, state, data, jnp.int32(solver.max_steps))
     return solver.output(state), state.best.elbo, state.log

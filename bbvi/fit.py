@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from bbvi._tree import as_key
+from bbvi._tree import as_key, path_name
 from bbvi._types import Key, LogJoint, PyTree
 from bbvi.auto import Auto, find_start
 from bbvi.observers import Checkpoint, Observers, ProgressBar, Snapshot
@@ -90,7 +90,7 @@ def fit(
     target, init, data = make_target(log_joint, init, data, support)
     _check_settings(solver, max_steps)
     start = jax.device_get(examine(target, init, data))
-    _check_start(target, start)
+    _check_start(target, start, data)
     spec = _data_spec(data)
     if previous is not None and previous.data_spec != spec:
         warnings.warn(
@@ -204,7 +204,7 @@ def _check_settings(solver, max_steps) -> None:
         raise InputError(f"max_steps must be a positive whole number, not {max_steps!r}.")
 
 
-def _check_start(target: Target, start) -> None:
+def _check_start(target: Target, start, data: PyTree) -> None:
     """Refuse a start at which nothing can be computed, and name the leaf."""
     names = [leaf.name for leaf in target.leaves]
     for name, leaf, finite, inside in zip(
@@ -215,6 +215,13 @@ def _check_start(target: Target, start) -> None:
         if not inside:
             raise InputError(f"init: {name} is outside its support, {leaf.bijector.name}.")
     if not np.isfinite(start.log_density):
+        for path, leaf in jax.tree_util.tree_leaves_with_path(data):
+            values = np.asarray(leaf) if jax.numpy.issubdtype(leaf.dtype, jax.numpy.inexact) else 0
+            if np.isnan(values).any():
+                raise InputError(
+                    f"{path_name('data', path)} has a NaN, and log_joint is {start.log_density} at "
+                    "init: leave missing values out, or handle them in log_joint."
+                )
         raise InputError(
             f"log_joint is {start.log_density} at init: start at a point where it is finite, and "
             "check for the log or sqrt of a negative number."

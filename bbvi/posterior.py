@@ -124,7 +124,7 @@ class Posterior:
 @partial(jax.jit, static_argnums=2)
 def _sample(posterior: Posterior, key: Array, num_draws: int) -> tuple[PyTree, Array]:
     family, params = posterior.family, posterior.params
-    if posterior.draws is None:
+    if posterior.draws is None or posterior.log_weights is None:
         z, log_q = family.sample_and_log_prob(params, key, num_draws)
     else:
         z = posterior.draws[jax.random.categorical(key, posterior.log_weights, shape=(num_draws,))]
@@ -146,7 +146,7 @@ def _log_prob(posterior: Posterior, params: PyTree) -> Array:
 def _weighted_scalars(posterior: Posterior) -> tuple[Array, Array]:
     """Draws of all scalars (S, C) and their weights (S,), which sum to one."""
     target = posterior.target
-    if posterior.draws is None:
+    if posterior.draws is None or posterior.log_weights is None:
         # The same key at every call: a summary printed twice reads the same.
         dim, dtype = posterior.family.event(posterior.params)
         eps = normals(jax.random.key(0), MOMENT_DRAWS, dim, dtype, antithetic=True, quasi=False)
@@ -164,11 +164,13 @@ def _moments(posterior: Posterior) -> tuple[Array, Array]:
     draws, weights = _weighted_scalars(posterior)
     mean = dot(weights, draws)
     sd = jnp.sqrt(dot(weights, (draws - mean) ** 2))
-    closed_form = hasattr(family, "mean") and hasattr(family, "sd")
-    if posterior.draws is not None or not closed_form:
+    if posterior.draws is not None:
         return mean, sd
-    # Real leaves are their own unconstrained coordinates, whose moments are known exactly.
-    exact_mean, exact_sd = family.mean(posterior.params), family.sd(posterior.params)
+    # Real leaves are their own unconstrained coordinates, whose moments may be known exactly.
+    try:
+        exact_mean, exact_sd = family.mean(posterior.params), family.sd(posterior.params)
+    except NotImplementedError:
+        return mean, sd
     start = 0
     for leaf in target.leaves:
         size = int(np.prod(leaf.shape))

@@ -98,8 +98,9 @@ def fit_stage(
     def first():
         if previous is not None and previous[0] == family:
             return begin_at(solver, target, previous[1], run_key, data)
-        units = previous[0].frame(previous[1]) if previous is not None else frame
-        return begin(solver, target, *units, run_key, data)
+        units = frame if previous is None else previous[0].frame(previous[1])
+        assert units is not None, "a stage starts from a frame or from a previous fit"
+        return begin(solver, target, units.loc, units.scale, run_key, data)
 
     state = run(solver, target, first, data)
     params = finish(solver, state)

@@ -34,10 +34,11 @@ def write(path: str | os.PathLike, kind: str, header: Mapping, arrays: Mapping[s
     path = Path(path)
     text = json.dumps({"version": VERSION, "kind": kind, **header})
     content = {name: _plain(value) for name, value in arrays.items()}
+    content[_HEADER] = np.array(text)
     handle, part = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
     try:
         with os.fdopen(handle, "wb") as file:
-            np.savez(file, **{_HEADER: np.array(text)}, **content)
+            np.savez(file, **content)  # type: ignore[arg-type]
         os.replace(part, path)
     except BaseException:
         os.unlink(part)
@@ -76,14 +77,14 @@ def restore(prefix: str, arrays: Mapping[str, np.ndarray], template: PyTree) -> 
         InputError: if a leaf is missing or has another shape or dtype than in the template.
     """
     leaves, treedef = jax.tree.flatten(template)
-    values = []
+    values: list[Any] = []
     for i, like in enumerate(leaves):
         is_key = jax.dtypes.issubdtype(like.dtype, jax.dtypes.prng_key)
         value = arrays.get(f"{prefix}/{i}")
         if value is None:
             raise InputError(f"the file lacks {prefix}/{i}: it belongs to another problem.")
         if is_key:
-            values.append(jax.random.wrap_key_data(value))
+            values.append(jax.random.wrap_key_data(jax.numpy.asarray(value)))
             continue
         if value.shape != like.shape or value.dtype != like.dtype:
             raise InputError(
@@ -91,17 +92,18 @@ def restore(prefix: str, arrays: Mapping[str, np.ndarray], template: PyTree) -> 
                 f"{np.dtype(like.dtype)}{like.shape}."
             )
         values.append(jax.numpy.asarray(value))
-    return treedef.unflatten(values)
+    return jax.tree.unflatten(treedef, values)
 
 
 def rebuild(prefix: str, arrays: Mapping[str, np.ndarray], like: PyTree) -> PyTree:
     """The tree that `flatten` took apart, in the structure of `like`, whatever its shapes."""
-    count = jax.tree.structure(like).num_leaves
+    treedef: Any = jax.tree.structure(like)
+    count = treedef.num_leaves
     missing = [i for i in range(count) if f"{prefix}/{i}" not in arrays]
     if missing:
         raise InputError(f"the file lacks {prefix}/{missing[0]}: it is damaged.")
     leaves = [jax.numpy.asarray(arrays[f"{prefix}/{i}"]) for i in range(count)]
-    return jax.tree.structure(like).unflatten(leaves)
+    return treedef.unflatten(leaves)
 
 
 def checksum(tree: PyTree) -> int:
@@ -135,7 +137,7 @@ def encode_structure(tree: PyTree) -> Any:
             return {"dict": {k: encode(node[k]) for k in sorted(node)}}
         if type(node) in (list, tuple):
             return {type(node).__name__: [encode(child) for child in node]}
-        if jax.tree.structure(node) == jax.tree.structure(0):
+        if jax.tree_util.all_leaves([node]):
             return next(counter)
         raise InputError(
             f"parameters hold a {type(node).__name__}, and only dicts with string keys, lists and "

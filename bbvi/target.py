@@ -339,7 +339,7 @@ def match_support(support: PyTree, init: PyTree, where: str = "support") -> list
     unknown = [k for k in given if k not in known]
     if unknown:
         raise InputError(
-            f"{where} names {_names(unknown)}, but init has only {_names(known)} there."
+            f"{where} names {_names(unknown)}, which init does not have; it has {_names(known)}."
         )
     return [
         bijector
@@ -349,7 +349,7 @@ def match_support(support: PyTree, init: PyTree, where: str = "support") -> list
 
 
 def _names(keys) -> str:
-    return ", ".join(jax.tree_util.keystr((k,)) for k in keys)
+    return ", ".join(_leaf_name((k,)) for k in keys)
 
 
 def _dependency_order(leaves: tuple[Leaf, ...], treedef, data: PyTree) -> tuple[int, ...]:

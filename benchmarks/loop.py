@@ -98,9 +98,7 @@ def measure(family, rows, dim, draws):
 
 def main():
     results = []
-    print(
-        f"{'family':18s} {'N':>5s} {'D':>3s} {'S':>3s} {'bare us':>8s} {'step us':>8s} {'ratio':>6s}"
-    )
+    print(f"{'family':18s} {'N':>5s} {'D':>3s} {'S':>3s}  bare us  step us  ratio")
     for family in (bbvi.MeanFieldGaussian(), bbvi.FullRankGaussian()):
         for rows, dim in GRID:
             for draws in DRAWS:

@@ -188,7 +188,7 @@ class WithoutLogDet(Frame):
 class NotStandard(MeanFieldGaussian):
     def frame(self, params):
         frame = super().frame(params)
-        return frame._replace(scale=2 * frame.scale)
+        return frame._replace(scale=10 * frame.scale)
 
 
 @dataclass(frozen=True)
@@ -219,7 +219,7 @@ class NotADataclass(MeanFieldGaussian):
         (IgnoresScale(), "scale asked for"),
         (OneWayFrame(), "another member"),
         (FrameWithoutLogDet(), "log_det"),
-        (NotStandard(), "not standard"),
+        (NotStandard(), "far from standard"),
         (HalfPrecision(), "float16"),
         (SumsOverDraws(), r"log_prob gives float32\(\)"),
         (NotADataclass(), "dataclass"),

@@ -61,8 +61,7 @@ class Family:
     A family of your own subclasses this and gives `init`, `reparam` and `log_prob`, all for
     arrays with a leading draw axis, and passes `bbvi.testing.check_family`. `frame`,
     `to_frame` and `from_frame` are optional: without them the family's parameters are
-    optimised in the units they have. `entropy`, `mean` and `covariance` are optional closed
-    forms.
+    optimised in the units they have. `entropy`, `mean` and `sd` are optional closed forms.
     """
 
     def init(self, loc: Array, scale: Array) -> PyTree:
@@ -84,6 +83,14 @@ class Family:
     def entropy(self, params: PyTree) -> Array:
         """The entropy -E[log q] in nats, where it has a closed form."""
         raise NotImplementedError(f"{type(self).__name__} has no closed-form entropy")
+
+    def mean(self, params: PyTree) -> Array:
+        """The mean (D,), where it has a closed form."""
+        raise NotImplementedError(f"{type(self).__name__} has no closed-form mean")
+
+    def sd(self, params: PyTree) -> Array:
+        """The standard deviations (D,), where they have a closed form."""
+        raise NotImplementedError(f"{type(self).__name__} has no closed-form sd")
 
     def sample_and_log_prob(self, params: PyTree, key: Array, num_draws: int) -> Any:
         """Draws (S, D) and their log q (S,)."""

@@ -48,9 +48,9 @@ def shifted_lattice(key: Array, num_points: int, size: int, dtype: Any) -> Array
     """
     shift_key, shuffle_key, jitter_key = jax.random.split(key, 3)
     in_lattice = min(size, num_points // 4) if num_points <= _MAX_LATTICE_POINTS else 0
-    blocks = []
+    blocks: list[Array] = []
     if in_lattice:
-        grid = _lattice(num_points, in_lattice).astype(dtype)
+        grid = jnp.asarray(_lattice(num_points, in_lattice), dtype)
         blocks.append((grid + jax.random.uniform(shift_key, (in_lattice,), dtype)) % 1)
     if size > in_lattice:
         keys = jax.random.split(shuffle_key, size - in_lattice)
@@ -74,7 +74,7 @@ def _lattice(n: int, size: int) -> np.ndarray:
     x = np.outer(candidates, index) % n / n
     kernel = 2 * np.pi**2 * (x**2 - x + 1 / 6)
     product = np.ones(n)
-    chosen = []
+    chosen: list[int] = []
     for j in range(size):
         weight = 1.0 / (1 + j) ** 2
         errors = (1 + weight * kernel) @ product

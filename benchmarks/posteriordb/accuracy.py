@@ -104,11 +104,7 @@ def main() -> None:
     for name in chosen(options.names):
         jax.clear_caches()  # the first key pays for compiling, as a new process would
         for key in options.keys:
-            which = {
-                "posterior": name,
-                "key": key,
-                "dtype": "float32" if options.x32 else "float64",
-            }
+            which = {"posterior": name, "key": key, "dtype": dtype}
             try:
                 found = measure(POSTERIORS[name], key)
             except Exception as error:  # one posterior that fails must not end the others
