@@ -2,21 +2,25 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 import optax
 
-from bbvi._compile import quick_jit
-from bbvi._tree import tree_where
 from bbvi._types import Array, PyTree
-from bbvi.families import CouplingFlow, Frame, LowRankGaussian
+from bbvi.families import CouplingFlow, GaussianMixture, LowRankGaussian
+from bbvi.matching import (
+    Matches,
+    covers,
+    find_start,
+    match_from,
+    match_starts,
+    separate_modes,
+)
 from bbvi.objectives import ELBO
 from bbvi.solvers import BatchAndMatch, StochasticGradient
-from bbvi.solvers.base import RunLog
-from bbvi.solvers.starts import race
 from bbvi.stage import Fitted, fit_stage, judged_stage
 from bbvi.target import Target
 from bbvi.verdict import is_settled
@@ -24,8 +28,6 @@ from bbvi.verdict import is_settled
 # Up to here a dense covariance and its eigenvalues cost less than the gradients that go with
 # them; beyond, a full match needs thousands of draws a step.
 _DENSE_LIMIT = 256
-# Starts that are matched: the winner of the race need not be in the best mode.
-_MATCHED = 3
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,10 @@ class Auto:
 
     1. A race of starts: the user's point, zero and random points, and points on L-BFGS paths
        uphill from each, ranked by their bound on common draws.
-    2. Batch and match from the best three: a full-rank Gaussian, which is judged on fresh
-       draws. If the importance weights can be believed and agree with it, this is the answer.
+    2. Batch and match from three good starts, far from each other if there are such: a
+       full-rank Gaussian, which is judged on fresh draws. If the importance weights can be
+       believed and agree with it, this is the answer. Where the starts led to separate modes,
+       so is their mixture.
     3. Else a coupling flow that starts as that Gaussian, judged in the same way.
 
     For D over 256 the dense stages give way to a low-rank Gaussian fitted by stochastic
@@ -84,14 +88,22 @@ class Auto:
                     "low-rank", solver, target, begin, previous, run_key, judge_key, data, run
                 )
             ]
-        gaussian = self._gaussian(target, loc, start_key, judge_key, data, previous)
-        if is_settled(gaussian.diagnostics, gaussian.status):
-            return [gaussian]
+        gaussian, matches = self._gaussian(target, loc, start_key, judge_key, data, previous)
+        modes = separate_modes(matches)
+        stages = [gaussian]
+        if len(modes) > 1:
+            stages = self._mixture(target, gaussian, matches, modes, judge_key, data)
+        if is_settled(stages[-1].diagnostics, stages[-1].status):
+            return stages
         warm = previous if previous is not None and previous[0] == self.flow else None
         frame = gaussian.family.frame(gaussian.params)
         solver = self.flow_solver()
         flow = fit_stage("flow", solver, target, frame, warm, run_key, judge_key, data, run)
-        return [gaussian, flow]
+        if not covers(
+            target, flow.family, flow.params, matches, modes, flow.diagnostics.elbo, data
+        ):
+            flow = flow._replace(mode_weights=stages[0].mode_weights)
+        return [*stages, flow]
 
     def flow_solver(self) -> StochasticGradient:
         """How stage 3 is trained: a planned number of steps, the rate falling to nothing."""
@@ -99,14 +111,39 @@ class Auto:
         optimizer = _flow_optimizer(self.flow_steps)
         return StochasticGradient(self.flow, objective, optimizer, 0.0, self.flow_steps)
 
-    def _gaussian(self, target, loc, start_key, judge_key, data, previous) -> Fitted:
+    def _gaussian(
+        self, target, loc, start_key, judge_key, data, previous
+    ) -> tuple[Fitted, Matches]:
+        found: list[Matches] = []
+
         def run():
             if previous is None:
-                return match_starts(target, loc, start_key, data)
-            family, params = previous
-            return match_from(target, family.frame(params), start_key, data)
+                params, log, matches = match_starts(target, loc, start_key, data)
+            else:
+                frame = previous[0].frame(previous[1])
+                params, log, matches = match_from(target, frame, start_key, data)
+            found.append(jax.device_get(matches))
+            return params, log
 
-        return judged_stage("gaussian", BatchAndMatch(), target, run, judge_key, data)
+        solver = BatchAndMatch()
+        fitted = judged_stage("gaussian", solver, solver.family, target, run, judge_key, data)
+        return fitted, found[0]
+
+    def _mixture(self, target, gaussian, matches, modes, judge_key, data) -> list[Fitted]:
+        """Several modes: their mixture, and a note on the single Gaussian that it is but one."""
+        family, single = GaussianMixture(), BatchAndMatch().family
+        chosen = jax.tree.map(lambda x: x[np.array(modes)], matches)
+        log_weights = chosen.elbo - chosen.elbo.max()
+        weights = np.exp(log_weights) / np.exp(log_weights).sum()
+
+        def run():
+            factor = jax.vmap(single.factor)(chosen.params)
+            params = family.join(log_weights, chosen.params["loc"], factor)
+            return params, gaussian.log
+
+        stage = judged_stage("mixture", gaussian.solver, family, target, run, judge_key, data)
+        mixture = stage._replace(num_gradients=0, num_skipped=0)
+        return [gaussian._replace(mode_weights=tuple(map(float, weights))), mixture]
 
 
 @lru_cache(maxsize=16)
@@ -120,48 +157,3 @@ def _flow_optimizer(steps: int) -> optax.GradientTransformation:
     schedule = optax.warmup_cosine_decay_schedule(0.0, 3e-3, warmup, steps, 1e-5)
     # flattened: one kernel a step of the optimizer, not one a layer
     return optax.flatten(optax.chain(optax.clip_by_global_norm(10.0), optax.adam(schedule)))
-
-
-@quick_jit()
-def find_start(target: Target, loc: Array, key: Array, data: PyTree) -> tuple[Frame, Array]:
-    """The winner of the race as units to start in, and the gradients spent."""
-    starts = race(target, loc, key, data)
-    return Frame(starts.loc[0], starts.scale[0]), starts.num_gradients
-
-
-@quick_jit()
-def match_starts(target: Target, loc: Array, key: Array, data: PyTree) -> tuple[PyTree, RunLog]:
-    """Stages 1 and 2 of `Auto`, compiled together.
-
-    Returns:
-        parameters of the full-rank Gaussian with the best bound, and the run so far.
-    """
-    race_key, match_key = jax.random.split(key)
-    starts = race(target, loc, race_key, data)
-    chosen = Frame(starts.loc[:_MATCHED], starts.scale[:_MATCHED])
-    matched = partial(_match, target, match_key, data)
-    mapped = jax.lax.map(matched, chosen) if target.sequential else jax.vmap(matched)(chosen)
-    params, elbos, logs = mapped
-    elbos = jnp.where(jnp.isfinite(elbos), elbos, -jnp.inf)
-    best = jnp.argmax(elbos)
-    params, log = jax.tree.map(lambda x: x[best], (params, logs))
-    raced = BatchAndMatch().family.init(starts.loc[0], starts.scale[0])
-    params = tree_where(elbos[best] > starts.elbo[0], params, raced)
-    return params, log._replace(
-        num_gradients=starts.num_gradients + jnp.sum(logs.num_gradients),
-        num_skipped=jnp.sum(logs.num_skipped),
-    )
-
-
-@quick_jit()
-def match_from(target: Target, frame: Frame, key: Array, data: PyTree) -> tuple[PyTree, RunLog]:
-    """Stage 2 from one given start, compiled."""
-    params, _, log = _match(target, key, data, frame)
-    return params, log
-
-
-def _match(target, key, data, frame):
-    solver = BatchAndMatch()
-    state = solver.init(target, frame.loc, frame.scale, key, data)
-    state = solver.advance(target, state, data, jnp.int32(solver.max_steps))
-    return solver.output(state), state.best.elbo, state.log

@@ -11,7 +11,8 @@ import numpy as np
 
 from bbvi._tree import as_key, path_name
 from bbvi._types import Key, LogJoint, PyTree
-from bbvi.auto import Auto, find_start
+from bbvi.auto import Auto
+from bbvi.matching import find_start
 from bbvi.observers import Checkpoint, Observers, ProgressBar, Snapshot
 from bbvi.posterior import Posterior
 from bbvi.result import FitResult
@@ -145,7 +146,7 @@ def _assemble(
     # The race and the match try far-out points on purpose: what they skip biases nothing.
     share = best.num_skipped / max(1, best.num_gradients) if best.state is not None else 0.0
     names = target.scalar_names
-    verdict = judge(diagnostics, best.status, names, best.drift, share, correct)
+    verdict = judge(diagnostics, best.status, names, best.drift, share, correct, best.mode_weights)
     bounds_need_data = any(leaf.bijector.functions for leaf in target.leaves)
     timings = [("check", checked)]
     for stage in stages:

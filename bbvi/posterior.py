@@ -12,7 +12,6 @@ from bbvi._linalg import dot
 from bbvi._tree import as_arrays, as_key
 from bbvi._types import Array, Key, PyTree
 from bbvi.families import Family
-from bbvi.objectives.draws import normals
 from bbvi.status import InputError
 from bbvi.target import Target
 
@@ -148,10 +147,9 @@ def _weighted_scalars(posterior: Posterior) -> tuple[Array, Array]:
     target = posterior.target
     if posterior.draws is None or posterior.log_weights is None:
         # The same key at every call: a summary printed twice reads the same.
-        dim, dtype = posterior.family.event(posterior.params)
-        eps = normals(jax.random.key(0), MOMENT_DRAWS, dim, dtype, antithetic=True, quasi=False)
-        zs, _ = posterior.family.reparam(posterior.params, eps)
-        weights = jnp.full((MOMENT_DRAWS,), 1 / MOMENT_DRAWS, dtype)
+        sample = posterior.family.sample_and_log_prob
+        zs, _ = sample(posterior.params, jax.random.key(0), MOMENT_DRAWS)
+        weights = jnp.full((MOMENT_DRAWS,), 1 / MOMENT_DRAWS, zs.dtype)
     else:
         zs, weights = posterior.draws, jax.nn.softmax(posterior.log_weights)
     constrain = lambda z: target.scalars(target.constrain(z, posterior.data))  # noqa: E731

@@ -47,7 +47,10 @@ class Fitted(NamedTuple):
         num_skipped: draws left out because they were not finite.
         history: the bound along the run.
         seconds: wall time, compilation included: of the run, and of the judging.
+        log: the solver's own log.
         state: the solver's last state, where there is one to go on from.
+        mode_weights: where several modes were found and this is but the first of them, their
+            estimated shares of the evidence.
     """
 
     name: str
@@ -62,7 +65,9 @@ class Fitted(NamedTuple):
     num_skipped: int
     history: Trace
     seconds: tuple[float, float]
+    log: RunLog
     state: Any = None
+    mode_weights: tuple[float, ...] = ()
 
 
 def fit_stage(
@@ -124,6 +129,7 @@ def fit_stage(
 def judged_stage(
     name: str,
     solver: Solver,
+    family: Family,
     target: Target,
     run: Callable[[], tuple[PyTree, RunLog]],
     judge_key: Array,
@@ -133,7 +139,6 @@ def judged_stage(
     began = time.perf_counter()
     params, log = jax.block_until_ready(run())
     middle = time.perf_counter()
-    family = solver.family_for(target)
     diagnostics = jax.device_get(diagnose(target, family, params, judge_key, data))
     seconds = (middle - began, time.perf_counter() - middle)
     log = jax.device_get(log)
@@ -158,5 +163,6 @@ def _fitted(name, solver, family, params, diagnostics, log, drift, spent, state,
         num_skipped=int(log.num_skipped),
         history=Trace(*(np.asarray(x)[:entries] for x in log.history[:3])),
         seconds=seconds,
+        log=log,
         state=state,
     )

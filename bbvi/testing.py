@@ -197,7 +197,7 @@ def _check_inverse(bijector: Bijector, xs: np.ndarray, ys: np.ndarray, backs: np
         _require_close(again, y, 10, f"{bijector.name}: forward(inverse(y)) is not y")
 
 
-def check_family(family: Family, dim: int = 3, key: Key = 0) -> None:
+def check_family(family: Family, dim: int = 3, key: Key = 0, *, spread: float = 0.3) -> None:
     r"""Check that a family keeps its promises.
 
     At random members: hash and equality by value; shapes and dtypes (no weak types); that `init`
@@ -211,6 +211,8 @@ def check_family(family: Family, dim: int = 3, key: Key = 0) -> None:
         family: the family. Any finite values of its parameters must be a member.
         dim: D, the dimension of its members.
         key: an int or a JAX key, for the members and the draws.
+        spread: members are `init` plus this much normal noise on each parameter; less where
+            that makes densities that no float can follow, as for the weights of a network.
 
     Raises:
         AssertionError: if a promise is broken; the message says which.
@@ -235,7 +237,7 @@ def check_family(family: Family, dim: int = 3, key: Key = 0) -> None:
     loc, scale = normal(dim), np.exp(0.5 * normal(dim))
     factors = [np.tril(0.3 * normal(dim, dim), -1) + np.diag(np.exp(0.3 * normal(dim)))] * 2
     like = _check_family_types(family, dim)
-    changes = [jax.tree.map(lambda x: 0.3 * normal(*x.shape), like) for _ in factors]
+    changes = [jax.tree.map(lambda x: spread * normal(*x.shape), like) for _ in factors]
     noise = normal(_FAMILY_DRAWS, family.noise_size(dim))
     # One program: operation by operation, most of the time would go into compiling.
     evaluate = jax.jit(lambda *inputs: _evaluate_family(family, *inputs))

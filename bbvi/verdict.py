@@ -11,6 +11,8 @@ from bbvi.status import Status
 
 Level = Literal["trusted", "caution", "rejected"]
 
+# Weights with a finite variance: what is missing from the draws is then missing from nothing.
+KHAT_FINITE = 0.5
 # Importance weights can be averaged up to here (Vehtari et al. 2024, section 3.2).
 KHAT_USABLE = 0.7
 # The tail's shape says nothing of its size: where the weights hardly vary, heavier is fine.
@@ -59,6 +61,7 @@ def judge(
     drift: float = 0.0,
     skipped_share: float = 0.0,
     corrected: bool = False,
+    mode_weights: Sequence[float] = (),
 ) -> Verdict:
     """Turn figures into a verdict.
 
@@ -69,6 +72,7 @@ def judge(
         drift: how far the averaged parameters last moved, in posterior sds.
         skipped_share: share of the draws during the run that were not finite.
         corrected: whether the posterior is corrected by the importance weights.
+        mode_weights: estimated shares of the modes found, if this fit is but the first of them.
     """
     about_moments = _about_corrected if corrected else _about_parameters
     findings = [
@@ -76,6 +80,7 @@ def judge(
         _about_lost_draws(diagnostics, skipped_share),
         _about_weights(diagnostics),
         about_moments(diagnostics, names),
+        _about_modes(mode_weights),
     ]
     level: Level = "trusted"
     reasons: list[str] = []
@@ -98,6 +103,8 @@ def is_settled(diagnostics: Diagnostics, status: Status) -> bool:
     """
     if status.failed or not weights_usable(diagnostics):
         return False
+    if float(diagnostics.khat) > KHAT_FINITE and not weights_even(diagnostics):
+        return False
     if max(float(diagnostics.bad_share), float(diagnostics.outside_share)) > 0:
         return False
     shift, ratio = moment_errors(diagnostics)
@@ -115,6 +122,18 @@ def needs_correction(d: Diagnostics) -> bool:
     noisy_shift = np.maximum(_VISIBLE, 4 * d.corrected.mean_se / raw_sd)
     noisy_ratio = np.maximum(_VISIBLE, 4 * d.corrected.sd_se / raw_sd)
     return bool(((shift > noisy_shift) | (np.abs(ratio - 1) > noisy_ratio)).any())
+
+
+def _about_modes(weights: Sequence[float]) -> Verdict:
+    if not weights:
+        return Verdict("trusted", (), ())
+    shares = ", ".join(f"{w:.2f}" for w in weights)
+    reason = (
+        f"The starts led to {len(weights)} separate modes with estimated shares {shares} of the "
+        "evidence; this fit describes the first."
+    )
+    action = "Fit each mode from its own init and combine them, or remove a symmetry of the model."
+    return Verdict("rejected", (reason,), (action,))
 
 
 def _about_run(status: Status, drift: float) -> Verdict:
@@ -156,10 +175,14 @@ def _about_lost_draws(d: Diagnostics, skipped_share: float) -> Verdict:
     return Verdict(level, tuple(reasons), tuple(actions))
 
 
+def weights_even(d: Diagnostics) -> bool:
+    """Whether the importance weights hardly vary."""
+    return float(d.ess) >= EVEN_SHARE * int(d.num_draws)
+
+
 def weights_usable(d: Diagnostics) -> bool:
     """Whether averages under the importance weights can be believed."""
-    even = float(d.ess) >= EVEN_SHARE * int(d.num_draws)
-    return float(d.khat) < (KHAT_USABLE_IF_EVEN if even else KHAT_USABLE)
+    return float(d.khat) < (KHAT_USABLE_IF_EVEN if weights_even(d) else KHAT_USABLE)
 
 
 def _about_weights(d: Diagnostics) -> Verdict:

@@ -8,16 +8,29 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bbvi.families import Family, Frame, FullRankGaussian, LowRankGaussian, MeanFieldGaussian
+import bbvi.families
+from bbvi.families import (
+    CouplingFlow,
+    Family,
+    Frame,
+    FullRankGaussian,
+    LowRankGaussian,
+    MeanFieldGaussian,
+    SinhArcsinhGaussian,
+)
 from bbvi.testing import check_family
 
-FAMILIES = [
-    MeanFieldGaussian(),
-    FullRankGaussian(),
-    LowRankGaussian(rank=1),
-    LowRankGaussian(),
+# A family and how far from its start the members are that it is checked at.
+TABLE = [
+    (MeanFieldGaussian(), 0.3),
+    (FullRankGaussian(), 0.3),
+    (LowRankGaussian(rank=1), 0.3),
+    (LowRankGaussian(), 0.3),
+    (SinhArcsinhGaussian(), 0.3),
+    (CouplingFlow(layers=2, width=4), 0.1),
 ]
-over_families = pytest.mark.parametrize("family", FAMILIES, ids=repr)
+GAUSSIANS = [family for family, _ in TABLE[:4]]
+over_gaussians = pytest.mark.parametrize("family", GAUSSIANS, ids=repr)
 
 
 @pytest.fixture(params=[32, 64])
@@ -55,10 +68,16 @@ def dense_log_prob(mean, covariance, z):
     return -0.5 * (eps**2).sum(0) - log_det - 0.5 * len(mean) * np.log(2 * np.pi)
 
 
-@over_families
+@pytest.mark.parametrize(("family", "spread"), TABLE, ids=repr)
 @pytest.mark.usefixtures("bits")
-def test_conforms(family):
-    check_family(family, dim=3, key=1)
+def test_conforms(family, spread):
+    check_family(family, dim=3, key=1, spread=spread)
+
+
+def test_every_public_family_is_in_the_table():
+    public = {getattr(bbvi.families, name) for name in bbvi.families.__all__}
+    families = {x for x in public if issubclass(x, Family)} - {Family}
+    assert families == {type(family) for family, _ in TABLE}
 
 
 @dataclass(frozen=True)
@@ -231,7 +250,7 @@ def test_check_family_finds(family, words):
         check_family(family, dim=2)
 
 
-@over_families
+@over_gaussians
 @pytest.mark.usefixtures("x64")
 def test_frames_keep_the_parameters(family):
     member, other = a_member(family, seed=1), a_member(family, seed=2)
@@ -247,7 +266,7 @@ def test_frames_keep_the_parameters(family):
         np.testing.assert_allclose(back[key], value, rtol=1e-12, atol=1e-12, err_msg=key)
 
 
-@over_families
+@over_gaussians
 @pytest.mark.usefixtures("x64")
 def test_standard_in_its_own_frame(family):
     member = a_member(family)
@@ -290,7 +309,7 @@ def test_mean_field_starts_at_the_closest_factorised_gaussian():
     )
 
 
-@over_families
+@over_gaussians
 @pytest.mark.usefixtures("x64")
 def test_agrees_with_the_dense_normal(family):
     stats = pytest.importorskip("scipy.stats")

@@ -121,6 +121,8 @@ def test_a_second_fit_compiles_nothing(count_compiles, solver):
         "start of arrays": {"init": {"slope": jnp.float32(-1), "at_zero": np.float32(3)}},
         "everything": {"data": make_line(slope=3.0), "key": 5, "max_steps": 250},
     }
+    # a Gaussian posterior never takes the default to another stage
+    changes |= {f"key {key}": {"key": key} for key in range(1, 11)}
     answers = set()
     for what, change in changes.items():
         with count_compiles() as n:
@@ -128,8 +130,9 @@ def test_a_second_fit_compiles_nothing(count_compiles, solver):
             look_at(result)
         assert n.count == 0, what
         if "data" in change or "key" in change:
-            answers.add(jax.tree.leaves(result.posterior.params)[0].tobytes())
-    assert len(answers) == 5  # none of them was the answer of another one
+            params = jax.tree.leaves(result.posterior.params)
+            answers.add(np.concatenate([x.ravel() for x in params]).tobytes())
+    assert len(answers) == 15  # none of them was the answer of another one
 
 
 def banana(params, data):
@@ -475,12 +478,9 @@ def test_the_step_limit_is_exact(max_steps):
     assert result.status is bbvi.Status.MAX_STEPS
     assert result.history.step[-1:].tolist() == ([25 * (max_steps // 25)] if max_steps > 24 else [])
     assert result.verdict.level != "trusted"
-    # Units are set at the start, and after 200 steps anew.
-    start, loc = result.state.frame.loc, result.posterior.params["loc"]
-    if max_steps < 200:
-        assert not np.any(start == loc)
-    else:
-        assert_same_bits(*(np.asarray(x) for x in (result.state.reference["loc"] * 0, loc - start)))
+    assert np.isfinite(result.drift) == (max_steps >= 200)
+    start = fit(max_steps=1).state.frame.loc
+    assert not np.any(result.posterior.params["loc"] == start)
 
 
 @pytest.mark.parametrize("max_steps", [0, -1, 2.5, "10"])

@@ -6,12 +6,14 @@ from bbvi.families.fullrank import FullRankGaussian
 from bbvi.families.lowrank import LowRankGaussian
 from bbvi.families.marginal import SinhArcsinhGaussian
 from bbvi.families.meanfield import MeanFieldGaussian
+from bbvi.families.mixture import GaussianMixture
 
 __all__ = [
     "CouplingFlow",
     "Family",
     "Frame",
     "FullRankGaussian",
+    "GaussianMixture",
     "LowRankGaussian",
     "MeanFieldGaussian",
     "SinhArcsinhGaussian",

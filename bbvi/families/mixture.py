@@ -1,0 +1,81 @@
+"""Mixtures of full-rank Gaussians, for posteriors with several modes."""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.linalg import solve_triangular
+from jax.scipy.special import logsumexp
+
+from bbvi._linalg import einsum
+from bbvi._types import Array, PyTree
+from bbvi.families.base import LOG_2PI, Family, broadcast_scale
+
+
+@dataclass(frozen=True)
+class GaussianMixture(Family):
+    r"""sum_k w_k N(loc_k, L_k L_k').
+
+    Put together from fits of single modes rather than optimised: draws are not a smooth
+    function of the weights, so there is no `reparam`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> family = GaussianMixture()
+        >>> params = family.join(
+        ...     jnp.log(jnp.array([0.3, 0.7])), jnp.array([[-5.0], [5.0]]), jnp.ones((2, 1, 1))
+        ... )
+        >>> z, log_q = family.sample_and_log_prob(params, jax.random.key(0), 1000)
+        >>> bool(abs(jnp.mean(z > 0) - 0.7) < 0.05)
+        True
+
+    Source: Bishop 2006, Pattern Recognition and Machine Learning, section 2.3.9.
+    """
+
+    def init(self, loc: Array, scale: Array) -> PyTree:
+        scale = broadcast_scale(loc, scale)
+        factor = jnp.diag(scale) if scale.ndim == 1 else scale
+        return self.join(jnp.zeros(1, loc.dtype), loc[None], factor[None])
+
+    def join(self, log_weights: Array, loc: Array, factor: Array) -> PyTree:
+        """Parameters from log weights (K,), centres (K, D) and lower factors (K, D, D)."""
+        return {"log_weights": jax.nn.log_softmax(log_weights), "loc": loc, "factor": factor}
+
+    def reparam(self, params: PyTree, eps: Array) -> tuple[Array, Array]:
+        raise NotImplementedError("a mixture has no reparameterised draws: fit its modes singly.")
+
+    def sample_and_log_prob(
+        self, params: PyTree, key: Array, num_draws: int
+    ) -> tuple[Array, Array]:
+        choice_key, noise_key = jax.random.split(key)
+        shape = (num_draws,)
+        component = jax.random.categorical(choice_key, params["log_weights"], shape=shape)
+        dim = params["loc"].shape[1]
+        eps = jax.random.normal(noise_key, (num_draws, dim), params["loc"].dtype)
+        # every component's draw and then the chosen one: a gather of factors would take (S, D, D)
+        moved = params["loc"][:, None] + einsum("kij,sj->ksi", params["factor"], eps)
+        z = jnp.take_along_axis(moved, component[None, :, None], axis=0)[0]
+        return z, self.log_prob(params, z)
+
+    def log_prob(self, params: PyTree, z: Array) -> Array:
+        def one(loc, factor):
+            eps = solve_triangular(factor, (z - loc).T, lower=True)
+            log_det = jnp.sum(jnp.log(jnp.diagonal(factor)))
+            return -0.5 * jnp.sum(eps**2, axis=0) - log_det - 0.5 * loc.shape[0] * LOG_2PI
+
+        by_component = jax.vmap(one)(params["loc"], params["factor"])
+        return logsumexp(by_component + params["log_weights"][:, None], axis=0)
+
+    def event(self, params: PyTree) -> tuple[int, object]:
+        return params["loc"].shape[1], params["loc"].dtype
+
+    def mean(self, params: PyTree) -> Array:
+        """The mean (D,)."""
+        return einsum("k,kd->d", jnp.exp(params["log_weights"]), params["loc"])
+
+    def sd(self, params: PyTree) -> Array:
+        """The standard deviations (D,)."""
+        weights = jnp.exp(params["log_weights"])
+        variance = jnp.sum(params["factor"] ** 2, axis=-1)
+        centred = params["loc"] - self.mean(params)
+        return jnp.sqrt(einsum("k,kd->d", weights, variance + centred**2))

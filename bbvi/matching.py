@@ -1,0 +1,161 @@
+"""The first stages of the default: race the starts, match Gaussians, tell modes apart."""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bbvi._compile import quick_jit
+from bbvi._tree import tree_where
+from bbvi._types import Array, PyTree
+from bbvi.families import Family, Frame
+from bbvi.solvers import BatchAndMatch
+from bbvi.solvers.base import RunLog
+from bbvi.solvers.starts import Starts, race
+from bbvi.target import Target
+
+# Starts that are matched: the winner of the race need not be in the best mode.
+_MATCHED = 3
+# Starts and modes are separate beyond so many of their standard deviations.
+_FAR = 6.0
+# A mode with a share of the evidence below e^-6 = 0.25% moves no mean by 0.1 sd unless it lies
+# 40 sds away.
+_VISIBLE_NATS = 6.0
+# A family that covers a mode has a density there within a few nats of the target's.
+_COVERED_NATS = 5.0
+
+
+@quick_jit()
+def find_start(target: Target, loc: Array, key: Array, data: PyTree) -> tuple[Frame, Array]:
+    """The winner of the race as units to start in, and the gradients spent."""
+    starts = race(target, loc, key, data)
+    return Frame(starts.loc[0], starts.scale[0]), starts.num_gradients
+
+
+class Matches(NamedTuple):
+    """Full-rank Gaussians matched from several starts, the best first.
+
+    Attributes:
+        params: their parameters, with a leading axis.
+        elbo: their bounds, nats; -inf where there is none.
+    """
+
+    params: PyTree
+    elbo: Array
+
+
+@quick_jit()
+def match_starts(
+    target: Target, loc: Array, key: Array, data: PyTree
+) -> tuple[PyTree, RunLog, Matches]:
+    """Stages 1 and 2 of `Auto`, compiled together.
+
+    Returns:
+        parameters of the full-rank Gaussian with the best bound, the run so far, and all
+        Gaussians matched.
+    """
+    race_key, match_key = jax.random.split(key)
+    starts = race(target, loc, race_key, data)
+    diverse = _diverse(starts)
+    chosen = Frame(starts.loc[diverse], starts.scale[diverse])
+    matched = partial(_match, target, match_key, data)
+    mapped = jax.lax.map(matched, chosen) if target.sequential else jax.vmap(matched)(chosen)
+    params, elbos, logs = mapped
+    elbos = jnp.where(jnp.isfinite(elbos), elbos, -jnp.inf)
+    order = jnp.argsort(-elbos)
+    matches = Matches(*jax.tree.map(lambda x: x[order], (params, elbos)))
+    params, log = jax.tree.map(lambda x: x[order[0]], (params, logs))
+    raced = BatchAndMatch().family.init(starts.loc[0], starts.scale[0])
+    params = tree_where(matches.elbo[0] > starts.elbo[0], params, raced)
+    log = log._replace(
+        num_gradients=starts.num_gradients + jnp.sum(logs.num_gradients),
+        num_skipped=jnp.sum(logs.num_skipped),
+    )
+    return params, log, matches
+
+
+def _diverse(starts: Starts) -> Array:
+    """Indices of the best start and of the best ones far from it and from each other.
+
+    Starts that are near one another end in the same mode; where there are no far ones, the
+    next best are taken.
+    """
+    chosen = [jnp.zeros((), jnp.int32)]
+    taken = jnp.arange(starts.elbo.shape[0]) == 0
+    near = taken
+    for _ in range(_MATCHED - 1):
+        last = chosen[-1]
+        gap = jnp.abs(starts.loc - starts.loc[last])
+        width = jnp.maximum(starts.scale, starts.scale[last])
+        near = near | (jnp.max(gap / width, axis=1) < _FAR)
+        far = jnp.isfinite(starts.elbo) & ~near
+        # argmax takes the first, which is the best, of those that are left
+        index = jnp.where(jnp.any(far), jnp.argmax(far), jnp.argmin(taken)).astype(jnp.int32)
+        chosen.append(index)
+        taken = taken | (jnp.arange(taken.shape[0]) == index)
+    return jnp.stack(chosen)
+
+
+@quick_jit()
+def match_from(
+    target: Target, frame: Frame, key: Array, data: PyTree
+) -> tuple[PyTree, RunLog, Matches]:
+    """Stage 2 from one given start, compiled."""
+    params, elbo, log = _match(target, key, data, frame)
+    return params, log, Matches(jax.tree.map(lambda x: x[None], params), elbo[None])
+
+
+def separate_modes(matches: Matches) -> list[int]:
+    """Which of the matches, best first, are modes of their own that matter.
+
+    Two Gaussians are one mode when either's centre lies within a few of the other's standard
+    deviations; a mode matters when its share of the evidence, by its bound, is visible.
+    """
+    family = BatchAndMatch().family
+    frames = [
+        jax.tree.map(np.asarray, family.frame(jax.tree.map(lambda x, i=i: x[i], matches.params)))
+        for i in range(len(matches.elbo))
+    ]
+    modes: list[int] = []
+    for i, (loc, factor) in enumerate(frames):
+        if not matches.elbo[i] > matches.elbo[0] - _VISIBLE_NATS:
+            continue
+        distances = [
+            max(np.linalg.norm(np.linalg.solve(f, loc - frames[j].loc)) for f in pair)
+            for j in modes
+            for pair in [(factor, frames[j].scale)]
+        ]
+        if all(d > _FAR * np.sqrt(len(loc)) for d in distances):
+            modes.append(i)
+    return modes
+
+
+def _match(target, key, data, frame):
+    solver = BatchAndMatch()
+    state = solver.init(target, frame.loc, frame.scale, key, data)
+    state = solver.advance(target, state, data, jnp.int32(solver.max_steps))
+    return solver.output(state), state.best.elbo, state.log
+
+
+def covers(
+    target: Target,
+    family: Family,
+    params: PyTree,
+    matches: Matches,
+    modes: list[int],
+    elbo: Array,
+    data: PyTree,
+) -> bool:
+    """Whether an approximation has its share of density at the centre of every mode."""
+    if len(modes) < 2:
+        return True
+    centres = jnp.asarray(matches.params["loc"][np.array(modes)])
+    log_ratio = _log_ratios(target, family, params, centres, data)
+    return bool(np.all(np.asarray(log_ratio) < elbo + _COVERED_NATS))
+
+
+@quick_jit(0, (0, 1))
+def _log_ratios(target: Target, family: Family, params: PyTree, zs: Array, data: PyTree) -> Array:
+    return target.log_densities(zs, data) - family.log_prob(params, zs)
