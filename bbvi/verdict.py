@@ -107,9 +107,14 @@ def is_settled(diagnostics: Diagnostics, status: Status) -> bool:
         return False
     if max(float(diagnostics.bad_share), float(diagnostics.outside_share)) > 0:
         return False
-    shift, ratio = moment_errors(diagnostics)
-    off = (shift > MEAN_TOLERANCE / 2) | (np.abs(np.log(ratio)) > np.log1p(SD_TOLERANCE / 2))
-    return not off.any()
+    return _agree(diagnostics, 0.5)
+
+
+def _agree(d: Diagnostics, share: float) -> bool:
+    """Whether raw and corrected moments agree to a share of what counts as right."""
+    shift, ratio = moment_errors(d)
+    far = np.abs(np.log(ratio)) > np.log1p(share * SD_TOLERANCE)
+    return not (far | (shift > share * MEAN_TOLERANCE)).any()
 
 
 def needs_correction(d: Diagnostics) -> bool:
@@ -208,6 +213,9 @@ def _about_corrected(d: Diagnostics, names: Sequence[str]) -> Verdict:
     fixed = moment_errors(d)[0] == 0
     noise = np.where(fixed, 0, np.maximum(d.corrected.mean_se, d.corrected.sd_se) / sd)
     reason = "Moments and draws are corrected by the importance weights"
+    if float(d.khat) > KHAT_FINITE and not _agree(d, 0.5):
+        reason = f"{reason}, whose variance may be infinite (k-hat {float(d.khat):.2f})."
+        return Verdict("caution", (reason,), ("Compare with MCMC started from this fit.",))
     if noise.max() <= MEAN_TOLERANCE / 3:
         return Verdict("trusted", (f"{reason}.",), ())
     worst = int(np.argmax(noise))

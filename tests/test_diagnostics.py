@@ -41,7 +41,7 @@ RATIOS = {
 @pytest.mark.usefixtures("x64")
 def test_agrees_with_arviz(name):
     stats = pytest.importorskip("arviz_stats.base").array_stats
-    for size in (1000, 100):
+    for size in (1000, 100) if name == "narrow" else (1000,):
         log_ratio = RATIOS[name](np.random.default_rng(1), size)
         log_weights, khat = smooth(log_ratio)
         # ArviZ asks for the log likelihood of leave-one-out: minus the log ratio
@@ -96,7 +96,7 @@ def test_khat_of_a_normal_that_is_too_narrow(s):
 
 def test_sign_of_the_log_ratio():
     # A target of sd 2 under draws of sd 1 is hard; draws of sd 2 for a target of sd 1 are easy.
-    z = np.random.default_rng(0).standard_normal(4000)
+    z = np.random.default_rng(0).standard_normal(1000)
     narrow = -0.5 * (z / 2) ** 2 + 0.5 * z**2
     assert smooth(narrow)[1] > 0.5
     assert smooth(-narrow)[1] < 0.1
@@ -117,23 +117,23 @@ def test_weights_are_normalised_and_only_the_tail_is_changed():
 
 @pytest.mark.parametrize("offset", [0.0, 1e4, -1e4])
 def test_equal_weights(offset):
-    log_weights, khat = smooth(np.full(500, offset, np.float32))
-    np.testing.assert_allclose(log_weights, -np.log(500), rtol=1e-6)
+    log_weights, khat = smooth(np.full(1000, offset, np.float32))
+    np.testing.assert_allclose(log_weights, -np.log(1000), rtol=1e-6)
     assert np.isfinite(khat)
     assert khat < 0.5
 
 
 def test_weights_equal_up_to_rounding():
     # what float32 makes of log p - log q where q is p
-    noise = 1e-6 * np.random.default_rng(0).standard_normal(2048)
+    noise = 1e-6 * np.random.default_rng(0).standard_normal(1000)
     log_weights, khat = smooth(noise.astype(np.float32))
-    np.testing.assert_allclose(log_weights, -np.log(2048), rtol=1e-5)
+    np.testing.assert_allclose(log_weights, -np.log(1000), rtol=1e-5)
     assert np.isfinite(khat)
     assert khat < 0.5
 
 
 def test_zero_weights_stay_zero():
-    log_ratio = np.log(np.random.default_rng(0).uniform(size=400)).astype(np.float32)
+    log_ratio = np.log(np.random.default_rng(0).uniform(size=1000)).astype(np.float32)
     log_ratio[::4] = -np.inf
     log_weights, khat = smooth(log_ratio)
     assert np.isneginf(log_weights[::4]).all()
@@ -142,14 +142,14 @@ def test_zero_weights_stay_zero():
 
 
 def test_few_draws_with_any_weight_are_no_good_sign():
-    # 20 of 2000 draws carry everything: the tail is 114 more zeros
-    log_ratio = np.full(2000, -np.inf, np.float32)
+    # 20 of 1000 draws carry everything: the tail is 74 more zeros
+    log_ratio = np.full(1000, -np.inf, np.float32)
     log_ratio[:20] = 0.1 * np.random.default_rng(0).standard_normal(20)
     assert smooth(log_ratio)[1] > 0.7
 
 
 @pytest.mark.parametrize("finite", [0, 1, 4])
-@pytest.mark.parametrize("size", [4, 100])
+@pytest.mark.parametrize("size", [4, 1000])
 def test_fewer_than_five_finite_ratios(finite, size):
     log_ratio = np.full(size, -np.inf, np.float32)
     log_ratio[:finite] = np.arange(finite)
@@ -161,7 +161,7 @@ def test_fewer_than_five_finite_ratios(finite, size):
 
 @pytest.mark.parametrize("name", ["pareto-0.6", "narrow", "student"])
 def test_float32_agrees_with_float64(name, request):
-    log_ratio = RATIOS[name](np.random.default_rng(3), 2000)
+    log_ratio = RATIOS[name](np.random.default_rng(3), 1000)
     # large log densities lose digits before they get here; a common offset must not matter
     weights_32, khat_32 = smooth(log_ratio.astype(np.float32))
     assert khat_32.dtype == weights_32.dtype == jnp.float32
@@ -351,7 +351,13 @@ def test_lost_draws_are_counted_and_left_out():
     d = jax.device_get(diagnose(target, family, params, key, None, 2000))
     # one chunk, hence one key split off
     keys = jax.random.split(key, 1)
-    z, log_q = jax.device_get(family.sample_and_log_prob(params, keys[0], 2000))
+
+    @jax.jit
+    def redraw(key):
+        z, log_q = family.sample_and_log_prob(params, key, 2000)
+        return z, log_q, target.log_densities(z, None)
+
+    z, log_q, log_p = jax.device_get(redraw(keys[0]))
     outside = z[:, 3] > 0.5
     bad = ~outside & ((z[:, 2] > 1.5) | (z[:, 1] > 1))
     good = ~outside & ~bad
@@ -360,7 +366,6 @@ def test_lost_draws_are_counted_and_left_out():
     np.testing.assert_allclose(d.outside_share, outside.mean(), rtol=1e-6)
     np.testing.assert_allclose(d.bad_share, bad.mean(), rtol=1e-6)
 
-    log_p = jax.device_get(target.log_densities(jnp.asarray(z), None))
     log_ratio = (log_p - log_q)[good].astype(np.float64)
     assert np.isfinite(log_ratio).all()
     np.testing.assert_allclose(d.elbo, log_ratio.mean(), rtol=1e-4)
@@ -382,7 +387,7 @@ def far_away(params, data):
     return -0.5 * jnp.sum((params["x"] - data) ** 2)
 
 
-@pytest.mark.parametrize(("bits", "offset"), [(32, 1e6), (64, 1e6), (64, -1e12)])
+@pytest.mark.parametrize(("bits", "offset"), [(32, 1e6), (64, -1e12)])
 def test_a_large_offset_keeps_the_sd(bits, offset, request):
     if bits == 64:
         request.getfixturevalue("x64")

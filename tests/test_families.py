@@ -69,8 +69,9 @@ def dense_log_prob(mean, covariance, z):
 
 
 @pytest.mark.parametrize(("family", "spread"), TABLE, ids=repr)
-@pytest.mark.usefixtures("bits")
-def test_conforms(family, spread):
+def test_conforms(family, spread, bits):
+    if bits == 32 and isinstance(family, CouplingFlow):
+        pytest.skip("slow to compile")
     check_family(family, dim=3, key=1, spread=spread)
 
 
