@@ -22,8 +22,9 @@ from bbvi.matching import (
 from bbvi.objectives import ELBO
 from bbvi.solvers import BatchAndMatch, StochasticGradient
 from bbvi.stage import Fitted, fit_stage, judged_stage
+from bbvi.status import Status
 from bbvi.target import Target
-from bbvi.verdict import is_settled
+from bbvi.verdict import is_settled, weights_usable
 
 # Up to here a dense covariance and its eigenvalues cost less than the gradients that go with
 # them; beyond, a full match needs thousands of draws a step.
@@ -40,7 +41,8 @@ class Auto:
        full-rank Gaussian, which is judged on fresh draws. If the importance weights can be
        believed and agree with it, this is the answer. Where the starts led to separate modes,
        so is their mixture.
-    3. Else a coupling flow that starts as that Gaussian, judged in the same way.
+    3. Else a coupling flow that starts as that Gaussian, judged in the same way; where the
+       weights can still not be believed, it is trained for a second round.
 
     For D over 256 the dense stages give way to a low-rank Gaussian fitted by stochastic
     gradients. Of several stages the best by its bound is kept; where the importance weights
@@ -98,7 +100,14 @@ class Auto:
         warm = previous if previous is not None and previous[0] == self.flow else None
         frame = gaussian.family.frame(gaussian.params)
         solver = self.flow_solver()
-        flow = fit_stage("flow", solver, target, frame, warm, run_key, judge_key, data, run)
+        keys = (run_key, judge_key)
+        flow = fit_stage("flow", solver, target, frame, warm, *keys, data, run)
+        if flow.status is Status.COMPLETED and not weights_usable(flow.diagnostics):
+            # a second round of the same program from where the first one ended
+            stages.append(flow)
+            trained = (flow.family, flow.params)
+            keys = (jax.random.fold_in(run_key, 1), judge_key)
+            flow = fit_stage("flow-2", solver, target, None, trained, *keys, data, run)
         if not covers(
             target, flow.family, flow.params, matches, modes, flow.diagnostics.elbo, data
         ):

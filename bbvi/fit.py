@@ -103,9 +103,18 @@ def fit(
     checked = time.perf_counter() - began
     root = as_key(key)
 
-    def drive(solver: Solver, target: Target, first: Callable[[], Any], data: PyTree) -> Any:
+    driven: list[str] = []
+
+    def drive(
+        name: str, solver: Solver, target: Target, first: Callable[[], Any], data: PyTree
+    ) -> Any:
         limit = solver.limit(target) if max_steps is None else max_steps
-        saved = Checkpoint(checkpoint, target, solver, (init, data), root) if checkpoint else None
+        saved = None
+        if checkpoint is not None:
+            # stages after the first have files of their own beside it
+            path = f"{os.fspath(checkpoint)}.{name}" if driven else checkpoint
+            saved = Checkpoint(path, target, solver, (init, data), root)
+        driven.append(name)
         state = saved.read(jax.eval_shape(first)) if saved is not None else None
         bar = ProgressBar(limit) if progress else None
         watching = [watcher for watcher in (callback, saved, bar) if watcher is not None]

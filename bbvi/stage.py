@@ -93,8 +93,8 @@ def fit_stage(
         run_key: key of the run.
         judge_key: key of the fresh draws.
         data: the user's data.
-        run: `run(solver, target, state, data)` drives a state to its end; the state is a
-            function that makes it, since a checkpoint may make it unnecessary.
+        run: `run(name, solver, target, first, data)` drives a state to its end; `first` makes
+            it, since a checkpoint may make that unnecessary.
     """
     began = time.perf_counter()
     frame, spent = start if start is not None and not isinstance(start, Frame) else (start, 0)
@@ -107,7 +107,7 @@ def fit_stage(
         assert units is not None, "a stage starts from a frame or from a previous fit"
         return begin(solver, target, units.loc, units.scale, run_key, data)
 
-    state = run(solver, target, first, data)
+    state = run(name, solver, target, first, data)
     params = finish(solver, state)
     middle = time.perf_counter()
     diagnostics = jax.device_get(diagnose(target, family, params, judge_key, data))
