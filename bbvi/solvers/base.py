@@ -61,6 +61,17 @@ def record(history: History, step: Array, elbo: Array, elbo_se: Array) -> Histor
     return jax.tree.map(lambda a, b: jnp.where(full, a, b), _thinned(history), history)
 
 
+def append(history: History, step: Array, elbo: Array, elbo_se: Array) -> History:
+    """`history` with one more entry, for runs that are known to be shorter than the buffer."""
+    at = history.entries
+    return history._replace(
+        step=history.step.at[at].set(step),
+        elbo=history.elbo.at[at].set(elbo),
+        elbo_se=history.elbo_se.at[at].set(elbo_se),
+        entries=at + 1,
+    )
+
+
 def _thinned(history: History) -> History:
     """Every two entries made one."""
     half = HISTORY_LENGTH // 2

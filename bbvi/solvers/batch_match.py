@@ -12,7 +12,7 @@ from bbvi._types import Array, PyTree
 from bbvi.families import Family, FullRankGaussian
 from bbvi.families.base import broadcast_scale
 from bbvi.objectives.draws import normals
-from bbvi.solvers.base import Info, RunLog, Solver, empty_log, record
+from bbvi.solvers.base import Info, RunLog, Solver, append, empty_log
 from bbvi.status import Status
 from bbvi.target import Target
 
@@ -83,7 +83,7 @@ class BatchAndMatch(Solver):
     """
 
     num_draws: int | None = None
-    max_steps: int = 50
+    max_steps: int = 50  # at most HISTORY_LENGTH
     tolerance: float = 1e-2
     family: FullRankGaussian = FullRankGaussian()
 
@@ -106,7 +106,8 @@ class BatchAndMatch(Solver):
         root = jnp.diag(scale) if scale.ndim == 1 else scale
         log_det = jnp.sum(jnp.log(jnp.diagonal(root)))
         trial = Match(loc, root, log_det, jnp.full((), -jnp.inf, dtype))
-        statistics = _statistics(eps, jnp.zeros_like(eps), jnp.ones(eps.shape[0], bool))
+        nowhere, flat = jnp.zeros(dim, dtype), jnp.zeros((dim, dim), dtype)
+        statistics = (nowhere, nowhere, flat, flat)  # replaced at the first step
         rate = jnp.full((), _FIRST_RATE, dtype)
         log = empty_log(dtype)
         return BatchMatchState(log, eps, trial, trial, statistics, rate, log.step)
@@ -149,7 +150,7 @@ class BatchAndMatch(Solver):
             status,
             state.log.num_gradients + draws,
             state.log.num_skipped + (draws - count).astype(jnp.int32),
-            record(state.log.history, step, elbo, spread / jnp.sqrt(draws)),
+            append(state.log.history, step, elbo, spread / jnp.sqrt(draws)),
         )
         info = Info(elbo, jnp.max(jnp.abs(trial.loc - best.loc) / _sd(best.root)), rate)
         return BatchMatchState(log, state.eps, trial, best, statistics, rate, stalled), info
