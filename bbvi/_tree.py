@@ -18,7 +18,9 @@ def as_key(key: Key) -> Array:
     if isinstance(key, (int, np.integer)):
         return jax.random.key(int(key))
     if hasattr(key, "dtype") and jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        return key
+        if key.shape == ():
+            return key
+        raise InputError(f"key must be one random key, not an array of shape {key.shape}.")
     if hasattr(key, "dtype") and key.dtype == jnp.uint32 and key.shape == (2,):
         return jax.random.wrap_key_data(jnp.asarray(key))
     raise InputError(
@@ -31,7 +33,8 @@ def as_arrays(tree: PyTree, root: str) -> PyTree:
 
     def one(path, leaf):
         if isinstance(leaf, jax.Array):
-            return leaf
+            weak = getattr(leaf, "weak_type", False)
+            return jax.lax.convert_element_type(leaf, leaf.dtype) if weak else leaf
         array = np.asarray(leaf)
         if array.dtype.kind not in "biufcV":
             what = array.dtype if isinstance(leaf, np.ndarray) else type(leaf).__name__

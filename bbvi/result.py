@@ -214,7 +214,13 @@ def load(
         InputError: if the file is not one of bbvi's, or a support has to be given.
     """
     header, arrays = storage.read(path, "result")
+    try:
+        return _decode(path, header, arrays, log_joint, support)
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        raise InputError(f"{path} is damaged: {type(error).__name__} {error}.") from error
 
+
+def _decode(path, header, arrays, log_joint, support) -> FitResult:
     def tree(name):
         return storage.rebuild(name, arrays, storage.decode_structure(header[name]))
 
@@ -253,10 +259,11 @@ _DIAGNOSTICS = Diagnostics(*[0] * 7, Moments(0, 0, 0, 0), Moments(0, 0, 0, 0), 0
 
 def _load_target(header: dict, log_joint: LogJoint | None, support: PyTree) -> Target:
     structure = storage.decode_structure(header["structure"])
-    given = match_support(support, structure) if support is not None else None
+    # what is left out stays as it was saved
+    given = match_support(support, structure, default=None)
     leaves, start = [], 0
     for i, code in enumerate(header["leaves"]):
-        bijector = given[i] if given else storage.decode_support(code["support"])
+        bijector = given[i] or storage.decode_support(code["support"])
         if bijector is None:
             raise InputError(
                 f"the support of {code['name']} is a function or your own class, which a file "
@@ -265,7 +272,14 @@ def _load_target(header: dict, log_joint: LogJoint | None, support: PyTree) -> T
         shape = tuple(code["shape"])
         free_shape = bijector.unconstrained_shape(shape)
         leaves.append(
-            Leaf(code["name"], shape, np.dtype(code["dtype"]), bijector, free_shape, start)
+            Leaf(
+                code["name"],
+                shape,
+                jax.dtypes.canonicalize_dtype(code["dtype"]),
+                bijector,
+                free_shape,
+                start,
+            )
         )
         start += leaves[-1].size
     return Target(

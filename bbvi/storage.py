@@ -3,6 +3,7 @@
 import json
 import os
 import tempfile
+import zipfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
@@ -48,13 +49,25 @@ def write(path: str | os.PathLike, kind: str, header: Mapping, arrays: Mapping[s
 def read(path: str | os.PathLike, kind: str) -> tuple[dict, dict[str, np.ndarray]]:
     """Header and arrays of a file that `write` made; safe to call on a stranger's file."""
     try:
-        with np.load(path, allow_pickle=False) as content:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as content:
             header = json.loads(str(content[_HEADER]))
             arrays = {name: content[name] for name in content.files if name != _HEADER}
-    except (KeyError, ValueError, OSError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise
-        raise InputError(f"{path} is not a file of bbvi ({error}).") from error
+    except FileNotFoundError:
+        raise
+    except (
+        KeyError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        OSError,
+        EOFError,
+        NotImplementedError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        raise InputError(f"{path} is not a file of bbvi, or damaged ({error}).") from error
+    if not isinstance(header, dict):
+        raise InputError(f"{path} is not a file of bbvi (its header is no dictionary).")
     if header.get("kind") != kind:
         raise InputError(f"{path} holds a {header.get('kind')}, not a {kind}.")
     if header.get("version", 0) > VERSION:

@@ -4,7 +4,7 @@ import inspect
 import math
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -80,7 +80,7 @@ class Target:
     order: tuple[int, ...]
     takes_data: bool = True
     sequential: bool = False
-    work: int = 0
+    work: int = field(default=0, compare=False)
 
     @property
     def dim(self) -> int:
@@ -241,7 +241,8 @@ def _choose_mapping(target: Target, data: PyTree) -> Target:
     """Map draws one by one where the log joint has no batching rule (a plain callback)."""
     zs = jax.ShapeDtypeStruct((2, target.dim), target.dtype)
     try:
-        jax.eval_shape(target.log_densities, zs, data)
+        # the score and not the density alone: a hand-written gradient may have a callback too
+        jax.eval_shape(target.score, zs, data)
     except NotImplementedError:
         pass
     except ValueError as error:
@@ -276,7 +277,7 @@ def _check_log_joint(target: Target, data: PyTree) -> int:
         )
     if not jnp.issubdtype(out.dtype, jnp.floating):
         raise InputError(f"log_joint must return a real number, but it returned {out.dtype}.")
-    large = [c for c in jaxpr.consts if getattr(c, "nbytes", 0) > _LARGE_CONSTANT_BYTES]
+    large = [c for c in _constants(jaxpr) if getattr(c, "nbytes", 0) > _LARGE_CONSTANT_BYTES]
     if large:
         shapes = ", ".join(str(np.shape(c)) for c in large)
         size = sum(c.nbytes for c in large) / 2**20
@@ -284,9 +285,20 @@ def _check_log_joint(target: Target, data: PyTree) -> int:
             f"log_joint captures large arrays (shape {shapes}, {size:.0f} MiB in all), which are "
             "compiled into the program: pass them as data, so that new data need no new compile.",
             BBVIWarning,
-            stacklevel=6,
+            # make_target, _cached_target and this are between here and `fit`, which is called
+            stacklevel=5,
         )
     return count_work(jaxpr.jaxpr)
+
+
+def _constants(closed: Any) -> list[Any]:
+    """Arrays closed over by a jaxpr or by a jitted function called in it."""
+    found = list(closed.consts)
+    for eqn in closed.jaxpr.eqns:
+        for value in eqn.params.values():
+            if hasattr(value, "consts") and hasattr(value, "jaxpr"):
+                found += _constants(value)
+    return found
 
 
 def _takes_one_argument(function: Callable) -> bool:
@@ -316,15 +328,18 @@ def _children(node: PyTree) -> dict:
     return {path[0]: child for path, child in pairs if path}
 
 
-def match_support(support: PyTree, init: PyTree, where: str = "support") -> list[Bijector]:
+def match_support(
+    support: PyTree, init: PyTree, where: str = "support", default: Bijector | None = real
+) -> list[Bijector | None]:
     """One bijector for each leaf of `init`; `support` may stop early or leave keys out."""
     leaves = jax.tree.leaves(init)
     if support is None:
-        return [real] * len(leaves)
+        return [default] * len(leaves)
     if isinstance(support, Bijector):
         return [support] * len(leaves)
     given, known = _children(support), _children(init)
-    if not given and support not in ({}, [], ()):
+    empty = isinstance(support, (dict, list, tuple)) and len(support) == 0
+    if not given and not empty:
         raise InputError(
             f"{where} must be a support such as bbvi.positive, or a structure of them, "
             f"not {support!r}."
@@ -344,7 +359,7 @@ def match_support(support: PyTree, init: PyTree, where: str = "support") -> list
     return [
         bijector
         for k, child in known.items()
-        for bijector in match_support(given.get(k), child, path_name(where, (k,)))
+        for bijector in match_support(given.get(k), child, path_name(where, (k,)), default)
     ]
 
 

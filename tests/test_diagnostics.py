@@ -141,11 +141,15 @@ def test_zero_weights_stay_zero():
     assert np.isfinite(khat)
 
 
-def test_few_draws_with_any_weight_are_no_good_sign():
-    # 20 of 1000 draws carry everything: the tail is 74 more zeros
-    log_ratio = np.full(1000, -np.inf, np.float32)
-    log_ratio[:20] = 0.1 * np.random.default_rng(0).standard_normal(20)
-    assert smooth(log_ratio)[1] > 0.7
+@pytest.mark.parametrize(("finite", "size"), [(20, 1000), (8, 16_384)])
+def test_few_draws_with_any_weight(finite, size):
+    # fewer than the tail is long: the rest of it are zeros, which smoothing must not lift
+    log_ratio = np.full(size, -np.inf, np.float32)
+    log_ratio[:finite] = 0.1 * np.random.default_rng(0).standard_normal(finite)
+    log_weights, khat = smooth(log_ratio)
+    assert khat > 0.7
+    assert np.isneginf(log_weights[finite:]).all()
+    np.testing.assert_allclose(np.exp(log_weights[:finite]).sum(), 1, rtol=1e-5)
 
 
 @pytest.mark.parametrize("finite", [0, 1, 4])

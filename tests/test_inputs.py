@@ -66,10 +66,18 @@ def test_log_joint_that_cannot_be_hashed():
 @pytest.mark.parametrize("value", [jnp.nan, jnp.inf, -jnp.inf])
 def test_log_joint_that_is_not_finite_at_the_start(value):
     def log_joint(params, data):
-        return data * 1.0 - params**2
+        return value - params**2 + 0 * data
 
-    words = rf"log_joint is {value:f} at init: start at a point where it is finite"
-    refuse(words, log_joint, 0.5, np.float32(value))
+    words = rf"log_joint is {value} at init: start at a point where it is finite"
+    refuse(words, log_joint, 0.5, np.float32(1.0))
+
+
+def test_a_nan_in_the_data_is_named():
+    def log_joint(params, data):
+        return -0.5 * jnp.sum((data["y"] - params) ** 2)
+
+    words = r"data\['y'\] has a NaN, and log_joint is nan at init: leave missing values out"
+    refuse(words, log_joint, 0.5, {"y": np.array([0.0, np.nan])})
 
 
 class Two(NamedTuple):
@@ -134,8 +142,8 @@ def stops_early():
         ({}, "init has no arrays: give one example point"),
         (None, "init has no arrays"),
         ({"a": [], "b": None}, "init has no arrays"),
-        ({"a": "zero"}, r"init\['a'\] is a str, .* pass arrays and numbers only"),
-        ({"a": object()}, r"init\['a'\] is a object, .* pass arrays and numbers only"),
+        ({"a": "zero"}, r"init\['a'\] holds str, .* pass arrays of numbers only"),
+        ({"a": object()}, r"init\['a'\] holds object, .* pass arrays of numbers only"),
         ({"a": 0.0, "b": np.array([0.0, np.nan])}, "init: b has a NaN or an infinity"),
         ({"a": -np.inf, "b": 0.0}, "init: a has a NaN or an infinity"),
         (Two(0.0, np.inf), "init: steep has a NaN or an infinity"),
@@ -155,15 +163,15 @@ INIT = {"mu": 0.0, "sigma": [1.0, np.ones(2)]}
     [
         (
             {"sgima": bbvi.positive},
-            r"support names \['sgima'\], but init has only \['mu'\], \['sigma'\] there",
+            "support names sgima, which init does not have; it has mu, sigma",
         ),
         ({"sigma": [bbvi.positive]}, r"support\['sigma'\] has 1 entries, but init has 2 there"),
         ({"sigma": []}, r"support\['sigma'\] has 0 entries, but init has 2 there"),
         ({"sigma": [None] * 3}, r"support\['sigma'\] has 3 entries, but init has 2 there"),
-        ([bbvi.positive, None], r"support names \[0\], \[1\], but init has only \['mu'\]"),
+        ([bbvi.positive, None], "support names 0, 1, which init does not have; it has mu, sigma"),
         (
             {"mu": {"loc": bbvi.positive}},
-            r"support\['mu'\] has the keys \['loc'\], but init has an array there",
+            r"support\['mu'\] has the keys loc, but init has an array there",
         ),
         ({"mu": (0.0, 1.0)}, r"support\['mu'\] has the keys .* but init has an array there"),
         ("positive", "support must be a support such as bbvi.positive, .*not 'positive'"),
@@ -233,10 +241,10 @@ def test_start_outside_the_support(init, support, words):
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        ({"y": "a name"}, r"data\['y'\] is a str, which cannot be traced: pass arrays"),
-        ({"y": np.array(["a", "b"])}, r"data\['y'\] is a ndarray, which cannot be traced"),
-        ([1.0, {1, 2}], r"data\[1\] is a set, which cannot be traced"),
-        ({"f": normal}, r"data\['f'\] is a function, which cannot be traced"),
+        ({"y": "a name"}, r"data\['y'\] holds str, which cannot be traced: pass arrays"),
+        ({"y": np.array(["a", "b"])}, r"data\['y'\] holds <U1, which cannot be traced"),
+        ([1.0, {1, 2}], r"data\[1\] holds set, which cannot be traced"),
+        ({"f": normal}, r"data\['f'\] holds function, which cannot be traced"),
     ],
 )
 def test_data_that_are_no_arrays(data, words):

@@ -657,20 +657,20 @@ def test_a_rewritten_file_loads(path, fitted):
 
 def test_a_random_npz(path):
     np.savez(path, x=np.ones(3))
-    with pytest.raises(InputError, match="fit.npz is not a file of bbvi"):
+    with pytest.raises(InputError, match="fit.npz is .*not a file of bbvi"):
         bbvi.load(path)
 
 
 def test_a_random_npy(tmp_path):
     np.save(tmp_path / "x.npy", np.ones(3))
-    with pytest.raises(InputError, match="x.npy is not a file of bbvi"):
+    with pytest.raises(InputError, match="x.npy is .*not a file of bbvi"):
         bbvi.load(tmp_path / "x.npy")
 
 
 @pytest.mark.parametrize("content", [b"", b"PK", b"PK\x03\x04", b"some words", b"\x80\x04K\x01."])
 def test_a_random_file(content, tmp_path):
     (tmp_path / "x").write_bytes(content)
-    with pytest.raises(InputError, match="x is not a file of bbvi"):
+    with pytest.raises(InputError, match="x is .*not a file of bbvi"):
         bbvi.load(tmp_path / "x")
 
 
@@ -678,7 +678,7 @@ def test_a_random_file(content, tmp_path):
 def test_a_truncated_file(share, path):
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
-    with pytest.raises(InputError, match="fit.npz is not a file of bbvi"):
+    with pytest.raises(InputError, match="fit.npz is .*not a file of bbvi"):
         bbvi.load(path)
 
 
@@ -687,7 +687,7 @@ def test_a_file_with_flipped_bits(path):
     middle = len(content) // 2  # inside the draws, which are most of the file
     content[middle] ^= 0xFF
     path.write_bytes(bytes(content))
-    with pytest.raises(InputError, match="fit.npz is not a file of bbvi"):
+    with pytest.raises(InputError, match="fit.npz is .*not a file of bbvi"):
         bbvi.load(path)
 
 
