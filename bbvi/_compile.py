@@ -26,6 +26,7 @@ class QuickJit:
 
     def __init__(self, function: Callable, target_at: int, static_argnums: tuple[int, ...]):
         self.__doc__ = function.__doc__
+        self.plain = function
         self._target_at = target_at
         self._optimised = jax.jit(function, static_argnums=static_argnums)
         self._quick = jax.jit(
@@ -35,6 +36,9 @@ class QuickJit:
         )
 
     def __call__(self, *args: Any) -> Any:
+        if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(args)):
+            # inside somebody's own jit, which decides how it is compiled
+            return self.plain(*args)
         small = args[self._target_at].work <= _SMALL_WORK
         on_cpu = jax.default_backend() == "cpu"
         return (self._quick if small and on_cpu else self._optimised)(*args)

@@ -47,6 +47,27 @@ def as_arrays(tree: PyTree, root: str) -> PyTree:
     return jax.tree_util.tree_map_with_path(one, tree)
 
 
+def as_strong(tree: PyTree) -> PyTree:
+    """Every leaf without a weak type, which would change at the first step of a loop."""
+    return jax.tree.map(lambda x: jax.lax.convert_element_type(x, jnp.asarray(x).dtype), tree)
+
+
+def tie(tree: PyTree, key: Array) -> PyTree:
+    """The same values, formally computed from `key`.
+
+    Inside `shard_map` a constant counts as equal on all devices and cannot become the carry of
+    a loop whose body makes it differ; what is computed from a per-device key can.
+    """
+    zero = jnp.ravel(jax.random.key_data(key))[0] * 0
+
+    def one(x):
+        if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+            return x
+        return x ^ (zero != 0) if x.dtype == bool else x + zero.astype(x.dtype)
+
+    return jax.tree.map(one, tree)
+
+
 def tree_where(condition: Array, new: PyTree, old: PyTree) -> PyTree:
     """Leaf by leaf `new` where the scalar `condition` holds, else `old`."""
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)

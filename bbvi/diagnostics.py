@@ -198,6 +198,9 @@ def psis(log_ratio: Array) -> tuple[Array, Array]:
     """
     size = log_ratio.shape[0]
     tail = int(min(0.2 * size, 3 * size**0.5))
+    if tail < 1:
+        return jax.nn.log_softmax(log_ratio), jnp.full((), jnp.inf, log_ratio.dtype)
+    finite = jnp.sum(jnp.isfinite(log_ratio))
     top = jnp.max(log_ratio)
     log_ratio = log_ratio - jnp.where(jnp.isfinite(top), top, 0)
     order = jnp.argsort(log_ratio)
@@ -207,11 +210,10 @@ def psis(log_ratio: Array) -> tuple[Array, Array]:
     shape, scale = fit_pareto(excess)
     probability = (jnp.arange(tail, dtype=cut.dtype) + 0.5) / tail
     smoothed = cut + scale * _pareto_quantile(probability, shape)
-    usable = jnp.isfinite(shape) & (excess[-1] > _FLAT * cut)
+    usable = jnp.isfinite(shape) & (excess[-1] > _FLAT * cut) & (finite > tail)
     smoothed = jnp.where(usable, jnp.minimum(jnp.log(smoothed), 0), ordered[size - tail :])
     ordered = jnp.concatenate([ordered[: size - tail], smoothed])
     log_weights = jnp.zeros_like(ordered).at[order].set(ordered)
-    finite = jnp.sum(jnp.isfinite(log_ratio))
     khat = jnp.where(excess[-1] > _FLAT * cut, shape, jnp.zeros_like(shape))
     khat = jnp.where((finite < 5) | jnp.isnan(khat), jnp.inf, khat)
     return log_weights - logsumexp(log_weights), khat

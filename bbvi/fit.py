@@ -106,7 +106,12 @@ def fit(
     driven: list[str] = []
 
     def drive(
-        name: str, solver: Solver, target: Target, first: Callable[[], Any], data: PyTree
+        name: str,
+        solver: Solver,
+        target: Target,
+        first: Callable[[], Any],
+        like: Callable[[], Any],
+        data: PyTree,
     ) -> Any:
         limit = solver.limit(target) if max_steps is None else max_steps
         saved = None
@@ -115,7 +120,7 @@ def fit(
             path = f"{os.fspath(checkpoint)}.{name}" if driven else checkpoint
             saved = Checkpoint(path, target, solver, (init, data), root)
         driven.append(name)
-        state = saved.read(jax.eval_shape(first)) if saved is not None else None
+        state = saved.read(jax.eval_shape(like)) if saved is not None else None
         bar = ProgressBar(limit) if progress else None
         watching = [watcher for watcher in (callback, saved, bar) if watcher is not None]
         try:

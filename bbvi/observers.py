@@ -3,6 +3,9 @@
 import os
 import re
 from collections.abc import Callable
+from dataclasses import fields, is_dataclass
+from functools import partial
+from types import FunctionType
 from typing import Any, NamedTuple
 
 import jax
@@ -88,6 +91,25 @@ class ProgressBar:
         self._bar.close()
 
 
+def _describe(value: Any, depth: int = 8) -> str:
+    """A text that two processes give the same for equal settings, closures of functions in it."""
+    if depth == 0:
+        return "..."
+    inner = partial(_describe, depth=depth - 1)
+    if is_dataclass(value) and not isinstance(value, type):
+        parts = [f"{f.name}={inner(getattr(value, f.name))}" for f in fields(value)]
+        return f"{type(value).__name__}({', '.join(parts)})"
+    if isinstance(value, (tuple, list)):
+        return f"{type(value).__name__}({', '.join(map(inner, value))})"
+    if isinstance(value, dict):
+        return str({str(k): inner(v) for k, v in value.items()})
+    if isinstance(value, FunctionType):
+        cells = [inner(cell.cell_contents) for cell in value.__closure__ or ()]
+        return f"{value.__qualname__}{cells}"
+    # addresses differ from one process to the next
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
+
+
 class Checkpoint:
     """A file that a killed fit goes on from, with the same bits.
 
@@ -99,8 +121,7 @@ class Checkpoint:
         self, path: str | os.PathLike, target: Target, solver: Solver, inputs: PyTree, key: Array
     ):
         self._path = path
-        # addresses of functions differ from one process to the next
-        settings = re.sub(r" at 0x[0-9a-f]+", "", repr(solver))
+        settings = _describe(solver)
         shapes = [[x.name, x.shape, np.dtype(x.dtype).name, x.bijector.name] for x in target.leaves]
         self._problem = {
             "solver": settings,

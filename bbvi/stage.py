@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -93,21 +94,24 @@ def fit_stage(
         run_key: key of the run.
         judge_key: key of the fresh draws.
         data: the user's data.
-        run: `run(name, solver, target, first, data)` drives a state to its end; `first` makes
-            it, since a checkpoint may make that unnecessary.
+        run: `run(name, solver, target, first, like, data)` drives a state to its end; `first`
+            makes it, since a checkpoint may make that unnecessary, and `like` can be traced for
+            its structure.
     """
     began = time.perf_counter()
     frame, spent = start if start is not None and not isinstance(start, Frame) else (start, 0)
     family = solver.family_for(target)
 
-    def first():
-        if previous is not None and previous[0] == family:
-            return begin_at(solver, target, previous[1], run_key, data)
+    where: tuple
+    if previous is not None and previous[0] == family:
+        start_at, where = begin_at, (previous[1],)
+    else:
         units = frame if previous is None else previous[0].frame(previous[1])
         assert units is not None, "a stage starts from a frame or from a previous fit"
-        return begin(solver, target, units.loc, units.scale, run_key, data)
-
-    state = run(name, solver, target, first, data)
+        start_at, where = begin, (units.loc, units.scale)
+    first = partial(start_at, solver, target, *where, run_key, data)
+    like = partial(start_at.plain, solver, target, *where, run_key, data)
+    state = run(name, solver, target, first, like, data)
     params = finish(solver, state)
     middle = time.perf_counter()
     diagnostics = jax.device_get(diagnose(target, family, params, judge_key, data))

@@ -21,6 +21,7 @@ from bbvi.status import InputError
 
 VERSION = 1
 _HEADER = "__bbvi__"
+_KEY_KINDS = {"key<fry>": "threefry2x32", "key<rbg>": "rbg", "key<urbg>": "unsafe_rbg"}
 
 
 def write(path: str | os.PathLike, kind: str, header: Mapping, arrays: Mapping[str, Any]) -> None:
@@ -97,7 +98,8 @@ def restore(prefix: str, arrays: Mapping[str, np.ndarray], template: PyTree) -> 
         if value is None:
             raise InputError(f"the file lacks {prefix}/{i}: it belongs to another problem.")
         if is_key:
-            values.append(jax.random.wrap_key_data(jax.numpy.asarray(value)))
+            kind = _KEY_KINDS[str(like.dtype)]
+            values.append(jax.random.wrap_key_data(jax.numpy.asarray(value), impl=kind))
             continue
         if value.shape != like.shape or value.dtype != like.dtype:
             raise InputError(

@@ -195,6 +195,11 @@ def make_target(
             "log_joint must be hashable, since compiled programs are kept by its identity: "
             "wrap it in a plain function."
         ) from error
+    if data is not None and _takes_one_argument(log_joint):
+        raise InputError(
+            "log_joint takes the parameters alone, but data were given: make it "
+            "log_joint(params, data), or leave the data out."
+        )
     init = as_arrays(init, "init")
     data = as_arrays(data, "data")
     paths, treedef = jax.tree_util.tree_flatten_with_path(init)

@@ -585,7 +585,7 @@ def _check_solver_types(solver: Solver, target: Target, data: PyTree) -> None:
     after, info = jax.eval_shape(lambda *x: solver.step(target, *x), state, data)
     expected = types(state)
     _require(types(after) == expected, f"{name}: step changes {_first_change(state, after)}.")
-    end = jax.eval_shape(lambda *x: solver.advance(target, *x, 3), state, data)
+    end = jax.eval_shape(lambda s, d: solver.advance(target, s, d, jnp.int32(3)), state, data)
     _require(types(end) == expected, f"{name}: advance changes {_first_change(state, end)}.")
     _require(
         isinstance(info, Info) and all(x.shape == () for x in info),

@@ -47,7 +47,9 @@ def shifted_lattice(key: Array, num_points: int, size: int, dtype: Any) -> Array
     Conover 1979 for the hypercube.
     """
     shift_key, shuffle_key, jitter_key = jax.random.split(key, 3)
-    in_lattice = min(size, num_points // 4) if num_points <= _MAX_LATTICE_POINTS else 0
+    in_lattice = 0
+    if num_points <= _MAX_LATTICE_POINTS:
+        in_lattice = min(size, num_points // 4, len(_generators(num_points)))
     blocks: list[Array] = []
     if in_lattice:
         grid = jnp.asarray(_lattice(num_points, in_lattice), dtype)
@@ -62,6 +64,12 @@ def shifted_lattice(key: Array, num_points: int, size: int, dtype: Any) -> Array
     return jnp.clip(points, edge, 1 - edge)
 
 
+def _generators(n: int) -> np.ndarray:
+    """Integers that generate a lattice of n points: n - z gives the mirror image of z."""
+    half = np.arange(1, n // 2 + 1)
+    return half[np.gcd(half, n) == 1]
+
+
 @lru_cache(maxsize=16)
 def _lattice(n: int, size: int) -> np.ndarray:
     """Points i z / n mod 1 (n, size), each z_j the best after those before it.
@@ -70,7 +78,7 @@ def _lattice(n: int, size: int) -> np.ndarray:
     periodic functions with weights 1/j^2.
     """
     index = np.arange(n)
-    candidates = np.array([z for z in range(1, n) if np.gcd(z, n) == 1] or [1])
+    candidates = _generators(n)
     x = np.outer(candidates, index) % n / n
     kernel = 2 * np.pi**2 * (x**2 - x + 1 / 6)
     product = np.ones(n)

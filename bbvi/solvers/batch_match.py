@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.numpy.linalg import cholesky, eigh, qr
 
 from bbvi._linalg import dot
-from bbvi._tree import all_finite, tree_where
+from bbvi._tree import all_finite, tie, tree_where
 from bbvi._types import Array, PyTree
 from bbvi.families import Family, FullRankGaussian
 from bbvi.families.base import broadcast_scale
@@ -110,7 +110,7 @@ class BatchAndMatch(Solver):
         statistics = (nowhere, nowhere, flat, flat)  # replaced at the first step
         rate = jnp.full((), _FIRST_RATE, dtype)
         log = empty_log(dtype)
-        return BatchMatchState(log, eps, trial, trial, statistics, rate, log.step)
+        return tie(BatchMatchState(log, eps, trial, trial, statistics, rate, log.step), key)
 
     def step(
         self, target: Target, state: BatchMatchState, data: PyTree

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
 
-from bbvi._tree import all_finite, tree_where
+from bbvi._tree import all_finite, as_strong, tie, tree_where
 from bbvi._types import Array, PyTree
 from bbvi.families import Family, Frame, FullRankGaussian
 from bbvi.objectives import ELBO, LossInfo, Objective
@@ -155,12 +155,12 @@ class StochasticGradient(Solver):
         dtype = target.dtype
         rate = jnp.full((), 1.0 if self.optimizer is not None else _FIRST_RATE, dtype)
         log = empty_log(dtype)
-        return StochasticGradientState(
+        state = StochasticGradientState(
             log=log,
             key=key,
             frame=frame,
             params=params,
-            opt_state=self._optax().init(params if self.optimizer is None else tree),
+            opt_state=as_strong(self._optax().init(params if self.optimizer is None else tree)),
             rate=rate,
             reference=params,
             average=params,
@@ -169,6 +169,7 @@ class StochasticGradient(Solver):
             bad=log.step,
             window=_new_window(params, log.step, log.step + _FIRST_BATCH, dtype),
         )
+        return tie(state, key)
 
     def step(
         self, target: Target, state: StochasticGradientState, data: PyTree
@@ -188,7 +189,9 @@ class StochasticGradient(Solver):
         def one_batch(state):
             stop = jnp.minimum(limit, state.window.batch_end)
             state = jax.lax.while_loop(
-                lambda s: s.log.step < stop, lambda s: self._descend(target, s, data)[0], state
+                lambda s: (s.log.step < stop) & (s.log.status == Status.RUNNING),
+                lambda s: self._descend(target, s, data)[0],
+                state,
             )
             ended = state.log.step == state.window.batch_end
             return jax.lax.cond(ended, self._end_batch, lambda s: s, state)
@@ -251,6 +254,8 @@ class StochasticGradient(Solver):
         ok = info.usable if self.optimizer is None else info.usable & all_finite(params)
         params = jnp.where(ok, params, state.params)
         opt_state = tree_where(ok, opt_state, state.opt_state)
+        # some optimizers change a dtype at their first step
+        opt_state = jax.tree.map(lambda x, old: x.astype(old.dtype), opt_state, state.opt_state)
 
         bad = jnp.where(ok, 0, state.bad + 1)
         status = state.log.status
@@ -270,7 +275,7 @@ class StochasticGradient(Solver):
             elbo_sum=state.window.elbo_sum + jnp.stack([elbo, elbo**2, ok.astype(elbo.dtype)]),
         )
         state = state._replace(log=log, params=params, opt_state=opt_state, bad=bad, window=window)
-        return state, info.elbo
+        return tie(state, state.key), info.elbo
 
     def _end_batch(self, state):
         """Record the batch; at the end of a window judge progress."""
@@ -292,7 +297,7 @@ class StochasticGradient(Solver):
             squares=w.squares + mean**2,
             jumps=w.jumps + jnp.where(w.batch > 0, jump, 0),
         )
-        state = state._replace(log=log, window=window)
+        state = tie(state._replace(log=log, window=window), state.key)
         return jax.lax.cond(window.batch == _BATCHES, self._end_window, lambda s: s, state)
 
     def _end_window(self, state):
@@ -322,7 +327,7 @@ class StochasticGradient(Solver):
         )
         # An optimizer of the user's goes on from where it is: only the averages are ours.
         params = estimate if self.optimizer is None else state.params
-        return state._replace(
+        state = state._replace(
             log=log,
             frame=frame,
             params=params,
@@ -333,6 +338,7 @@ class StochasticGradient(Solver):
             drift=drift,
             window=window,
         )
+        return tie(state, state.key)
 
     def _new_units(self, frame, estimate, average):
         """Units in which `estimate` is standard; with the user's optimizer, the old ones."""
