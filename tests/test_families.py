@@ -81,7 +81,11 @@ def test_conforms(family, spread, bits):
 
 def test_every_public_family_is_in_the_table():
     public = {getattr(bbvi.families, name) for name in bbvi.families.__all__}
-    families = {x for x in public if issubclass(x, Family)} - {Family}
+    # a mixture has no reparameterised draws, which the table is about
+    families = {x for x in public if issubclass(x, Family)} - {
+        Family,
+        bbvi.families.GaussianMixture,
+    }
     assert families == {type(family) for family, _ in TABLE}
 
 

@@ -44,7 +44,9 @@ class Window(NamedTuple):
         batch_end: step at which the present batch ends.
         batch_length: its length in steps.
         batch_sum: sum of the parameters over its steps.
-        elbo_sum: sums over its steps of the ELBO, its square, and the number of usable steps.
+        elbo_origin: an ELBO of before, from which those of the batch are counted: squares of
+            the values themselves would lose their spread to rounding.
+        elbo_sum: sums over its steps of the ELBO less that, its square, and the usable steps.
         previous: mean of the batch before.
         total: sum of the batch means.
         squares: sum of their squares.
@@ -55,6 +57,7 @@ class Window(NamedTuple):
     batch_end: Array
     batch_length: Array
     batch_sum: Array
+    elbo_origin: Array
     elbo_sum: Array
     previous: Array
     total: Array
@@ -269,9 +272,11 @@ class StochasticGradient(Solver):
             num_skipped=state.log.num_skipped + info.num_skipped.astype(jnp.int32),
             status=status.astype(jnp.int32),
         )
-        elbo = jnp.where(ok, info.elbo, 0)
+        origin = jnp.where(state.log.step == 0, info.elbo, state.window.elbo_origin)
+        elbo = jnp.where(ok, info.elbo - origin, 0)
         window = state.window._replace(
             batch_sum=state.window.batch_sum + params,
+            elbo_origin=origin,
             elbo_sum=state.window.elbo_sum + jnp.stack([elbo, elbo**2, ok.astype(elbo.dtype)]),
         )
         state = state._replace(log=log, params=params, opt_state=opt_state, bad=bad, window=window)
@@ -282,8 +287,9 @@ class StochasticGradient(Solver):
         w = state.window
         total, squared, number = w.elbo_sum
         number = jnp.maximum(number, 1)
-        elbo = total / number
-        elbo_se = jnp.sqrt(jnp.maximum(squared / number - elbo**2, 0) / number)
+        shift = total / number
+        elbo = w.elbo_origin + shift
+        elbo_se = jnp.sqrt(jnp.maximum(squared / number - shift**2, 0) / number)
         log = state.log._replace(history=record(state.log.history, state.log.step, elbo, elbo_se))
         mean = w.batch_sum / w.batch_length.astype(w.batch_sum.dtype)
         jump = jnp.sum((mean - w.previous) ** 2)
@@ -291,6 +297,7 @@ class StochasticGradient(Solver):
             batch=w.batch + 1,
             batch_end=w.batch_end + w.batch_length,
             batch_sum=jnp.zeros_like(mean),
+            elbo_origin=elbo,
             elbo_sum=jnp.zeros_like(w.elbo_sum),
             previous=mean,
             total=w.total + mean,
@@ -318,6 +325,7 @@ class StochasticGradient(Solver):
         decay = stalled & (self.optimizer is None)
         length = jnp.where(decay, w.batch_length * _DECAY**-0.5, w.batch_length).astype(jnp.int32)
         window = _new_window(estimate, state.log.step, state.log.step + length, noise.dtype)
+        window = window._replace(elbo_origin=w.elbo_origin)
         log = state.log._replace(
             status=jnp.where(
                 settled & (state.log.status == Status.RUNNING),
@@ -365,6 +373,7 @@ def _new_window(params: Array, step: Array, batch_end: Array, dtype: Any) -> Win
         batch_end=batch_end.astype(jnp.int32),
         batch_length=(batch_end - step).astype(jnp.int32),
         batch_sum=zeros,
+        elbo_origin=jnp.zeros((), dtype),
         elbo_sum=jnp.zeros(3, dtype),
         previous=zeros,
         total=zeros,
