@@ -19,7 +19,7 @@ import pytest
 
 import bbvi
 from bbvi import storage
-from bbvi.run import finish
+from bbvi.run import begin, finish
 
 # `bbvi.run` the attribute is the function.
 DRIVER = sys.modules["bbvi.run"]
@@ -142,6 +142,33 @@ def test_a_second_fit_compiles_nothing(count_compiles, solver):
             answers.add(np.concatenate([x.ravel() for x in params]).tobytes())
     assert len(answers) == 15  # none of them was the answer of another one
     assert same_stages > len(changes) / 2
+
+
+@pytest.mark.parametrize("where", ["rate", "optimizer"])
+def test_a_new_learning_rate_compiles_nothing(count_compiles, where):
+    optimizer = optax.inject_hyperparams(optax.adam)(learning_rate=0.05)
+    solver = (
+        SOLVER if where == "rate" else bbvi.StochasticGradient(SOLVER.family, optimizer=optimizer)
+    )
+    target, _, data = bbvi.make_target(log_joint, INIT, make_data(), SUPPORT)
+    zeros = jnp.zeros(target.dim)
+    start = begin(solver, target, zeros, zeros + 1, jax.random.key(0), data)
+
+    def with_rate(rate):
+        rate = np.asarray(rate, target.dtype)
+        if where == "rate":
+            return start._replace(rate=rate)
+        hyperparams = start.opt_state.hyperparams | {"learning_rate": rate}
+        return start._replace(opt_state=start.opt_state._replace(hyperparams=hyperparams))
+
+    def after(state):
+        return finish(solver, bbvi.run(solver, target, state, data, 30))["loc"]
+
+    slow = after(with_rate(0.001))
+    with count_compiles() as n:
+        fast = after(with_rate(0.01))
+    assert n.count == 0
+    assert np.linalg.norm(fast) > 3 * np.linalg.norm(slow) > 0
 
 
 def banana(params, data):
