@@ -22,14 +22,13 @@ from bbvi.matching import (
 )
 from bbvi.objectives import ELBO
 from bbvi.solvers import BatchAndMatch, StochasticGradient
-from bbvi.stage import Fitted, fit_stage, judged_stage
-from bbvi.status import Status
+from bbvi.stage import Fitted, chain_stage, fit_stage, judged_stage
 from bbvi.target import Target
-from bbvi.verdict import is_settled, is_sharp, weights_usable
+from bbvi.verdict import chain_faults, is_settled, is_sharp
 
 # Up to here a dense covariance and its eigenvalues cost less than the gradients that go with
 # them; beyond, a full match needs thousands of draws a step.
-_DENSE_LIMIT = 256
+_DENSE_LIMIT = 2560
 # A move of the Gaussian needs so many effective draws a dimension, and goes on while each
 # brings a tenth more: a move costs one judgement, a few milliseconds for most targets.
 _DRAWS_PER_DIMENSION = 5
@@ -48,8 +47,10 @@ class Auto:
        Where the starts led to separate modes, so is their mixture.
     3. While that pays, the Gaussian moves to the moments of its weighted draws and is judged
        again: a step of adaptive importance sampling, without gradients.
-    4. Where the weighted draws can still not answer for the posterior, a coupling flow that
-       starts as that Gaussian; and, where its weights cannot be believed, a second round.
+    4. Where the weighted draws can still not answer for the posterior, short Hamiltonian chains
+       from the Gaussian's draws, in units in which it is standard.
+    5. Where those do not settle either, a coupling flow that starts as that Gaussian; and, if
+       its weights cannot be believed, short chains from the flow's draws.
 
     For D over 256 the dense stages give way to a low-rank Gaussian fitted by stochastic
     gradients. Of several stages the one whose weighted draws are best is kept; where they say
@@ -58,7 +59,7 @@ class Auto:
     Args:
         flow_steps: steps of the flow's training.
         flow_draws: draws a step.
-        flow: the family of stage 4.
+        flow: the family of stage 5.
 
     Example:
         >>> Auto(flow_steps=3000).flow_draws
@@ -107,27 +108,28 @@ class Auto:
             stages = self._mixture(target, gaussian, matches, modes, judge_key, data)
         else:
             stages += self._moves(target, gaussian, judge_key, data)
-        if any(is_settled(stage.diagnostics, stage.status) for stage in stages):
+        if any(map(_settled, stages)):
             return stages
-        warm = previous if previous is not None and previous[0] == self.flow else None
         single = max(
             (s for s in stages if s.family == gaussian.family), key=lambda s: s.diagnostics.ess
         )
+        chain_key = jax.random.fold_in(run_key, 1)
+        if len(modes) == 1:
+            stages.append(chain_stage(single, target, chain_key, data, _enough))
+            if _settled(stages[-1]):
+                return stages
+        warm = previous if previous is not None and previous[0] == self.flow else None
         frame = single.family.frame(single.params)
         solver = self.flow_solver()
-        keys = (run_key, judge_key)
-        flow = fit_stage("flow", solver, target, frame, warm, *keys, data, run)
-        if flow.status is Status.COMPLETED and not weights_usable(flow.diagnostics):
-            # a second round of the same program from where the first one ended
-            stages.append(flow)
-            trained = (flow.family, flow.params)
-            keys = (jax.random.fold_in(run_key, 1), judge_key)
-            flow = fit_stage("flow-2", solver, target, None, trained, *keys, data, run)
+        flow = fit_stage("flow", solver, target, frame, warm, run_key, judge_key, data, run)
         if not covers(
             target, flow.family, flow.params, matches, modes, flow.diagnostics.elbo, data
         ):
             flow = flow._replace(mode_weights=stages[0].mode_weights)
-        return [*stages, flow]
+        stages.append(flow)
+        if not _settled(flow):
+            stages.append(chain_stage(flow, target, chain_key, data, _enough))
+        return stages
 
     def _moves(self, target, gaussian, judge_key, data) -> list[Fitted]:
         """Gaussians with the moments of the weighted draws of the one before."""
@@ -137,15 +139,14 @@ class Auto:
         enough = _DRAWS_PER_DIMENSION * (target.dim + 1)
         while len(moved) < _MOST_MOVES and not at.status.failed:
             d = at.diagnostics
-            if is_sharp(d) and is_settled(d, at.status) or float(d.ess) < enough:
+            if is_sharp(d) and _settled(at) or float(d.ess) < enough:
                 break
-            here = at
             key = jax.random.fold_in(judge_key, len(moved) + 1)
 
-            def run(d=d, log=here.log):
-                return move(here.family, d.draws, d.log_weights), log
+            def run(at=at, d=d):
+                return move(at.family, d.draws, d.log_weights), at.log
 
-            stage = judged_stage("move", here.solver, here.family, target, run, key, data)
+            stage = judged_stage("move", at.solver, at.family, target, run, key, data)
             stage = stage._replace(num_gradients=0, num_skipped=0)
             moved.append(stage)
             if not float(stage.diagnostics.ess) > _WORTHWHILE * float(d.ess):
@@ -192,6 +193,16 @@ class Auto:
         stage = judged_stage("mixture", gaussian.solver, family, target, run, judge_key, data)
         mixture = stage._replace(num_gradients=0, num_skipped=0)
         return [gaussian._replace(mode_weights=tuple(map(float, weights))), mixture]
+
+
+def _settled(stage: Fitted) -> bool:
+    return is_settled(stage.diagnostics, stage.status, stage.chains)
+
+
+def _enough(stage: Fitted) -> bool:
+    """Whether more chains would not help: they answer already, or are at fault."""
+    assert stage.chains is not None
+    return _settled(stage) or bool(chain_faults(stage.chains, stage.diagnostics))
 
 
 @lru_cache(maxsize=16)

@@ -13,6 +13,7 @@ import numpy as np
 from bbvi._tree import as_key, path_name
 from bbvi._types import Key, LogJoint, PyTree
 from bbvi.auto import Auto
+from bbvi.diagnostics import Diagnostics
 from bbvi.matching import find_start
 from bbvi.observers import Checkpoint, Observers, ProgressBar, Snapshot
 from bbvi.posterior import Posterior
@@ -22,7 +23,7 @@ from bbvi.solvers import Solver
 from bbvi.stage import Fitted, fit_stage
 from bbvi.status import BBVIWarning, FitError, InputError
 from bbvi.target import Target, make_target
-from bbvi.verdict import judge, needs_correction, weights_usable
+from bbvi.verdict import chain_faults, is_settled, judge, needs_correction, weights_usable
 
 # Estimates of the log evidence that differ by less, in nats, are of the same mass.
 _SAME_EVIDENCE = 0.1
@@ -160,11 +161,14 @@ def _assemble(
     """The best stage, judged; corrected by its importance weights if that helps."""
     best = reduce(_better, stages)
     diagnostics = best.diagnostics
-    correct = correct and needs_correction(diagnostics)
+    known = weights_usable(diagnostics) if best.chains is None else _chains_hold(best)
+    correct = correct and known and needs_correction(diagnostics)
     # The race and the match try far-out points on purpose: what they skip biases nothing.
     share = best.num_skipped / max(1, best.num_gradients) if best.state is not None else 0.0
     names = target.scalar_names
-    verdict = judge(diagnostics, best.status, names, best.drift, share, correct, best.mode_weights)
+    verdict = judge(
+        diagnostics, best.status, names, best.drift, share, correct, best.mode_weights, best.chains
+    )
     bounds_need_data = any(leaf.bijector.functions for leaf in target.leaves)
     timings = [("check", checked)]
     for stage in stages:
@@ -176,8 +180,7 @@ def _assemble(
             data if bounds_need_data else None,
             target,
             best.family,
-            diagnostics.draws if correct else None,
-            diagnostics.log_weights if correct else None,
+            *_weighted(diagnostics) if correct else (),
         ),
         diagnostics=diagnostics,
         history=best.history,
@@ -198,9 +201,12 @@ def _better(one: Fitted, other: Fitted) -> Fitted:
     """Which of two stages to keep: sound weights first, then mass covered, then precision."""
 
     def sound(stage: Fitted) -> bool:
-        return weights_usable(stage.diagnostics)
+        return weights_usable(stage.diagnostics) if stage.chains is None else _chains_hold(stage)
 
-    for standing in (lambda s: not s.status.failed, sound):
+    def settled(stage: Fitted) -> bool:
+        return is_settled(stage.diagnostics, stage.status, stage.chains)
+
+    for standing in (lambda s: not s.status.failed, sound, settled):
         if standing(one) != standing(other):
             return one if standing(one) else other
     if not sound(one):
@@ -209,7 +215,19 @@ def _better(one: Fitted, other: Fitted) -> Fitted:
     gain = float(other.diagnostics.log_evidence) - float(one.diagnostics.log_evidence)
     if abs(gain) > _SAME_EVIDENCE:  # a stage that misses a mode has less
         return other if gain > 0 else one
+    if (one.chains is None) != (other.chains is None):
+        return other if one.chains is None else one
     return other if other.diagnostics.ess > one.diagnostics.ess else one
+
+
+def _chains_hold(stage: Fitted) -> bool:
+    return stage.chains is not None and not chain_faults(stage.chains, stage.diagnostics)
+
+
+def _weighted(d: Diagnostics) -> tuple:
+    """The draws that have a weight, and their log weights."""
+    weighted = np.isfinite(d.log_weights)
+    return jax.numpy.asarray(d.draws[weighted]), jax.numpy.asarray(d.log_weights[weighted])
 
 
 def _start_from(previous: FitResult | None, init, data, support) -> tuple[PyTree, PyTree]:

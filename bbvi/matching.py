@@ -19,11 +19,13 @@ from bbvi.target import Target
 
 # Starts that are matched: the winner of the race need not be in the best mode.
 _MATCHED = 3
+# ... beyond which a match costs seconds of matrix products, and only the winner is matched.
+_SEVERAL_UP_TO = 256
 # Starts and modes are separate beyond so many of their standard deviations.
 _FAR = 6.0
-# A mode with a share of the evidence below e^-6 = 0.25% moves no mean by 0.1 sd unless it lies
-# 40 sds away.
-_VISIBLE_NATS = 6.0
+# A mode with a share of the evidence below e^-5.3 = 0.5% moves no mean by 0.1 sd unless it lies
+# 20 sds away.
+_VISIBLE_NATS = 5.3
 # A family that covers a mode has a density there within a few nats of the target's.
 _COVERED_NATS = 5.0
 
@@ -86,7 +88,7 @@ def _diverse(starts: Starts) -> Array:
     chosen = [jnp.zeros((), jnp.int32)]
     taken = jnp.arange(starts.elbo.shape[0]) == 0
     near = taken
-    for _ in range(_MATCHED - 1):
+    for _ in range((_MATCHED if starts.loc.shape[1] <= _SEVERAL_UP_TO else 1) - 1):
         last = chosen[-1]
         gap = jnp.abs(starts.loc - starts.loc[last])
         width = jnp.maximum(starts.scale, starts.scale[last])

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from bbvi._types import Array, PyTree
+from bbvi.chains import Chains, pool, run_chains
 from bbvi.diagnostics import Diagnostics, diagnose
 from bbvi.families import Family, Frame
 from bbvi.run import begin, begin_at, finish
@@ -52,6 +53,7 @@ class Fitted(NamedTuple):
         state: the solver's last state, where there is one to go on from.
         mode_weights: where several modes were found and this is but the first of them, their
             estimated shares of the evidence.
+        chains: short chains from its draws, whose moments then are the corrected ones.
     """
 
     name: str
@@ -69,6 +71,52 @@ class Fitted(NamedTuple):
     log: RunLog
     state: Any = None
     mode_weights: tuple[float, ...] = ()
+    chains: Chains | None = None
+
+
+def chain_stage(
+    stage: Fitted, target: Target, key: Array, data: PyTree, enough: Callable[[Fitted], bool]
+) -> Fitted:
+    """A stage whose corrected moments and draws are those of short chains from its draws.
+
+    Args:
+        stage: the stage.
+        target: its target.
+        key: a typed random key.
+        data: the user's data.
+        enough: whether the stage with these chains needs no more of them; each time that it
+            says no, as many again are run, four times at most.
+    """
+    began = time.perf_counter()
+    found = None
+    for round_key in jax.random.split(key, 4):
+        again = jax.device_get(run_chains(target, stage.family, stage.params, round_key, data))
+        found = again if found is None else pool(found, again)
+        fitted = _with_chains(stage, found)
+        if enough(fitted):
+            break
+    return fitted._replace(seconds=(time.perf_counter() - began, 0.0))
+
+
+def _with_chains(stage: Fitted, chains: Chains) -> Fitted:
+    d = stage.diagnostics
+    number, own = len(chains.draws), np.asarray(d.own)
+    log_weights = [np.full(own.sum(), -np.inf), np.full(number, -np.log(number))]
+    draws = np.concatenate([np.asarray(d.draws)[own], chains.draws])
+    seen: Any = {  # arrays of the host, as all of a stage's
+        "corrected": chains.moments,
+        "draws": draws,
+        "log_weights": np.concatenate(log_weights).astype(draws.dtype),
+        "own": np.arange(len(draws)) < own.sum(),
+    }
+    diagnostics = d._replace(**seen)
+    return stage._replace(
+        name=f"chains {stage.name}",
+        diagnostics=diagnostics,
+        chains=chains,
+        num_gradients=int(chains.num_gradients),
+        num_skipped=0,
+    )
 
 
 def fit_stage(

@@ -1,11 +1,13 @@
 """The verdict: whether a fit can be trusted, why, and what to do next."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
+from bbvi.chains import Chains
 from bbvi.diagnostics import Diagnostics
 from bbvi.status import Status
 
@@ -17,7 +19,7 @@ KHAT_FINITE = 0.5
 KHAT_USABLE = 0.7
 # The tail's shape says nothing of its size: where the weights hardly vary, heavier is fine.
 KHAT_USABLE_IF_EVEN = 1.0
-EVEN_SHARE = 0.95  # of the effective draws of an exact fit, from which weights count as even
+EVEN_SHARE = 0.75  # of the effective draws of an exact fit, from which weights count as even
 EFFICIENT = 0.5  # of the same, from which an approximation counts as close
 # Past one the weights have no mean: draws and target have little to do with each other.
 KHAT_HOPELESS = 1.0
@@ -28,8 +30,21 @@ SD_TOLERANCE = 0.1
 # its mean moved by 0.03 sd.
 BAD_SHARE = 0.01
 DRIFT_TOLERANCE = 0.1
+# Shares of the evidence that may be missing before a fit of one mode is no answer at all.
+MODE_SHARE = 0.05
+# Chains that forget have correlations of 1/sqrt(512) = 0.04 by chance alone.
+MEMORY = 0.25
+# Of the trajectories: where Hamiltonian dynamics is unstable, a part of the posterior is not seen.
+DIVERGENT_SHARE = 1e-3
+# ... unless the importance weights, for what they are worth, speak for the approximation too.
+DIVERGENT_SHARE_IF_CLOSE, CLOSE = 1e-2, 0.25
+LEAST_ACCEPTANCE = 0.5
 # A correction smaller than this is not worth the Monte Carlo noise it brings.
 _VISIBLE = 0.02
+_RICHER = (
+    "Try a richer family, a reparameterisation (non-centred for hierarchies), or MCMC started "
+    "from this fit."
+)
 
 
 @dataclass(frozen=True)
@@ -63,6 +78,7 @@ def judge(
     skipped_share: float = 0.0,
     corrected: bool = False,
     mode_weights: Sequence[float] = (),
+    chains: Chains | None = None,
 ) -> Verdict:
     """Turn figures into a verdict.
 
@@ -74,13 +90,13 @@ def judge(
         skipped_share: share of the draws during the run that were not finite.
         corrected: whether the posterior is corrected by the importance weights.
         mode_weights: estimated shares of the modes found, if this fit is but the first of them.
+        chains: short chains that stand in for weights that cannot be believed; the corrected
+            moments are then theirs.
     """
     findings = [
         _about_run(status, drift),
         _about_lost_draws(diagnostics, skipped_share),
-        _about_weights(diagnostics),
-        _about_corrected(diagnostics) if corrected else _about_parameters(diagnostics, names),
-        _about_noise(diagnostics, names),
+        *_about_fit(diagnostics, names, corrected, chains),
         _about_modes(mode_weights),
     ]
     level: Level = "trusted"
@@ -95,21 +111,53 @@ def judge(
     return Verdict(level, tuple(reasons), tuple(actions), flagged)
 
 
-def is_settled(diagnostics: Diagnostics, status: Status) -> bool:
+def _about_fit(d, names, corrected, chains) -> list[Verdict]:
+    """Whether the approximation, or what corrects it, stands for the posterior."""
+    if chains is not None:
+        if chain_faults(chains, d):
+            return [_about_weights(d), _about_chains(d, chains)]
+        return [_about_chains(d, chains), _about_noise(d, names)]
+    if not weights_usable(d):
+        return [_about_weights(d)]
+    moments = _about_corrected(d) if corrected else _about_parameters(d, names)
+    return [_about_weights(d), moments, _about_noise(d, names)]
+
+
+def is_settled(diagnostics: Diagnostics, status: Status, chains: Chains | None = None) -> bool:
     """Whether a stage needs no richer one after it.
 
-    Its draws, weighted, must answer for the posterior by themselves: usable weights, no draw
-    lost, and every corrected moment known to a quarter of what counts as right. Where the
-    weights' variance may be infinite, their effective number must be large all the same.
+    Its weighted draws, or its chains, must answer for the posterior by themselves, with no
+    draw lost, and every moment known to a quarter of what counts as right. Where the weights'
+    variance may be infinite, their effective number must be large all the same.
     """
     d = diagnostics
-    if status.failed or not weights_usable(d):
+    if status.failed or max(float(d.bad_share), float(d.outside_share)) > 0:
         return False
-    if float(d.khat) > KHAT_FINITE and efficiency(d) < EFFICIENT:
-        return False
-    if max(float(d.bad_share), float(d.outside_share)) > 0:
+    if chains is not None:
+        if chain_faults(chains, d):
+            return False
+    elif not weights_usable(d) or (float(d.khat) > KHAT_FINITE and efficiency(d) < EFFICIENT):
         return False
     return bool(moment_noise(d).max() <= MEAN_TOLERANCE / 4)
+
+
+def chain_faults(chains: Chains, d: Diagnostics) -> list[str]:
+    """Why the states of short chains may not stand for the posterior, in words; none if they do."""
+    faults = []
+    memory = float(np.max(np.abs(chains.memory)))
+    if memory > MEMORY:
+        faults.append(f"chains remember where they began (correlation {memory:.2f})")
+    drift = np.abs(chains.drift)
+    # the largest of many is larger by chance
+    chance = math.sqrt(2 * math.log(20 * drift.size))
+    if np.any(drift > np.maximum(MEAN_TOLERANCE / 2, chance * np.asarray(chains.drift_se))):
+        faults.append(f"moments still move by up to {drift.max():.2f} sd")
+    most = DIVERGENT_SHARE_IF_CLOSE if efficiency(d) > CLOSE else DIVERGENT_SHARE
+    if float(chains.divergent_share) > most:
+        faults.append(f"{float(chains.divergent_share):.2%} of the trajectories diverge")
+    if float(chains.acceptance) < LEAST_ACCEPTANCE:
+        faults.append(f"only {float(chains.acceptance):.0%} of the trajectories are accepted")
+    return faults
 
 
 def is_sharp(diagnostics: Diagnostics) -> bool:
@@ -130,9 +178,7 @@ def _agree(d: Diagnostics, share: float) -> bool:
 
 
 def needs_correction(d: Diagnostics) -> bool:
-    """Whether the weights say something of the moments that is more than their own noise."""
-    if not weights_usable(d):
-        return False
+    """Whether the corrected moments differ from the raw ones by more than their own noise."""
     shift, ratio = moment_errors(d)
     tiny = np.finfo(np.asarray(d.raw.sd).dtype).tiny
     raw_sd = np.maximum(d.raw.sd, tiny)
@@ -150,7 +196,8 @@ def _about_modes(weights: Sequence[float]) -> Verdict:
         "evidence; this fit describes the first."
     )
     action = "Fit each mode from its own init and combine them, or remove a symmetry of the model."
-    return Verdict("rejected", (reason,), (action,))
+    level: Level = "rejected" if 1 - max(weights) > MODE_SHARE else "caution"
+    return Verdict(level, (reason,), (action,))
 
 
 def _about_run(status: Status, drift: float) -> Verdict:
@@ -207,15 +254,26 @@ def _about_weights(d: Diagnostics) -> Verdict:
     figures = f"Pareto k-hat {khat:.2f}, {ess:.0f} effective of {int(d.num_draws)} draws"
     if weights_usable(d):
         return Verdict("trusted", (f"The draws fit the posterior ({figures}).",), ())
-    action = (
-        "Try a richer family, a reparameterisation (non-centred for hierarchies), or MCMC "
-        "started from this fit."
-    )
+    action = _RICHER
     if khat < KHAT_HOPELESS:
         reason = f"The importance weights have a heavy tail ({figures}): no check of the moments."
         return Verdict("caution", (reason,), (action,))
     reason = f"The approximation misses part of the posterior ({figures})."
     return Verdict("rejected", (reason,), (action,))
+
+
+def _about_chains(d: Diagnostics, chains: Chains) -> Verdict:
+    faults = chain_faults(chains, d)
+    number = chains.draws.shape[0]
+    if not faults:
+        reason = (
+            "Short Hamiltonian chains from the fit's draws forgot where they began; their "
+            f"{number} states answer for the moments (Pareto k-hat of the fit itself "
+            f"{float(d.khat):.2f})."
+        )
+        return Verdict("trusted", (reason,), ())
+    reason = f"Short Hamiltonian chains cannot answer for it either: {'; '.join(faults)}."
+    return Verdict("caution", (reason,), (_RICHER,))
 
 
 def _about_corrected(d: Diagnostics) -> Verdict:
@@ -233,8 +291,6 @@ def _about_noise(d: Diagnostics, names: Sequence[str]) -> Verdict:
 
     A moment that rests on a few draws far out is not known, and may not exist.
     """
-    if not weights_usable(d):
-        return Verdict("trusted", (), ())
     noise = moment_noise(d)
     noisy = noise > MEAN_TOLERANCE / 3
     if not noisy.any():
@@ -254,8 +310,6 @@ def _about_noise(d: Diagnostics, names: Sequence[str]) -> Verdict:
 
 def _about_parameters(d: Diagnostics, names: Sequence[str]) -> Verdict:
     """Raw against corrected moments: only where the weights can be averaged."""
-    if not weights_usable(d):
-        return Verdict("trusted", (), ())
     shift, ratio = moment_errors(d)
     wrong = (shift > MEAN_TOLERANCE) | (np.abs(np.log(ratio)) > np.log1p(SD_TOLERANCE))
     if not wrong.any():

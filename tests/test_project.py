@@ -21,7 +21,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # A file imports only from levels above its own line; a folder is one level.
 ORDER = """
     _types status _tree _linalg _compile bijectors examples storage target families objectives
-    solvers run diagnostics verdict table posterior plot stage observers matching auto result fit
+    solvers run diagnostics chains verdict table posterior plot stage observers matching auto result fit
     bridges testing __init__ __main__
 """.split()
 

@@ -1,6 +1,7 @@
 """Mixtures of full-rank Gaussians, for posteriors with several modes."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -93,7 +94,7 @@ class GaussianMixture(Family):
         log_q, squares = jax.vmap(one)(params["loc"], params["factor"])
         return log_q + params["log_weights"][:, None], squares
 
-    def event(self, params: PyTree) -> tuple[int, object]:
+    def event(self, params: PyTree) -> tuple[int, Any]:
         return params["loc"].shape[1], params["loc"].dtype
 
     def mean(self, params: PyTree) -> Array:
