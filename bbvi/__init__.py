@@ -22,7 +22,16 @@ from bbvi.bijectors import (
     zero_sum,
 )
 from bbvi.diagnostics import Diagnostics, psis
-from bbvi.families import Family, FullRankGaussian, LowRankGaussian, MeanFieldGaussian
+from bbvi.families import (
+    CouplingFlow,
+    Family,
+    FullRankGaussian,
+    GaussianMixture,
+    LowRankGaussian,
+    MeanFieldGaussian,
+    SinhArcsinhGaussian,
+    StudentT,
+)
 from bbvi.fit import fit
 from bbvi.objectives import ELBO, Objective
 from bbvi.observers import Snapshot
@@ -42,21 +51,25 @@ __all__ = [
     "BatchAndMatch",
     "Bijector",
     "Chain",
+    "CouplingFlow",
     "Diagnostics",
     "ELBO",
     "Family",
     "FitError",
     "FitResult",
     "FullRankGaussian",
+    "GaussianMixture",
     "InputError",
     "LowRankGaussian",
     "MeanFieldGaussian",
     "Objective",
     "Posterior",
+    "SinhArcsinhGaussian",
     "Snapshot",
     "Solver",
     "Status",
     "StochasticGradient",
+    "StudentT",
     "Target",
     "Verdict",
     "corr_cholesky",
