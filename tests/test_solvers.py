@@ -644,13 +644,7 @@ def rosenbrock(x, data):
     return -((1 - x[0]) ** 2) - data["bend"] * (x[1] - x[0] ** 2) ** 2
 
 
-STOPS_EARLY = pytest.mark.xfail(strict=True, reason="the path stops before the optimum")
-
-
-@pytest.mark.parametrize(
-    "origin",
-    [(-1.2, 1.0), (0.0, 0.0), (2.0, -2.0), pytest.param((-2.0, 3.0), marks=STOPS_EARLY)],
-)
+@pytest.mark.parametrize("origin", [(-1.2, 1.0), (0.0, 0.0), (2.0, -2.0), (-2.0, 3.0)])
 def test_a_path_follows_a_bent_valley(x64, origin):
     target, origin, data = bbvi.make_target(rosenbrock, np.array(origin), {"bend": 100.0}, None)
     path = _follow(target, origin, data, 200)
@@ -673,7 +667,7 @@ def scaled(x, data):
     return -0.5 * jnp.sum(((x - data["mean"]) / data["sd"]) ** 2)
 
 
-@pytest.mark.parametrize("spread", [1e2, pytest.param(1e4, marks=STOPS_EARLY)])
+@pytest.mark.parametrize("spread", [1e2, 1e4, 1e5])
 def test_a_path_on_a_badly_scaled_quadratic(x64, spread):
     dim = 8
     data = {"mean": np.linspace(-3, 3, dim), "sd": np.geomspace(spread**-0.5, spread**0.5, dim)}
