@@ -32,7 +32,7 @@ MEAN_FIELD = bbvi.MeanFieldGaussian()
 
 
 @dataclass(frozen=True)
-class FixedDraws(bbvi.ELBO):
+class StandingELBO(bbvi.ELBO):
     """The same draws at every step: a line search needs a loss that stands still."""
 
     def noise(self, key, family, dim, dtype):
@@ -66,7 +66,7 @@ TABLE = {
     "momentum": Row(with_optimizer(optax.sgd(0.02, momentum=0.9))),
     # Two optimizers whose branches mix constants and values.
     "lbfgs": Row(
-        with_optimizer(optax.lbfgs(), FixedDraws(64, entropy="closed_form", quasi=True)),
+        with_optimizer(optax.lbfgs(), StandingELBO(64, entropy="closed_form", quasi=True)),
         draws=64,
         check_vma=False,
     ),
@@ -81,6 +81,8 @@ TABLE = {
     ),
     "schedule": Row(with_optimizer(optax.adam(optax.exponential_decay(0.1, 100, 0.7)))),
     "batch-and-match": Row(bbvi.BatchAndMatch(), draws=64),
+    "fixed-draws": Row(bbvi.FixedDraws(), draws=64),
+    "fixed-draws-mean-field": Row(bbvi.FixedDraws(MEAN_FIELD), draws=64),
 }
 
 
@@ -253,7 +255,7 @@ def test_bad_steps_change_nothing_but_the_counts(row):
     stochastic = isinstance(solver, bbvi.StochasticGradient)
 
     def kept(state):
-        inside = (state.params, state.opt_state) if stochastic else state.best
+        inside = (state.params, state.opt_state) if stochastic else getattr(state, "best", ())
         return finish(solver, state), inside
 
     state = start(solver, good)
