@@ -38,7 +38,7 @@ from bbvi.observers import Snapshot
 from bbvi.posterior import Posterior
 from bbvi.result import FitResult, load
 from bbvi.run import run
-from bbvi.solvers import BatchAndMatch, FixedDraws, Solver, StochasticGradient
+from bbvi.solvers import BatchAndMatch, FixedDraws, Pathfinder, Solver, StochasticGradient
 from bbvi.status import BBVIWarning, FitError, InputError, Status
 from bbvi.target import Target, make_target
 from bbvi.verdict import Verdict
@@ -64,6 +64,7 @@ __all__ = [
     "LowRankGaussian",
     "MeanFieldGaussian",
     "Objective",
+    "Pathfinder",
     "Posterior",
     "SinhArcsinhGaussian",
     "Snapshot",

@@ -81,6 +81,7 @@ TABLE = {
     ),
     "schedule": Row(with_optimizer(optax.adam(optax.exponential_decay(0.1, 100, 0.7)))),
     "batch-and-match": Row(bbvi.BatchAndMatch(), draws=64),
+    "pathfinder": Row(bbvi.Pathfinder(), draws=4),
     "fixed-draws": Row(bbvi.FixedDraws(), draws=64),
     "fixed-draws-mean-field": Row(bbvi.FixedDraws(MEAN_FIELD), draws=64),
 }
