@@ -103,7 +103,7 @@ class Pathfinder(Solver):
 
     num_paths: int = 4
     num_draws: int = 32
-    memory: int = 10
+    memory: int = 20
     max_steps: int = 500
     family: FullRankGaussian = FullRankGaussian()
 
@@ -204,7 +204,9 @@ def _where(condition: Array, new: PyTree, old: PyTree) -> PyTree:
     """Row by row `new` where `condition` (P,) holds, else `old`."""
 
     def choose(a, b):
-        return jnp.where(condition.reshape(condition.shape + (1,) * (a.ndim - condition.ndim)), a, b)
+        return jnp.where(
+            condition.reshape(condition.shape + (1,) * (a.ndim - condition.ndim)), a, b
+        )
 
     return jax.tree.map(choose, new, old)
 
