@@ -36,7 +36,7 @@ class Sums(NamedTuple):
 
     Attributes:
         block: blocks seen.
-        count: usable draws in them.
+        usable: usable draws in them.
         skipped: the others.
         value: mean of the negative bound, nats.
         gradient: (P,) its gradient.
@@ -46,7 +46,7 @@ class Sums(NamedTuple):
     """
 
     block: Array
-    count: Array
+    usable: Array
     skipped: Array
     value: Array
     gradient: Array
@@ -228,7 +228,7 @@ class FixedDraws(Solver):
         trial = state.search.trial
         (value, (count, ok, ratio)), gradient = jax.value_and_grad(loss, has_aux=True)(trial)
         sums, dtype = state.sums, value.dtype
-        total = sums.count + count
+        total = sums.usable + count
         share = count.astype(dtype) / jnp.maximum(total, 1)
         both = ok[:half] & ok[half:]
         ratio = 0.5 * (ratio[:half] + ratio[half:])
@@ -241,7 +241,7 @@ class FixedDraws(Solver):
         skipped = (eps.shape[0] - count).astype(jnp.int32)
         merged = Sums(
             block=sums.block + 1,
-            count=total.astype(jnp.int32),
+            usable=total.astype(jnp.int32),
             skipped=sums.skipped + skipped,
             value=sums.value + share * (value - sums.value),
             gradient=sums.gradient + share * (gradient - sums.gradient),
@@ -255,7 +255,7 @@ class FixedDraws(Solver):
         """Move or come back on what a whole bank says; at its optimum stop, or take the next."""
         sums = state.sums
         first = ~jnp.isfinite(state.search.value)
-        usable = sums.count > 0
+        usable = sums.usable > 0
         # Bounds compare on the same draws only: none may be lost on the way, and one that
         # becomes usable is worth any value.
         kept = first | (sums.skipped <= state.skipped)
