@@ -38,7 +38,14 @@ from bbvi.observers import Snapshot
 from bbvi.posterior import Posterior
 from bbvi.result import FitResult, load
 from bbvi.run import run
-from bbvi.solvers import BatchAndMatch, FixedDraws, Pathfinder, Solver, StochasticGradient
+from bbvi.solvers import (
+    BatchAndMatch,
+    FixedDraws,
+    Pathfinder,
+    Solver,
+    StochasticGradient,
+    linear_response,
+)
 from bbvi.status import BBVIWarning, FitError, InputError, Status
 from bbvi.target import Target, make_target
 from bbvi.verdict import Verdict
@@ -82,6 +89,7 @@ __all__ = [
     "greater_than",
     "interval",
     "less_than",
+    "linear_response",
     "load",
     "make_target",
     "negative",

@@ -643,6 +643,34 @@ def test_fixed_draws_fit_other_families(family):
     assert np.std(ratio) < 1
 
 
+def test_linear_response_of_a_gaussian_is_its_covariance(x64):
+    dim = 10
+    data, covariance = random_gaussian(dim, 100.0)
+    target, _, data = bbvi.make_target(gaussian, np.zeros(dim), data, None)
+    precision = np.asarray(data["root"].T @ data["root"])
+    # the optimum of mean field: conditional standard deviations
+    params = MEAN_FIELD.init(data["mean"], jnp.asarray(np.diag(precision) ** -0.5))
+    found = bbvi.linear_response(target, params, data)
+    sd = np.diag(covariance) ** 0.5
+    assert np.max(np.abs(found - covariance) / np.outer(sd, sd)) < 1e-3
+    assert np.min(MEAN_FIELD.sd(params) / sd) < 0.5
+
+
+def test_linear_response_of_a_regression():
+    target, init, data = logistic_problem(6)
+    mean_field, full = (bbvi.FixedDraws(f) for f in (MEAN_FIELD, bbvi.FullRankGaussian()))
+    sds = []
+    for solver in (mean_field, full):
+        state = begin(solver, target, init, jnp.ones(6), jax.random.key(0), data)
+        params = finish(solver, bbvi.run(solver, target, state, data, 500))
+        sds.append(solver.family.sd(params))
+        if solver is mean_field:
+            response = bbvi.linear_response(target, params, data)
+    found = np.sqrt(np.diag(response))
+    np.testing.assert_allclose(found, sds[1], rtol=0.05)
+    assert np.max(np.abs(sds[0] / sds[1] - 1)) > 0.1
+
+
 # --- Pathfinder --------------------------------------------------------------------------------
 
 

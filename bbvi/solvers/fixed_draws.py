@@ -1,7 +1,7 @@
 """Fixed draws: the bound on a bank of draws that stands still, maximised by L-BFGS."""
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from jax.numpy.linalg import cholesky
 from jax.scipy.linalg import solve_triangular
 
 from bbvi._linalg import dot
-from bbvi._tree import tie, tree_where
+from bbvi._tree import all_finite, tie, tree_where
 from bbvi._types import Array, PyTree
 from bbvi.families import Family, Frame, FullRankGaussian, LowRankGaussian, MeanFieldGaussian
 from bbvi.objectives.draws import normals
@@ -198,58 +198,35 @@ class FixedDraws(Solver):
         size = self.family.noise_size(target.dim)
         number = self.draws(target.dim)
         eps = normals(key, number, size, target.dtype, antithetic=True, quasi=False)
-        if number >= 2 * size:
-            root = cholesky(dot(eps.T, eps) / number)
-            return solve_triangular(root, eps.T, lower=True).T
-        return eps / jnp.sqrt(jnp.mean(eps**2, axis=0))
+        return whitened(eps)
 
     def _evaluate(self, target, state, eps, data):
         """The sums with one more block, and the bound and the bad draws of that block."""
-        family, frame, half = self.family, state.frame, eps.shape[0] // 2
-        unravel = unravel_in(family, frame)
+        value_and_grad = jax.value_and_grad(bank_loss, argnums=3, has_aux=True)
+        point = (state.frame, state.search.trial)
+        (value, seen), gradient = value_and_grad(target, self.family, *point, eps, data)
+        sums, half = state.sums, eps.shape[0] // 2
+        usable, share = _shares(sums.usable, jnp.sum(seen.ok), value.dtype)
+        skipped = jnp.sum(~seen.ok).astype(jnp.int32)
 
-        def loss(flat):
-            params = unravel(flat)
-            w, log_q = family.reparam(params, eps)
-            z = frame.apply(w)
-            still = jax.lax.stop_gradient(z)
-            log_p, score, ok = target.score(still, data)
-            log_p = log_p + frame.log_det * ok
-            # the score is known: its tangent plane has the value and the gradient
-            terms = log_p + jnp.sum(score * (z - still), axis=-1)
-            try:
-                terms = terms + family.entropy(params)
-            except NotImplementedError:
-                terms = terms - log_q
-            count = jnp.sum(ok)
-            mean = jnp.sum(jnp.where(ok, terms, 0)) / jnp.maximum(count, 1).astype(terms.dtype)
-            return -mean, (count, ok, log_p - log_q)
-
-        trial = state.search.trial
-        (value, (count, ok, ratio)), gradient = jax.value_and_grad(loss, has_aux=True)(trial)
-        sums, dtype = state.sums, value.dtype
-        total = sums.usable + count
-        share = count.astype(dtype) / jnp.maximum(total, 1)
-        both = ok[:half] & ok[half:]
-        ratio = 0.5 * (ratio[:half] + ratio[half:])
-        pairs = jnp.sum(both)
-        mean = jnp.sum(jnp.where(both, ratio, 0)) / jnp.maximum(pairs, 1)
-        squares = jnp.sum(jnp.where(both, (ratio - mean) ** 2, 0))
-        all_pairs = sums.pairs + pairs
-        pair_share = pairs.astype(dtype) / jnp.maximum(all_pairs, 1)
+        both = seen.ok[:half] & seen.ok[half:]
+        ratio = 0.5 * (seen.log_ratio[:half] + seen.log_ratio[half:])
+        number = jnp.sum(both)
+        mean = jnp.sum(jnp.where(both, ratio, 0)) / jnp.maximum(number, 1)
+        within = jnp.sum(jnp.where(both, (ratio - mean) ** 2, 0))
+        pairs, pair_share = _shares(sums.pairs, number, value.dtype)
         between = (mean - sums.ratio) ** 2 * sums.pairs * pair_share
-        skipped = (eps.shape[0] - count).astype(jnp.int32)
-        merged = Sums(
+        sums = Sums(
             block=sums.block + 1,
-            usable=total.astype(jnp.int32),
+            usable=usable,
             skipped=sums.skipped + skipped,
             value=sums.value + share * (value - sums.value),
             gradient=sums.gradient + share * (gradient - sums.gradient),
-            pairs=all_pairs.astype(jnp.int32),
+            pairs=pairs,
             ratio=sums.ratio + pair_share * (mean - sums.ratio),
-            squares=sums.squares + squares + between,
+            squares=sums.squares + within + between,
         )
-        return merged, -value, skipped
+        return sums, -value, skipped
 
     def _judge(self, state):
         """Move or come back on what a whole bank says; at its optimum stop, or take the next."""
@@ -261,9 +238,8 @@ class FixedDraws(Solver):
         kept = first | (sums.skipped <= state.skipped)
         more = sums.skipped < state.skipped
         decrement = _DECREMENT * self.tolerance
-        search, accepted = take(
-            state.search, sums.value, sums.gradient, usable & kept, decrement, more
-        )
+        finite = usable & kept & jnp.isfinite(sums.value) & all_finite(sums.gradient)
+        search, accepted = take(state.search, sums.value, sums.gradient, finite, decrement, more)
         pairs = sums.pairs.astype(sums.value.dtype)
         error = jnp.sqrt(sums.squares / jnp.maximum(pairs - 1, 1) / jnp.maximum(pairs, 1))
         elbo, elbo_se = -search.value, jnp.where(accepted, error, state.elbo_se)
@@ -307,6 +283,62 @@ class FixedDraws(Solver):
         flat = ravel_pytree(family.to_frame(params, frame))[0]
         state = state._replace(frame=frame, search=begin_search(flat), origin=flat)
         return tie(state, state.key)
+
+
+class Seen(NamedTuple):
+    """Draw by draw, what `bank_loss` came across.
+
+    Attributes:
+        ok: (S,) whether the draw is usable.
+        log_ratio: (S,) log p - log q there.
+    """
+
+    ok: Array
+    log_ratio: Array
+
+
+def bank_loss(
+    target: Target, family: Family, frame: Frame, flat: Array, eps: Array, data: PyTree
+) -> tuple[Array, Seen]:
+    """The negative bound on given base normals, over the usable draws.
+
+    Args:
+        target: the target.
+        family: the family.
+        frame: the standardised units.
+        flat: (P,) parameters in these units; the loss is differentiable in them, once.
+        eps: (S, K) base normals.
+        data: the user's data.
+    """
+    params = unravel_in(family, frame)(flat)
+    w, log_q = family.reparam(params, eps)
+    z = frame.apply(w)
+    still = jax.lax.stop_gradient(z)
+    log_p, score, ok = target.score(still, data)
+    log_p = log_p + frame.log_det * ok
+    # the score is known: the tangent plane has the value and the gradient
+    terms = log_p + jnp.sum(score * (z - still), axis=-1)
+    try:
+        terms = terms + family.entropy(params)
+    except NotImplementedError:
+        terms = terms - log_q
+    count = jnp.maximum(jnp.sum(ok), 1).astype(terms.dtype)
+    return -jnp.sum(jnp.where(ok, terms, 0)) / count, Seen(ok, log_p - log_q)
+
+
+def whitened(eps: Array) -> Array:
+    """Centred base normals (S, K) with unit covariance; where S is too small, unit variances."""
+    number, size = eps.shape
+    if number < 2 * size:
+        return eps / jnp.sqrt(jnp.mean(eps**2, axis=0))
+    root = cholesky(dot(eps.T, eps) / number)
+    return solve_triangular(root, eps.T, lower=True).T
+
+
+def _shares(before: Array, number: Array, dtype: Any) -> tuple[Array, Array]:
+    """The new total, and the share in it of what is new."""
+    total = (before + number).astype(jnp.int32)
+    return total, number.astype(dtype) / jnp.maximum(total, 1)
 
 
 def _normals_behind(family: Family, dim: int) -> int:
