@@ -111,6 +111,12 @@ class FixedDraws(Solver):
         tolerance: the gain of the bound, in nats, that does not matter.
         max_steps: the step limit.
 
+    Example:
+        >>> FixedDraws().draws(20)
+        84
+        >>> FixedDraws(MeanFieldGaussian()).draws(20)
+        64
+
     Source: Giordano, Ingram and Broderick 2024, JMLR 25(18), for fixed draws; Burroni, Domke
     and Sheldon 2024, UAI, for the doubling.
     """

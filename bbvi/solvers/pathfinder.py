@@ -98,6 +98,14 @@ class Pathfinder(Solver):
         memory: moves that the inverse Hessian is made from.
         max_steps: the step limit.
 
+    Example:
+        >>> import bbvi, jax.numpy as jnp
+        >>> def log_joint(x):
+        ...     return -0.5 * jnp.sum((x - 3) ** 2)
+        >>> result = bbvi.fit(log_joint, jnp.zeros(2), solver=Pathfinder(num_paths=2))
+        >>> result.posterior.params["loc"].round(2).tolist()
+        [3.0, 3.0]
+
     Source: Zhang, Carpenter, Gelman and Vehtari 2022, JMLR 23(306), algorithms 1 to 4.
     """
 
