@@ -22,14 +22,30 @@ from bbvi.bijectors import (
     zero_sum,
 )
 from bbvi.diagnostics import Diagnostics, psis
-from bbvi.families import Family, FullRankGaussian, LowRankGaussian, MeanFieldGaussian
+from bbvi.families import (
+    CouplingFlow,
+    Family,
+    FullRankGaussian,
+    GaussianMixture,
+    LowRankGaussian,
+    MeanFieldGaussian,
+    SinhArcsinhGaussian,
+    StudentT,
+)
 from bbvi.fit import fit
 from bbvi.objectives import ELBO, Objective
 from bbvi.observers import Snapshot
 from bbvi.posterior import Posterior
 from bbvi.result import FitResult, load
 from bbvi.run import run
-from bbvi.solvers import BatchAndMatch, Solver, StochasticGradient
+from bbvi.solvers import (
+    BatchAndMatch,
+    FixedDraws,
+    Pathfinder,
+    Solver,
+    StochasticGradient,
+    linear_response,
+)
 from bbvi.status import BBVIWarning, FitError, InputError, Status
 from bbvi.target import Target, make_target
 from bbvi.verdict import Verdict
@@ -42,21 +58,27 @@ __all__ = [
     "BatchAndMatch",
     "Bijector",
     "Chain",
+    "CouplingFlow",
     "Diagnostics",
     "ELBO",
     "Family",
     "FitError",
     "FitResult",
+    "FixedDraws",
     "FullRankGaussian",
+    "GaussianMixture",
     "InputError",
     "LowRankGaussian",
     "MeanFieldGaussian",
     "Objective",
+    "Pathfinder",
     "Posterior",
+    "SinhArcsinhGaussian",
     "Snapshot",
     "Solver",
     "Status",
     "StochasticGradient",
+    "StudentT",
     "Target",
     "Verdict",
     "corr_cholesky",
@@ -67,6 +89,7 @@ __all__ = [
     "greater_than",
     "interval",
     "less_than",
+    "linear_response",
     "load",
     "make_target",
     "negative",

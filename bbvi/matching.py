@@ -71,7 +71,9 @@ def match_starts(
     matches = Matches(*jax.tree.map(lambda x: x[order], (params, elbos)))
     params, log = jax.tree.map(lambda x: x[order[0]], (params, logs))
     raced = BatchAndMatch().family.init(starts.loc[0], starts.scale[0])
-    params = tree_where(matches.elbo[0] > starts.elbo[0], params, raced)
+    # the matches began there: their bounds are no worse, and those of the race have draws of
+    # their own, whose luck must not count
+    params = tree_where(jnp.isfinite(matches.elbo[0]), params, raced)
     log = log._replace(
         num_gradients=starts.num_gradients + jnp.sum(logs.num_gradients),
         num_skipped=jnp.sum(logs.num_skipped),

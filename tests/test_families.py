@@ -17,6 +17,7 @@ from bbvi.families import (
     LowRankGaussian,
     MeanFieldGaussian,
     SinhArcsinhGaussian,
+    StudentT,
 )
 from bbvi.testing import check_family
 
@@ -27,6 +28,7 @@ TABLE = [
     (LowRankGaussian(rank=1), 0.3),
     (LowRankGaussian(), 0.3),
     (SinhArcsinhGaussian(), 0.3),
+    (StudentT(df=8.0), 0.3),
     (CouplingFlow(layers=2, width=4), 0.1),
 ]
 GAUSSIANS = [family for family, _ in TABLE[:4]]
@@ -90,7 +92,7 @@ def test_every_public_family_is_in_the_table():
 
 
 @dataclass(frozen=True)
-class StudentT(Family):
+class CommonTails(Family):
     """Independent coordinates over one common chi-squared variable of four normals."""
 
     def init(self, loc, scale):
@@ -141,13 +143,13 @@ class Cubed(Family):
         return -jnp.sum(terms, axis=-1) - 0.5 * eps.shape[-1] * np.log(2 * np.pi).item()
 
 
-@pytest.mark.parametrize("family", [StudentT(), Cubed()], ids=repr)
+@pytest.mark.parametrize("family", [CommonTails(), Cubed()], ids=repr)
 def test_families_of_other_kinds_conform(family):
     check_family(family, dim=2)
 
 
 @dataclass(frozen=True)
-class LightTails(StudentT):
+class LightTails(CommonTails):
     """The draws of a t, and the density of the Gaussian of the same variance."""
 
     def log_prob(self, params, z):
@@ -298,6 +300,49 @@ def test_frame_is_the_affine_map_it_says(scale):
     np.testing.assert_allclose(frame.rescale(w[0]), matrix @ w[0], rtol=1e-12)
     np.testing.assert_allclose(frame.unscale(matrix @ w.T), w.T, rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(frame.log_det, np.linalg.slogdet(matrix)[1], rtol=1e-12)
+
+
+@pytest.mark.parametrize("df", [1.0, 5.0])
+@pytest.mark.usefixtures("x64")
+def test_student_t_agrees_with_scipy(df):
+    stats = pytest.importorskip("scipy.stats")
+    family = StudentT(df=df)
+    params = a_member(family)
+    factor = np.asarray(jitted(FullRankGaussian(), "factor")(params))
+    reference = stats.multivariate_t(np.asarray(params["loc"]), factor @ factor.T, df=df)
+    z = np.random.default_rng(3).standard_normal((6, 3))
+    np.testing.assert_allclose(
+        jitted(family, "log_prob")(params, z), reference.logpdf(z), rtol=1e-11
+    )
+    np.testing.assert_allclose(jitted(family, "entropy")(params), reference.entropy(), rtol=1e-9)
+    if df > 2:
+        covariance = factor @ factor.T * df / (df - 2)
+        np.testing.assert_allclose(family.covariance(params), covariance, rtol=1e-12)
+        np.testing.assert_allclose(family.sd(params), np.diag(covariance) ** 0.5, rtol=1e-12)
+
+
+def test_student_t_takes_the_scale_it_is_given():
+    factor = a_factor(4)
+    params = jitted(StudentT(), "init")(jnp.arange(4.0), jnp.asarray(factor, jnp.float32))
+    np.testing.assert_allclose(
+        StudentT().covariance(params), factor @ factor.T, rtol=1e-5, atol=1e-6
+    )
+    np.testing.assert_allclose(StudentT().frame(params).scale, factor, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("df", [0.0, -1.0, 2.5, np.inf, np.nan])
+def test_student_t_refuses_what_it_cannot_draw(df):
+    with pytest.raises(ValueError, match="df must be a whole number of at least 1"):
+        StudentT(df=df)
+
+
+def test_student_t_without_moments():
+    params = jitted(StudentT(df=1), "init")(jnp.zeros(2), 1.0)
+    with pytest.raises(NotImplementedError, match="no mean"):
+        StudentT(df=1).mean(params)
+    for method in (StudentT(df=2).sd, StudentT(df=2).covariance):
+        with pytest.raises(NotImplementedError, match="no finite variance"):
+            method(params)
 
 
 @pytest.mark.usefixtures("x64")

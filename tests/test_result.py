@@ -13,7 +13,7 @@ import pytest
 import bbvi
 from bbvi import storage
 from bbvi.bijectors import Real
-from bbvi.families import FullRankGaussian, LowRankGaussian, MeanFieldGaussian
+from bbvi.families import FullRankGaussian, LowRankGaussian, MeanFieldGaussian, StudentT
 from bbvi.posterior import Posterior
 from bbvi.status import InputError, Status
 from bbvi.target import make_target
@@ -442,7 +442,9 @@ def test_every_structure_survives_a_file(init, support, fitted, tmp_path):
         np.testing.assert_array_equal(x, y)
 
 
-@pytest.mark.parametrize("family", [FullRankGaussian(), LowRankGaussian(rank=2)], ids=repr)
+@pytest.mark.parametrize(
+    "family", [FullRankGaussian(), LowRankGaussian(rank=2), StudentT(df=4)], ids=repr
+)
 def test_families_survive_a_file(family, fitted, tmp_path):
     posterior = posterior_of({"x": np.zeros(3)}, None, family, seed=4)
     saved(fitted, posterior, tmp_path / "fit")

@@ -23,7 +23,8 @@ from bbvi.solvers.base import (
     empty_log,
     record,
 )
-from bbvi.solvers.lbfgs import lbfgs_path
+from bbvi.solvers.lbfgs import begin_search, descent, lbfgs_path, remember
+from bbvi.solvers.pathfinder import _local
 from bbvi.solvers.starts import race
 from bbvi.testing import check_solver
 
@@ -32,7 +33,7 @@ MEAN_FIELD = bbvi.MeanFieldGaussian()
 
 
 @dataclass(frozen=True)
-class FixedDraws(bbvi.ELBO):
+class StandingELBO(bbvi.ELBO):
     """The same draws at every step: a line search needs a loss that stands still."""
 
     def noise(self, key, family, dim, dtype):
@@ -66,7 +67,7 @@ TABLE = {
     "momentum": Row(with_optimizer(optax.sgd(0.02, momentum=0.9))),
     # Two optimizers whose branches mix constants and values.
     "lbfgs": Row(
-        with_optimizer(optax.lbfgs(), FixedDraws(64, entropy="closed_form", quasi=True)),
+        with_optimizer(optax.lbfgs(), StandingELBO(64, entropy="closed_form", quasi=True)),
         draws=64,
         check_vma=False,
     ),
@@ -81,6 +82,9 @@ TABLE = {
     ),
     "schedule": Row(with_optimizer(optax.adam(optax.exponential_decay(0.1, 100, 0.7)))),
     "batch-and-match": Row(bbvi.BatchAndMatch(), draws=64),
+    "pathfinder": Row(bbvi.Pathfinder(), draws=4),
+    "fixed-draws": Row(bbvi.FixedDraws(), draws=64),
+    "fixed-draws-mean-field": Row(bbvi.FixedDraws(MEAN_FIELD), draws=64),
 }
 
 
@@ -253,7 +257,7 @@ def test_bad_steps_change_nothing_but_the_counts(row):
     stochastic = isinstance(solver, bbvi.StochasticGradient)
 
     def kept(state):
-        inside = (state.params, state.opt_state) if stochastic else state.best
+        inside = (state.params, state.opt_state) if stochastic else getattr(state, "best", ())
         return finish(solver, state), inside
 
     state = start(solver, good)
@@ -499,6 +503,298 @@ def test_batch_and_match_keeps_only_what_is_better():
     assert state.log.step < solver.max_steps
 
 
+# --- fixed draws -------------------------------------------------------------------------------
+
+
+def test_fixed_draws_solve_a_gaussian(x64):
+    dim, solver = 20, bbvi.FixedDraws(tolerance=1e-6)
+    data, covariance = random_gaussian(dim, 1e6)
+    target, init, data = bbvi.make_target(gaussian, np.zeros(dim), data, None)
+    state = begin(solver, target, init, jnp.ones(dim), jax.random.key(0), data)
+    state = bbvi.run(solver, target, state, data, 100)
+    assert state.log.status == bbvi.Status.CONVERGED
+    assert state.level == 1
+    mean, found = (np.asarray(getattr(solver.family, f)(finish(solver, state))) for f in _MOMENTS)
+    assert kl_divergence(mean, found, np.asarray(data["mean"]), np.asarray(data["root"])) < 1e-9
+    _, log_det = np.linalg.slogdet(2 * np.pi * covariance)
+    assert abs(-state.search.value - 0.5 * log_det) < 1e-9
+    assert state.elbo_se < 1e-4
+
+
+def logistic(x, data):
+    """Logistic regression with unit normal priors."""
+    return -0.5 * jnp.sum(x**2) - jnp.sum(jnp.logaddexp(0, -data["signs"] * (data["rows"] @ x)))
+
+
+def logistic_problem(dim, rows=60, seed=0):
+    rng = np.random.default_rng(seed)
+    table = rng.normal(size=(rows, dim))
+    signs = np.sign(table @ rng.normal(size=dim) + rng.logistic(size=rows))
+    data = {"rows": table.astype(np.float32), "signs": signs.astype(np.float32)}
+    return bbvi.make_target(logistic, np.zeros(dim, np.float32), data, None)
+
+
+def test_the_bank_is_doubled_until_it_changes_nothing():
+    target, init, data = logistic_problem(3)
+    solver = bbvi.FixedDraws(num_draws=8, tolerance=1e-3)
+    state = begin(solver, target, init, jnp.ones(3), jax.random.key(1), data)
+    step = jax.jit(partial(solver.step, target))
+    gains, levels, evaluations = [], [], 0
+    while state.log.status == bbvi.Status.RUNNING:
+        before = state
+        state, _ = step(before, data)
+        evaluations += int(state.sums.block == 0)  # a whole bank is judged at once
+        if state.level > before.level or state.log.status != bbvi.Status.RUNNING:
+            levels.append(int(before.level))
+        if state.log.status == bbvi.Status.CONVERGED:
+            gains.append(float(-state.search.value - state.entry))
+    assert levels == list(range(len(levels))) and 2 <= len(levels) < 10
+    assert gains[-1] <= max(2 * state.elbo_se, 1e-3)
+    assert state.log.step < solver.max_steps
+    assert evaluations < state.log.step
+    assert state.log.num_gradients == 8 * state.log.step
+    # where the next banks' bounds would be: within their errors of this one
+    params = finish(solver, state)
+    z, log_q = solver.family.sample_and_log_prob(params, jax.random.key(9), 20_000)
+    ratio = np.asarray(jax.vmap(lambda z: target.log_density(z, data))(z) - log_q)
+    assert abs(ratio.mean() + state.search.value) < 6 * state.elbo_se + 0.02
+
+
+@pytest.mark.parametrize("family", [bbvi.FullRankGaussian(), MEAN_FIELD], ids=repr)
+def test_a_bank_is_centred_and_standard(family):
+    target, init, data = logistic_problem(40)
+    solver = bbvi.FixedDraws(family)
+    state = begin(solver, target, init, jnp.ones(40), jax.random.key(1), data)
+    eps = np.asarray(solver.bank(target, state))
+    assert eps.shape == (164 if family != MEAN_FIELD else 64, 40)
+    np.testing.assert_allclose(eps.mean(0), np.zeros(40), atol=1e-6)
+    np.testing.assert_allclose(np.mean(eps**2, 0), np.ones(40), rtol=1e-4)
+    if family != MEAN_FIELD:
+        np.testing.assert_allclose(eps.T @ eps / 164, np.eye(40), atol=1e-4)
+    others = (
+        state._replace(level=state.level + 1),
+        state._replace(sums=state.sums._replace(block=state.level + 1)),
+    )
+    for other in others:
+        assert not np.any(np.asarray(solver.bank(target, other)) == eps)
+
+
+@pytest.mark.parametrize(
+    ("family", "least"),
+    [
+        (bbvi.FullRankGaussian(), 80),
+        (bbvi.StudentT(), 80),
+        (bbvi.SinhArcsinhGaussian(), 80),
+        (bbvi.LowRankGaussian(rank=3), 8),
+        (MEAN_FIELD, 2),
+    ],
+    ids=repr,
+)
+def test_too_few_fixed_draws_are_refused(family, least):
+    assert bbvi.FixedDraws(family, least).draws(40) == least
+    assert bbvi.FixedDraws(family).draws(40) >= max(64, 2 * least)
+    if least > 2:
+        with pytest.raises(bbvi.InputError, match=f"fewer than {least} antithetic draws has no ma"):
+            bbvi.FixedDraws(family, least - 2).draws(40)
+
+
+def test_fit_refuses_too_few_fixed_draws():
+    data = make_data()
+    with pytest.raises(bbvi.InputError, match="FixedDraws.num_draws=2. is too few for FullRank"):
+        bbvi.fit(gaussian, np.zeros(DIM), data, solver=bbvi.FixedDraws(num_draws=2))
+    with pytest.raises(ValueError, match="positive even number, not 3"):
+        bbvi.FixedDraws(num_draws=3)
+
+
+def test_fixed_draws_that_are_skipped_are_counted_and_not_lost_again():
+    solver, data = bbvi.FixedDraws(MEAN_FIELD), make_data(wall=2.6)
+    state, expected, skipped = start(solver, data, scale=2.0), 0, []
+    while state.log.status == bbvi.Status.RUNNING:
+        params = {"loc": state.search.trial[:DIM], "log_scale": state.search.trial[DIM:]}
+        w = MEAN_FIELD.reparam(params, solver.bank(TARGET, state))[0]
+        expected += int(np.sum(np.asarray(state.frame.apply(w))[:, 0] > 2.6))
+        level = int(state.level)
+        state, _ = _step(solver, state, data)
+        assert state.log.num_skipped == expected
+        if level == 0 and state.level == 0:
+            skipped.append(int(state.skipped))
+    assert expected > skipped[0] > 0
+    assert skipped == sorted(skipped, reverse=True)
+    assert state.log.status == bbvi.Status.CONVERGED
+
+
+@pytest.mark.parametrize(
+    "family",
+    [
+        bbvi.StudentT(df=8),
+        pytest.param(bbvi.LowRankGaussian(rank=1), marks=pytest.mark.slow),
+        pytest.param(bbvi.SinhArcsinhGaussian(), marks=pytest.mark.slow),
+    ],
+    ids=repr,
+)
+def test_fixed_draws_fit_other_families(family):
+    target, init, data = logistic_problem(3)
+    solver = bbvi.FixedDraws(family)
+    state = begin(solver, target, init, jnp.ones(3), jax.random.key(0), data)
+    state = bbvi.run(solver, target, state, data, 2000)
+    assert state.log.status == bbvi.Status.CONVERGED
+    z, log_q = family.sample_and_log_prob(finish(solver, state), jax.random.key(9), 20_000)
+    ratio = jax.vmap(lambda z: target.log_density(z, data))(z) - log_q
+    assert np.std(ratio) < 1
+
+
+def test_linear_response_of_a_gaussian_is_its_covariance(x64):
+    dim = 10
+    data, covariance = random_gaussian(dim, 100.0)
+    target, _, data = bbvi.make_target(gaussian, np.zeros(dim), data, None)
+    precision = np.asarray(data["root"].T @ data["root"])
+    # the optimum of mean field: conditional standard deviations
+    params = MEAN_FIELD.init(data["mean"], jnp.asarray(np.diag(precision) ** -0.5))
+    found = bbvi.linear_response(target, params, data)
+    sd = np.diag(covariance) ** 0.5
+    assert np.max(np.abs(found - covariance) / np.outer(sd, sd)) < 1e-3
+    assert np.min(MEAN_FIELD.sd(params) / sd) < 0.5
+
+
+def test_linear_response_of_a_regression():
+    target, init, data = logistic_problem(6)
+    mean_field, full = (bbvi.FixedDraws(f) for f in (MEAN_FIELD, bbvi.FullRankGaussian()))
+    sds = []
+    for solver in (mean_field, full):
+        state = begin(solver, target, init, jnp.ones(6), jax.random.key(0), data)
+        params = finish(solver, bbvi.run(solver, target, state, data, 500))
+        sds.append(solver.family.sd(params))
+        if solver is mean_field:
+            response = bbvi.linear_response(target, params, data)
+    found = np.sqrt(np.diag(response))
+    np.testing.assert_allclose(found, sds[1], rtol=0.05)
+    assert np.max(np.abs(sds[0] / sds[1] - 1)) > 0.1
+
+
+# --- Pathfinder --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dim", [3, 12])  # fewer dimensions than directions, and more
+def test_a_local_gaussian_is_the_inverse_hessian(x64, dim):
+    rng = np.random.default_rng(dim)
+    root = rng.normal(size=(dim, dim))
+    hessian = root @ root.T + np.eye(dim)
+    search = begin_search(jnp.zeros(dim), memory=4)
+    memory = search.memory
+    for _ in range(3):  # one slot is left empty
+        step = rng.normal(size=dim)
+        memory = remember(memory, jnp.asarray(step), jnp.asarray(hessian @ step))
+    search = search._replace(memory=memory, direction=jnp.ones(dim), accepted=jnp.int32(3))
+    found = _local(search)
+    bent = np.asarray(found.bend(jnp.eye(dim)))
+    inverse = -np.stack([descent(memory, jnp.asarray(row)) for row in np.eye(dim)])
+    np.testing.assert_allclose(bent.T @ bent, inverse, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(inverse @ hessian @ step, step, rtol=1e-9)
+    np.testing.assert_allclose(found.log_det, 0.5 * np.linalg.slogdet(inverse)[1], rtol=1e-10)
+    np.testing.assert_array_equal(found.loc, np.ones(dim))
+
+
+def test_pathfinder_is_no_worse_than_its_start(x64):
+    solver, dim = bbvi.Pathfinder(memory=3), 20
+    data, covariance = random_gaussian(dim, 1e4)
+    target, _, data = bbvi.make_target(gaussian, np.zeros(dim), data, None)
+    factor = jnp.linalg.cholesky(covariance)
+    state = begin(solver, target, data["mean"], factor, jax.random.key(0), data)
+    state = bbvi.run(solver, target, state, data, 100)
+    assert state.log.status == bbvi.Status.CONVERGED
+    params = finish(solver, state)
+    mean, found = (np.asarray(getattr(solver.family, f)(params)) for f in _MOMENTS)
+    # 32 draws do not span 20 dimensions: nearly as good as what it was given
+    assert kl_divergence(mean, found, np.asarray(data["mean"]), np.asarray(data["root"])) < 0.5
+
+
+def two_modes(x, data):
+    """The mode at 4 has e^3 times the mass of the one at -4."""
+    heights = jnp.array([0.0, 3.0])
+    centres = jnp.array([-4.0, 4.0])[:, None]
+    return jax.nn.logsumexp(heights - 0.5 * jnp.sum((x - centres) ** 2, axis=1))
+
+
+def test_pathfinder_keeps_the_better_mode():
+    target, init, _ = bbvi.make_target(two_modes, np.full(2, -4, np.float32), None, None)
+    solver = bbvi.Pathfinder(num_paths=16)
+    state = begin(solver, target, init, jnp.full(2, 6.0), jax.random.key(0), None)
+    state = bbvi.run(solver, target, state, None, solver.max_steps)
+    ends = np.asarray(jax.vmap(lambda s: state.frame.apply(s[None])[0])(state.search.x))
+    assert (ends < -3.5).all(1).any() and (ends > 3.5).all(1).any()
+    params = finish(solver, state)
+    np.testing.assert_allclose(params["loc"], [4, 4], atol=0.05)
+    np.testing.assert_allclose(solver.family.covariance(params), np.eye(2), atol=0.05)
+    assert state.best.elbo.max() == pytest.approx(3 + np.log(2 * np.pi), abs=0.01)
+
+
+def test_a_path_that_fails_leaves_the_others_alone():
+    data = {"mean": jnp.array([4.0, 30.0]), "sd": jnp.array([0.1, 2.0])}
+    target, init, data = bbvi.make_target(beyond_one_half, np.ones(2, np.float32), data, None)
+    solver = bbvi.Pathfinder(num_paths=6)
+    state = begin(solver, target, init, jnp.ones(2), jax.random.key(0), data)
+    state = bbvi.run(solver, target, state, data, solver.max_steps)
+    lost = np.isneginf(state.best.elbo)
+    assert 0 < lost.sum() < 6
+    assert state.log.num_skipped >= lost.sum()
+    assert state.log.status == bbvi.Status.CONVERGED
+    family, params = solver.family, finish(solver, state)
+    np.testing.assert_allclose((family.mean(params) - data["mean"]) / data["sd"], 0, atol=0.1)
+    np.testing.assert_allclose(family.sd(params), data["sd"], rtol=0.1)
+
+
+def test_what_pathfinder_refuses():
+    with pytest.raises(ValueError, match="num_paths and memory"):
+        bbvi.Pathfinder(num_paths=0)
+    with pytest.raises(ValueError, match="positive even number, not 5"):
+        bbvi.Pathfinder(num_draws=5)
+
+
+# --- the deterministic solvers in a whole fit --------------------------------------------------
+
+
+@pytest.mark.parametrize("solver", [bbvi.FixedDraws(), bbvi.Pathfinder()], ids=repr)
+def test_a_fit_by_a_solver_without_noise(solver, count_compiles, tmp_path):
+    data = make_data()
+    result = bbvi.fit(gaussian, np.zeros(DIM, np.float32), data, solver=solver)
+    assert result.status is bbvi.Status.CONVERGED
+    assert result.verdict.level == "trusted", result.verdict
+    assert result.num_skipped == 0
+    covariance = np.linalg.inv(data["root"].T @ data["root"])
+    sd = np.diag(covariance) ** 0.5
+    assert np.max(np.abs(result.posterior.params["loc"] - data["mean"]) / sd) < 0.05
+    with count_compiles() as n:
+        other = bbvi.fit(gaussian, np.ones(DIM, np.float32), make_data(1), solver=solver, key=7)
+    assert n.count == 0
+    assert other.verdict.level == "trusted"
+    again = bbvi.fit(gaussian, result, make_data(), solver=solver)
+    assert again.elbo == pytest.approx(result.elbo, abs=0.02)
+    result.save(tmp_path / "fit")
+    loaded = bbvi.load(tmp_path / "fit")
+    assert_same_bits(loaded.posterior.params, result.posterior.params)
+
+
+@pytest.mark.parametrize("solver", [bbvi.FixedDraws(), bbvi.Pathfinder()], ids=repr)
+def test_a_sequential_log_joint_without_noise(solver):
+    target, init, _ = bbvi.make_target(outside(None), np.zeros(2, np.float32), None, None)
+    assert target.sequential
+    state = begin(solver, target, init, jnp.ones(2), jax.random.key(0), None)
+    state = bbvi.run(solver, target, state, None, 100)
+    assert state.log.status == bbvi.Status.CONVERGED
+    params, sd = finish(solver, state), np.diag(_COVARIANCE) ** 0.5
+    assert np.max(np.abs(params["loc"] - _MEAN) / sd) < 0.05
+    error = np.abs(solver.family.covariance(params) - _COVARIANCE) / np.outer(sd, sd)
+    assert np.max(error) < 0.1
+
+
+def test_a_misfit_is_not_trusted():
+    """A mean-field fit of a correlated Gaussian."""
+    data = make_data() | {"root": jnp.array([[1.0, 0.0], [6.0, 6.0]])}
+    result = bbvi.fit(gaussian, np.zeros(DIM), data, solver=bbvi.FixedDraws(MEAN_FIELD))
+    assert result.status is bbvi.Status.CONVERGED
+    assert result.verdict.level != "trusted"
+
+
 # --- history -----------------------------------------------------------------------------------
 
 
@@ -644,13 +940,7 @@ def rosenbrock(x, data):
     return -((1 - x[0]) ** 2) - data["bend"] * (x[1] - x[0] ** 2) ** 2
 
 
-STOPS_EARLY = pytest.mark.xfail(strict=True, reason="the path stops before the optimum")
-
-
-@pytest.mark.parametrize(
-    "origin",
-    [(-1.2, 1.0), (0.0, 0.0), (2.0, -2.0), pytest.param((-2.0, 3.0), marks=STOPS_EARLY)],
-)
+@pytest.mark.parametrize("origin", [(-1.2, 1.0), (0.0, 0.0), (2.0, -2.0), (-2.0, 3.0)])
 def test_a_path_follows_a_bent_valley(x64, origin):
     target, origin, data = bbvi.make_target(rosenbrock, np.array(origin), {"bend": 100.0}, None)
     path = _follow(target, origin, data, 200)
@@ -673,7 +963,7 @@ def scaled(x, data):
     return -0.5 * jnp.sum(((x - data["mean"]) / data["sd"]) ** 2)
 
 
-@pytest.mark.parametrize("spread", [1e2, pytest.param(1e4, marks=STOPS_EARLY)])
+@pytest.mark.parametrize("spread", [1e2, 1e4, 1e5])
 def test_a_path_on_a_badly_scaled_quadratic(x64, spread):
     dim = 8
     data = {"mean": np.linspace(-3, 3, dim), "sd": np.geomspace(spread**-0.5, spread**0.5, dim)}

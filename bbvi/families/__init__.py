@@ -7,6 +7,7 @@ from bbvi.families.lowrank import LowRankGaussian
 from bbvi.families.marginal import SinhArcsinhGaussian
 from bbvi.families.meanfield import MeanFieldGaussian
 from bbvi.families.mixture import GaussianMixture
+from bbvi.families.student_t import StudentT
 
 __all__ = [
     "CouplingFlow",
@@ -18,4 +19,5 @@ __all__ = [
     "MeanFieldGaussian",
     "Proposal",
     "SinhArcsinhGaussian",
+    "StudentT",
 ]

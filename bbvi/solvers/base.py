@@ -1,13 +1,15 @@
 """What a solver is: `init`, `step`, `output`, and the log every state carries."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
 
 from bbvi._types import Array, PyTree
-from bbvi.families import Family
+from bbvi.families import Family, Frame
 from bbvi.status import Status
 from bbvi.target import Target
 
@@ -110,6 +112,12 @@ def empty_log(dtype: Any) -> RunLog:
     """The log of a run that has not begun."""
     zero = jnp.zeros((), jnp.int32)
     return RunLog(zero, zero + int(Status.RUNNING), zero, zero, empty_history(dtype))
+
+
+def unravel_in(family: Family, frame: Frame) -> Callable[[Array], PyTree]:
+    """From a flat vector (P,) to the family's parameters, for a target as long as `frame`."""
+    like = jax.eval_shape(family.init, frame.loc, frame.loc)
+    return ravel_pytree(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like))[1]
 
 
 class Info(NamedTuple):

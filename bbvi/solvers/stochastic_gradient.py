@@ -13,7 +13,7 @@ from bbvi._tree import all_finite, as_strong, tie, tree_where
 from bbvi._types import Array, PyTree
 from bbvi.families import Family, Frame, FullRankGaussian
 from bbvi.objectives import ELBO, LossInfo, Objective
-from bbvi.solvers.base import Info, RunLog, Solver, empty_log, record
+from bbvi.solvers.base import Info, RunLog, Solver, empty_log, record, unravel_in
 from bbvi.status import Status
 from bbvi.target import Target
 
@@ -226,8 +226,7 @@ class StochasticGradient(Solver):
 
     def _unravel(self, frame: Frame) -> Callable[[Array], PyTree]:
         """From a flat vector (P,) to the family's parameters."""
-        like = jax.eval_shape(self.family.init, frame.loc, frame.loc)
-        return ravel_pytree(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like))[1]
+        return unravel_in(self.family, frame)
 
     def _optax(self) -> optax.GradientTransformationExtraArgs:
         if self.optimizer is not None:
