@@ -1,5 +1,6 @@
 """Diagnostics on fresh draws: bound, Pareto k-hat, importance-corrected moments."""
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -103,15 +104,19 @@ def diagnose(
     keys = jax.random.split(key, chunks)
     kept = max(1, min(size, _KEPT_ELEMENTS // target.dim))
 
-    def weigh(key):
-        z, log_q, log_mixture, own = family.propose(params, key, size)
-        return target.log_densities(z, data), log_q, log_mixture, own
+    first = family.propose(params, keys[0], size)
 
-    def scalars(key, number=size):
-        z = family.propose(params, key, number).z
+    def over_chunks(function, *along):
+        """`function` of each chunk of draws, results stacked; one chunk is drawn but once."""
+        if chunks == 1:
+            return jax.tree.map(lambda x: x[None], function(first, *(x[0] for x in along)))
+        redraw = partial(family.propose, params, num_draws=size)
+        return jax.lax.map(lambda args: function(redraw(args[0]), *args[1:]), (keys, *along))
+
+    def scalars(z):
         return jax.vmap(lambda z: target.scalars(target.constrain(z, data)))(z)
 
-    mapped = jax.lax.map(weigh, keys)
+    mapped = over_chunks(lambda drawn: (target.log_densities(drawn.z, data), *drawn[1:]))
     log_p, log_q, log_mixture, own = (x.reshape(-1) for x in mapped)
     log_ratio = log_p - log_q
     outside = jnp.isneginf(log_p)
@@ -127,9 +132,18 @@ def diagnose(
     exact = jnp.exp(log_q - log_mixture)
 
     # Where a reported scalar sits at 1e6 with an sd of 1, its squares would lose the sd.
-    origin = scalars(keys[0], 1)[0]
+    origin = scalars(first.z[:1])[0]
     even = (own / number).astype(weights.dtype)
-    raw, corrected = _weighted_moments(scalars, keys, origin, (even, weights))
+    sets = jnp.stack([even, even**2, weights, weights**2]).reshape(4, chunks, size)
+
+    def power_sums(drawn, sets):
+        # a draw without weight may lie where the map to the parameters overflows
+        x = jnp.where(jnp.any(sets > 0, axis=0)[:, None], scalars(drawn.z) - origin, 0)
+        powers = jnp.stack([jnp.ones_like(x), x, x**2, x**3, x**4])
+        return einsum("ws,psc->wpc", sets, powers)
+
+    sums = jnp.sum(over_chunks(power_sums, jnp.moveaxis(sets, 1, 0)), axis=0)
+    raw, corrected = (_moments(origin, sums[i], sums[i + 1]) for i in (0, 2))
     return Diagnostics(
         elbo=elbo,
         elbo_se=spread / jnp.sqrt(count),
@@ -142,7 +156,7 @@ def diagnose(
         raw=raw,
         corrected=corrected,
         num_draws=jnp.asarray(chunks * size),
-        draws=family.propose(params, keys[0], size).z[:kept],
+        draws=first.z[:kept],
         log_weights=log_weights[:kept],
         own=own[:kept],
     )
@@ -151,25 +165,6 @@ def diagnose(
 def default_draws(dim: int) -> int:
     """S when none is given, for D = `dim`."""
     return min(_MOST_DRAWS, max(_LEAST_DRAWS, _TOTAL_ELEMENTS // dim))
-
-
-def _weighted_moments(scalars, keys, origin, weightings):
-    """Moments under each of several weightings (S,), from sums of powers by chunk."""
-    size = weightings[0].shape[0] // keys.shape[0]
-    sets = jnp.stack([x for w in weightings for x in (w, w**2)])
-    by_chunk = jnp.moveaxis(sets.reshape(len(sets), -1, size), 1, 0)
-
-    def add(sums, chunk):
-        key, sets = chunk
-        x = scalars(key) - origin
-        # a draw without weight may lie where the map to the parameters overflows
-        x = jnp.where(jnp.any(sets > 0, axis=0)[:, None], x, 0)
-        powers = jnp.stack([jnp.ones_like(x), x, x**2, x**3, x**4])
-        return sums + einsum("ws,psc->wpc", sets, powers), None
-
-    zero = jnp.zeros((len(sets), 5, origin.shape[0]), sets.dtype)
-    sums, _ = jax.lax.scan(add, zero, (keys, by_chunk))
-    return tuple(_moments(origin, sums[2 * i], sums[2 * i + 1]) for i in range(len(weightings)))
 
 
 def _moments(origin: Array, first: Array, second: Array) -> Moments:
