@@ -21,6 +21,7 @@ from bbvi.bijectors import (
     unit_vector,
     zero_sum,
 )
+from bbvi.budget import Budget
 from bbvi.diagnostics import Diagnostics, psis
 from bbvi.families import (
     CouplingFlow,
@@ -57,6 +58,7 @@ __all__ = [
     "BBVIWarning",
     "BatchAndMatch",
     "Bijector",
+    "Budget",
     "Chain",
     "CouplingFlow",
     "Diagnostics",

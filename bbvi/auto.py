@@ -10,9 +10,12 @@ import numpy as np
 import optax
 
 from bbvi._types import Array, PyTree
+from bbvi.budget import Purse
+from bbvi.chains import expected_gradients
 from bbvi.families import CouplingFlow, GaussianMixture, LowRankGaussian
 from bbvi.matching import (
     Matches,
+    affordable,
     covers,
     find_start,
     match_from,
@@ -81,6 +84,7 @@ class Auto:
         data: PyTree,
         previous: tuple[Any, PyTree] | None,
         run: Callable[..., Any],
+        purse: Purse,
     ) -> list[Fitted]:
         """All stages that were needed, the last one the most elaborate.
 
@@ -91,6 +95,7 @@ class Auto:
             data: the user's data.
             previous: family and parameters of a previous fit to go on from, or None.
             run: drives a solver's state to its end; see `bbvi.stage.fit_stage`.
+            purse: what may be spent; stages that cannot be paid for are left out.
         """
         start_key, run_key, judge_key = jax.random.split(key, 3)
         if target.dim > _DENSE_LIMIT:
@@ -101,7 +106,8 @@ class Auto:
                     "low-rank", solver, target, begin, previous, run_key, judge_key, data, run
                 )
             ]
-        gaussian, matches = self._gaussian(target, loc, start_key, judge_key, data, previous)
+        gaussian, matches = self._gaussian(target, loc, start_key, judge_key, data, previous, purse)
+        purse.spend(gaussian.num_gradients)
         modes = separate_modes(matches)
         stages = [gaussian]
         if len(modes) > 1:
@@ -114,21 +120,28 @@ class Auto:
             (s for s in stages if s.family == gaussian.family), key=lambda s: s.diagnostics.ess
         )
         chain_key = jax.random.fold_in(run_key, 1)
+        chains_cost = expected_gradients(target.dim)
         if len(modes) == 1:
-            stages.append(chain_stage(single, target, chain_key, data, _enough))
+            if not purse.allows(chains_cost):
+                return stages
+            stages.append(chain_stage(single, target, chain_key, data, _enough, purse))
             if _settled(stages[-1]):
                 return stages
         warm = previous if previous is not None and previous[0] == self.flow else None
         frame = single.family.frame(single.params)
         solver = self.flow_solver()
+        # a flow that is cut short in its first half is worse than none
+        if not purse.allows(self.flow_steps * self.flow_draws / 2):
+            return stages
         flow = fit_stage("flow", solver, target, frame, warm, run_key, judge_key, data, run)
         if not covers(
             target, flow.family, flow.params, matches, modes, flow.diagnostics.elbo, data
         ):
             flow = flow._replace(mode_weights=stages[0].mode_weights)
         stages.append(flow)
-        if not _settled(flow):
-            stages.append(chain_stage(flow, target, chain_key, data, _enough))
+        purse.spend(flow.num_gradients)
+        if not _settled(flow) and purse.allows(chains_cost):
+            stages.append(chain_stage(flow, target, chain_key, data, _enough, purse))
         return stages
 
     def _moves(self, target, gaussian, judge_key, data) -> list[Fitted]:
@@ -161,16 +174,17 @@ class Auto:
         return StochasticGradient(self.flow, objective, optimizer, 0.0, self.flow_steps)
 
     def _gaussian(
-        self, target, loc, start_key, judge_key, data, previous
+        self, target, loc, start_key, judge_key, data, previous, purse
     ) -> tuple[Fitted, Matches]:
         found: list[Matches] = []
+        limits = affordable(target, purse.gradients)
 
         def run():
             if previous is None:
-                params, log, matches = match_starts(target, loc, start_key, data)
+                params, log, matches = match_starts(target, loc, start_key, data, limits)
             else:
                 frame = previous[0].frame(previous[1])
-                params, log, matches = match_from(target, frame, start_key, data)
+                params, log, matches = match_from(target, frame, start_key, data, limits)
             found.append(jax.device_get(matches))
             return params, log
 

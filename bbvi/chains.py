@@ -1,5 +1,6 @@
 """Short Hamiltonian chains from an approximation: a check, and a correction, without weights."""
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -19,7 +20,9 @@ _MOST_CHAINS, _LEAST_CHAINS = 512, 128
 _CHAIN_ELEMENTS = 1 << 17
 # A quarter of the period of a standard normal: draws at its ends are independent.
 _LENGTH = 1.5707963
-_MOST_LEAPS = 64
+# Steps of a trajectory, in those that an exact approximation needs: where even more are asked
+# for, the approximation is too far off for chains to be of use.
+_MOST_LEAPS = 4
 # Near the optimum for many dimensions, and for few a little cautious (Beskos et al. 2013).
 _ACCEPTANCE = 0.8
 _DIVERGENT = -50.0  # change of log density times momentum density along a trajectory, nats
@@ -54,8 +57,29 @@ def num_chains(dim: int) -> int:
     return max(_LEAST_CHAINS, min(_MOST_CHAINS, _CHAIN_ELEMENTS // dim))
 
 
+def expected_gradients(dim: int) -> int:
+    """What `run_chains` spends on an exact approximation, roughly."""
+    return _gradients(dim, _leaps(dim) + 1)
+
+
+def affordable_leaps(dim: int, gradients: float) -> np.int32:
+    """The steps of a trajectory with which `run_chains` spends at most so many gradients."""
+    most = _MOST_LEAPS * _leaps(dim)
+    return np.int32(min(most, max(1, gradients / _gradients(dim, 1) - 1)))
+
+
+def _leaps(dim: int) -> int:
+    return math.ceil(_LENGTH * dim**0.25)
+
+
+def _gradients(dim: int, leaps: int) -> int:
+    return num_chains(dim) * leaps * (_SETTLING + _KEPT)
+
+
 @quick_jit(0, (0, 1))
-def run_chains(target: Target, family: Family, params: PyTree, key: Array, data: PyTree) -> Chains:
+def run_chains(
+    target: Target, family: Family, params: PyTree, key: Array, data: PyTree, most_leaps: Any
+) -> Chains:
     r"""Run Hamiltonian chains in the base space of an approximation, from its own draws.
 
     With z = z(eps) the approximation's map from base normals, the target seen from there is
@@ -72,6 +96,7 @@ def run_chains(target: Target, family: Family, params: PyTree, key: Array, data:
         params: its parameters.
         key: a typed random key.
         data: the user's data.
+        most_leaps: limit on the steps of a trajectory; see `affordable_leaps`.
 
     Source: Hoffman et al. 2019 (arXiv:1903.03704) for chains in the base space; Wang, Kasprzak
     and Huggins 2023 (AISTATS, "TADDAA") for short chains as a check.
@@ -97,7 +122,7 @@ def run_chains(target: Target, family: Family, params: PyTree, key: Array, data:
         eps, value, slope, stride, spent = state
         jitter_key, momentum_key, accept_key = jax.random.split(jax.random.fold_in(loop_key, t), 3)
         length = _LENGTH * jax.random.uniform(jitter_key, (), dtype, 0.5, 1.5)
-        leaps = jnp.clip(jnp.ceil(length / stride), 1, _MOST_LEAPS).astype(jnp.int32)
+        leaps = jnp.clip(jnp.ceil(length / stride), 1, most_leaps).astype(jnp.int32)
         momentum = jax.random.normal(momentum_key, eps.shape, dtype)
 
         def leap(carry):

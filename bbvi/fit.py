@@ -13,9 +13,10 @@ import numpy as np
 from bbvi._tree import as_key, path_name
 from bbvi._types import Key, LogJoint, PyTree
 from bbvi.auto import Auto
+from bbvi.budget import Budget, Purse
 from bbvi.diagnostics import Diagnostics
 from bbvi.matching import find_start
-from bbvi.observers import Checkpoint, Observers, ProgressBar, Snapshot
+from bbvi.observers import Checkpoint, Limits, Observers, ProgressBar, Snapshot
 from bbvi.posterior import Posterior
 from bbvi.result import FitResult
 from bbvi.run import constrain, examine, run
@@ -38,6 +39,7 @@ def fit(
     solver: Auto | Solver | None = None,
     key: Key = 0,
     max_steps: int | None = None,
+    budget: Budget | None = None,
     progress: bool = False,
     callback: Callable[[Snapshot], Any] | None = None,
     checkpoint: str | os.PathLike | None = None,
@@ -62,6 +64,8 @@ def fit(
         solver: None or `bbvi.Auto()` for the default; or a solver, which gets the same starts.
         key: an int or a JAX random key.
         max_steps: limit on the last solver's steps.
+        budget: `bbvi.Budget(gradients=..., seconds=...)`, a limit on the whole fit; the best
+            found until then comes back.
         progress: show a progress bar (extra `progress`).
         callback: called with a `Snapshot` a few times a second; a true value ends the run.
         checkpoint: a file written a few times a second, from which the same call goes on
@@ -94,7 +98,8 @@ def fit(
     previous = init if isinstance(init, FitResult) else None
     init, support = _start_from(previous, init, data, support)
     target, init, data = make_target(log_joint, init, data, support)
-    _check_settings(solver, max_steps)
+    _check_settings(solver, max_steps, budget)
+    purse = Purse(budget, began)
     start = jax.device_get(examine(target, init, data))
     _check_start(target, start, data)
     spec = _data_spec(data)
@@ -127,7 +132,11 @@ def fit(
         driven.append(name)
         state = saved.read(jax.eval_shape(like)) if saved is not None else None
         bar = ProgressBar(limit) if progress else None
-        watching = [watcher for watcher in (callback, saved, bar) if watcher is not None]
+        limits = Limits(purse) if budget is not None else None
+        watching = [w for w in (callback, saved, bar, limits) if w is not None]
+        if budget is not None and (draws := getattr(solver, "objective", None)) is not None:
+            # a limit in gradients is one in steps, which need not wait for a chunk to end
+            limit = int(min(limit, max(1, purse.gradients // draws.draws)))
         try:
             first_state = first() if state is None else state
             return run(solver, target, first_state, data, limit, Observers(limit, watching))
@@ -142,9 +151,9 @@ def fit(
         stages = [fit_stage("run", solver, target, begin_in, warm, run_key, judge_key, data, drive)]
     else:
         auto = Auto() if solver is None else solver
-        stages = auto.solve(target, start.z, root, data, warm, drive)
+        stages = auto.solve(target, start.z, root, data, warm, drive, purse)
     correct = not isinstance(solver, Solver)
-    result = _assemble(target, data, spec, stages, checked, correct)
+    result = _assemble(target, data, spec, stages, checked, correct, purse.ended)
     if throw and result.status.failed:
         raise FitError(" ".join([result.status.message, *result.verdict.actions]), result)
     return result
@@ -157,6 +166,7 @@ def _assemble(
     stages: list[Fitted],
     checked: float,
     correct: bool,
+    budget_ended: bool,
 ) -> FitResult:
     """The best stage, judged; corrected by its importance weights if that helps."""
     best = reduce(_better, stages)
@@ -167,7 +177,15 @@ def _assemble(
     share = best.num_skipped / max(1, best.num_gradients) if best.state is not None else 0.0
     names = target.scalar_names
     verdict = judge(
-        diagnostics, best.status, names, best.drift, share, correct, best.mode_weights, best.chains
+        diagnostics,
+        best.status,
+        names,
+        best.drift,
+        share,
+        correct,
+        best.mode_weights,
+        best.chains,
+        budget_ended and not is_settled(diagnostics, best.status, best.chains),
     )
     bounds_need_data = any(leaf.bijector.functions for leaf in target.leaves)
     timings = [("check", checked)]
@@ -191,6 +209,7 @@ def _assemble(
         num_skipped=sum(stage.num_skipped for stage in stages),
         drift=best.drift,
         timings=tuple(timings),
+        spent=tuple((stage.name, stage.num_gradients) for stage in stages),
         solver=best.solver,
         state=best.state,
         data_spec=spec,
@@ -242,11 +261,16 @@ def _start_from(previous: FitResult | None, init, data, support) -> tuple[PyTree
     return point, support
 
 
-def _check_settings(solver, max_steps) -> None:
+def _check_settings(solver, max_steps, budget) -> None:
     if solver is not None and not isinstance(solver, (Auto, Solver)):
         raise InputError(
             f"solver must be None, bbvi.Auto() or a solver such as bbvi.StochasticGradient(), "
             f"not {solver!r}."
+        )
+    if budget is not None and not isinstance(budget, Budget):
+        raise InputError(
+            "budget must be bbvi.Budget(gradients=...) or bbvi.Budget(seconds=...), "
+            f"not {budget!r}."
         )
     if max_steps is not None and (not isinstance(max_steps, (int, np.integer)) or max_steps < 1):
         raise InputError(f"max_steps must be a positive whole number, not {max_steps!r}.")

@@ -1,7 +1,7 @@
 """The first stages of the default: race the starts, match Gaussians, tell modes apart."""
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from bbvi._types import Array, PyTree
 from bbvi.families import Family, Frame
 from bbvi.solvers import BatchAndMatch
 from bbvi.solvers.base import RunLog
-from bbvi.solvers.starts import Starts, race
+from bbvi.solvers.starts import ORIGINS, PATH_EVALUATIONS, Starts, race
 from bbvi.target import Target
 
 # Starts that are matched: the winner of the race need not be in the best mode.
@@ -37,6 +37,39 @@ def find_start(target: Target, loc: Array, key: Array, data: PyTree) -> tuple[Fr
     return Frame(starts.loc[0], starts.scale[0]), starts.num_gradients
 
 
+class Limits(NamedTuple):
+    """Limits on the first stages, as arrays, so that a budget compiles nothing.
+
+    Attributes:
+        path_evaluations: gradient evaluations of each path of the race.
+        match_steps: steps of each match.
+    """
+
+    path_evaluations: Any
+    match_steps: Any
+
+
+UNLIMITED = Limits(np.int32(PATH_EVALUATIONS), np.int32(BatchAndMatch().max_steps))
+
+
+def affordable(target: Target, gradients: float) -> Limits:
+    """The limits under which race and match take at most so many gradients.
+
+    A third is for the paths, at least one evaluation of each; the match takes at least a step.
+    """
+    number = _matched(target.dim)
+    if not np.isfinite(gradients):
+        return UNLIMITED
+    paths = min(PATH_EVALUATIONS, max(1, int(gradients / 3 / ORIGINS)))
+    left = gradients - paths * ORIGINS
+    steps = max(1, int(left / (number * BatchAndMatch().draws(target.dim))))
+    return Limits(np.int32(paths), np.int32(min(steps, UNLIMITED.match_steps)))
+
+
+def _matched(dim: int) -> int:
+    return _MATCHED if dim <= _SEVERAL_UP_TO else 1
+
+
 class Matches(NamedTuple):
     """Full-rank Gaussians matched from several starts, the best first.
 
@@ -51,7 +84,7 @@ class Matches(NamedTuple):
 
 @quick_jit()
 def match_starts(
-    target: Target, loc: Array, key: Array, data: PyTree
+    target: Target, loc: Array, key: Array, data: PyTree, limits: Limits = UNLIMITED
 ) -> tuple[PyTree, RunLog, Matches]:
     """Stages 1 and 2 of `Auto`, compiled together.
 
@@ -60,10 +93,10 @@ def match_starts(
         Gaussians matched.
     """
     race_key, match_key = jax.random.split(key)
-    starts = race(target, loc, race_key, data)
+    starts = race(target, loc, race_key, data, limits.path_evaluations)
     diverse = _diverse(starts)
     chosen = Frame(starts.loc[diverse], starts.scale[diverse])
-    matched = partial(_match, target, match_key, data)
+    matched = partial(_match, target, match_key, data, limits.match_steps)
     mapped = jax.lax.map(matched, chosen) if target.sequential else jax.vmap(matched)(chosen)
     params, elbos, logs = mapped
     elbos = jnp.where(jnp.isfinite(elbos), elbos, -jnp.inf)
@@ -90,7 +123,7 @@ def _diverse(starts: Starts) -> Array:
     chosen = [jnp.zeros((), jnp.int32)]
     taken = jnp.arange(starts.elbo.shape[0]) == 0
     near = taken
-    for _ in range((_MATCHED if starts.loc.shape[1] <= _SEVERAL_UP_TO else 1) - 1):
+    for _ in range(_matched(starts.loc.shape[1]) - 1):
         last = chosen[-1]
         gap = jnp.abs(starts.loc - starts.loc[last])
         width = jnp.maximum(starts.scale, starts.scale[last])
@@ -105,10 +138,10 @@ def _diverse(starts: Starts) -> Array:
 
 @quick_jit()
 def match_from(
-    target: Target, frame: Frame, key: Array, data: PyTree
+    target: Target, frame: Frame, key: Array, data: PyTree, limits: Limits = UNLIMITED
 ) -> tuple[PyTree, RunLog, Matches]:
     """Stage 2 from one given start, compiled."""
-    params, elbo, log = _match(target, key, data, frame)
+    params, elbo, log = _match(target, key, data, limits.match_steps, frame)
     return params, log, Matches(jax.tree.map(lambda x: x[None], params), elbo[None])
 
 
@@ -150,10 +183,10 @@ def separate_modes(matches: Matches) -> list[int]:
     return modes
 
 
-def _match(target, key, data, frame):
+def _match(target, key, data, steps, frame):
     solver = BatchAndMatch()
     state = solver.init(target, frame.loc, frame.scale, key, data)
-    state = solver.advance(target, state, data, jnp.int32(solver.max_steps))
+    state = solver.advance(target, state, data, jnp.minimum(steps, solver.max_steps))
     return solver.output(state), state.best.elbo, state.log
 
 

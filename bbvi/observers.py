@@ -13,6 +13,7 @@ import numpy as np
 
 from bbvi import storage
 from bbvi._types import Array, PyTree
+from bbvi.budget import Purse
 from bbvi.solvers import Solver
 from bbvi.status import InputError, Status
 from bbvi.target import Target
@@ -63,12 +64,26 @@ class Observers:
         self._max_steps = max_steps
         self._observers = observers
 
-    def __call__(self, state: Any) -> bool:
+    def __call__(self, state: Any) -> Any:
         if not self._observers:
             return False
         seen = snapshot(state, self._max_steps)
         # a list, so that no observer is skipped because one before it said stop
-        return any([bool(observe(seen)) for observe in self._observers])
+        answers = [observe(seen) for observe in self._observers]
+        reasons = [answer for answer in answers if isinstance(answer, Status)]
+        return reasons[0] if reasons else any(map(bool, answers))
+
+
+class Limits:
+    """Ends a run when what it may spend is spent."""
+
+    def __init__(self, purse: Purse):
+        self._purse = purse
+        self._most = purse.gradients
+
+    def __call__(self, seen: Snapshot) -> Any:
+        over = int(seen.state.log.num_gradients) >= self._most or self._purse.seconds <= 0
+        return Status.BUDGET if over else False
 
 
 class ProgressBar:

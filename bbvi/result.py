@@ -32,6 +32,7 @@ from bbvi.verdict import Verdict
         "num_skipped",
         "drift",
         "timings",
+        "spent",
         "solver",
         "data_spec",
     ),
@@ -51,6 +52,7 @@ class FitResult:
         num_skipped: draws left out because they were not finite.
         drift: how far the averaged parameters last moved, in posterior sds.
         timings: seconds by stage, compilation included, as pairs (stage, seconds).
+        spent: gradient evaluations by stage, as pairs (stage, gradients).
         solver: the solver whose fit was kept.
         state: its last state, or None for a loaded result.
         data_spec: shapes and dtypes of the data.
@@ -66,6 +68,7 @@ class FitResult:
     num_skipped: int
     drift: float
     timings: tuple[tuple[str, float], ...] = ()
+    spent: tuple[tuple[str, int], ...] = ()
     solver: Any = None
     state: Any = field(default=None, repr=False)
     data_spec: tuple = ()
@@ -177,6 +180,7 @@ class FitResult:
             ],
             "counts": [self.num_steps, self.num_gradients, self.num_skipped, self.drift],
             "timings": self.timings,
+            "spent": self.spent,
             "data_spec": self.data_spec,
         }
         arrays = storage.flatten("params", self.posterior.params)
@@ -252,6 +256,7 @@ def _decode(path, header, arrays, log_joint, support) -> FitResult:
         num_skipped=skipped,
         drift=drift,
         timings=tuple((stage, seconds) for stage, seconds in header["timings"]),
+        spent=tuple((stage, gradients) for stage, gradients in header["spent"]),
         data_spec=tuple((tuple(shape), dtype) for shape, dtype in header["data_spec"]),
     )
 

@@ -85,7 +85,7 @@ def run(
     state: Any,
     data: PyTree,
     max_steps: int,
-    observe: Callable[[Any], bool] | None = None,
+    observe: Callable[[Any], Any] | None = None,
 ) -> Any:
     """Step until the solver stops or `max_steps` steps are taken.
 
@@ -98,7 +98,7 @@ def run(
         state: a state of the solver, not changed.
         data: the user's data.
         max_steps: total number of steps, counted from the solver's `init`.
-        observe: called with the state after each chunk; true ends the run.
+        observe: called with the state after each chunk; true, or a `Status`, ends the run.
 
     Returns:
         the last state. Ctrl-C, or `observe` saying so, ends the run with
@@ -116,8 +116,10 @@ def run(
             elif time.perf_counter() - began > 2 * _CHUNK_SECONDS:
                 chunk = max(1, chunk // 2)
             step = int(state.log.step)
-            if observe is not None and observe(state):
-                return _with_status(state, Status.INTERRUPTED)
+            answer = observe(state) if observe is not None else False
+            if answer:
+                status = answer if isinstance(answer, Status) else Status.INTERRUPTED
+                return _with_status(state, status)
     except KeyboardInterrupt:
         return _with_status(state, Status.INTERRUPTED)
     return state

@@ -9,7 +9,8 @@ import jax
 import numpy as np
 
 from bbvi._types import Array, PyTree
-from bbvi.chains import Chains, pool, run_chains
+from bbvi.budget import Purse
+from bbvi.chains import Chains, affordable_leaps, expected_gradients, pool, run_chains
 from bbvi.diagnostics import Diagnostics, diagnose
 from bbvi.families import Family, Frame
 from bbvi.run import begin, begin_at, finish
@@ -75,7 +76,12 @@ class Fitted(NamedTuple):
 
 
 def chain_stage(
-    stage: Fitted, target: Target, key: Array, data: PyTree, enough: Callable[[Fitted], bool]
+    stage: Fitted,
+    target: Target,
+    key: Array,
+    data: PyTree,
+    enough: Callable[[Fitted], bool],
+    purse: Purse,
 ) -> Fitted:
     """A stage whose corrected moments and draws are those of short chains from its draws.
 
@@ -86,14 +92,18 @@ def chain_stage(
         data: the user's data.
         enough: whether the stage with these chains needs no more of them; each time that it
             says no, as many again are run, four times at most.
+        purse: what may be spent, and is.
     """
     began = time.perf_counter()
     found = None
     for round_key in jax.random.split(key, 4):
-        again = jax.device_get(run_chains(target, stage.family, stage.params, round_key, data))
+        leaps = affordable_leaps(target.dim, purse.gradients)
+        where = (target, stage.family, stage.params)
+        again = jax.device_get(run_chains(*where, round_key, data, leaps))
+        purse.spend(int(again.num_gradients))
         found = again if found is None else pool(found, again)
         fitted = _with_chains(stage, found)
-        if enough(fitted):
+        if enough(fitted) or not purse.allows(expected_gradients(target.dim)):
             break
     return fitted._replace(seconds=(time.perf_counter() - began, 0.0))
 

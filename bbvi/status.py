@@ -12,6 +12,7 @@ class Status(IntEnum):
     NONFINITE = 3
     INTERRUPTED = 4
     COMPLETED = 5
+    BUDGET = 6
 
     @property
     def message(self) -> str:
@@ -33,6 +34,7 @@ _MESSAGES = {
         "the last finite parameters were kept."
     ),
     Status.COMPLETED: "The planned number of steps was taken.",
+    Status.BUDGET: "The budget was spent before the run ended.",
     Status.INTERRUPTED: "The run was interrupted; this is the fit so far.",
 }
 

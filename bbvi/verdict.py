@@ -79,6 +79,7 @@ def judge(
     corrected: bool = False,
     mode_weights: Sequence[float] = (),
     chains: Chains | None = None,
+    budget_ended: bool = False,
 ) -> Verdict:
     """Turn figures into a verdict.
 
@@ -92,9 +93,11 @@ def judge(
         mode_weights: estimated shares of the modes found, if this fit is but the first of them.
         chains: short chains that stand in for weights that cannot be believed; the corrected
             moments are then theirs.
+        budget_ended: whether the budget ended the fit before a stage had settled it.
     """
     findings = [
         _about_run(status, drift),
+        _about_budget(budget_ended),
         _about_lost_draws(diagnostics, skipped_share),
         *_about_fit(diagnostics, names, corrected, chains),
         _about_modes(mode_weights),
@@ -198,6 +201,13 @@ def _about_modes(weights: Sequence[float]) -> Verdict:
     action = "Fit each mode from its own init and combine them, or remove a symmetry of the model."
     level: Level = "rejected" if 1 - max(weights) > MODE_SHARE else "caution"
     return Verdict(level, (reason,), (action,))
+
+
+def _about_budget(ended: bool) -> Verdict:
+    if not ended:
+        return Verdict("trusted", (), ())
+    reason = "The budget ended before a stage could settle the fit."
+    return Verdict("caution", (reason,), ("Give the fit a larger budget, or none.",))
 
 
 def _about_run(status: Status, drift: float) -> Verdict:

@@ -154,7 +154,7 @@ class Path(NamedTuple):
     num_gradients: Array
 
 
-def lbfgs_path(target: Target, start: Array, data: PyTree, max_evaluations: int) -> Path:
+def lbfgs_path(target: Target, start: Array, data: PyTree, max_evaluations: Array | int) -> Path:
     """Minimise -log density from `start` (D,), one gradient evaluation an iteration.
 
     A backtracking trial is an iteration of the one loop, so paths batched by `vmap` waste

@@ -12,8 +12,9 @@ from bbvi.solvers.lbfgs import SNAPSHOTS, lbfgs_path
 from bbvi.target import Target
 
 _RANDOM_STARTS = 2
+ORIGINS = _RANDOM_STARTS + 2
 _RANDOM_RADIUS = 2.0  # uniform, the usual choice for MCMC in unconstrained units (Stan)
-_PATH_EVALUATIONS = 150
+PATH_EVALUATIONS = 150
 _DRAWS = 32  # a candidate; the bound only has to rank them
 # Draws of a race held at once, in numbers: 64 MiB in float32.
 _CHUNK_ELEMENTS = 1 << 24
@@ -37,7 +38,13 @@ class Starts(NamedTuple):
     num_densities: Array
 
 
-def race(target: Target, loc: Array, key: Array, data: PyTree) -> Starts:
+def race(
+    target: Target,
+    loc: Array,
+    key: Array,
+    data: PyTree,
+    path_evaluations: Array | int = PATH_EVALUATIONS,
+) -> Starts:
     """Rank possible starts by their bound on common draws.
 
     A mode is never trusted: in a funnel the paths end in a spike where no posterior mass is,
@@ -48,13 +55,14 @@ def race(target: Target, loc: Array, key: Array, data: PyTree) -> Starts:
         loc: the user's point (D,).
         key: a typed random key.
         data: the user's data.
+        path_evaluations: limit on the gradient evaluations of each path.
     """
     dim, dtype = target.dim, target.dtype
     point_key, draw_key = jax.random.split(key)
     shape = (_RANDOM_STARTS, dim)
     noise = jax.random.uniform(point_key, shape, dtype, -_RANDOM_RADIUS, _RANDOM_RADIUS)
     origins = jnp.concatenate([loc[None], jnp.zeros((1, dim), dtype), noise])
-    paths = _batched(lambda x: lbfgs_path(target, x, data, _PATH_EVALUATIONS), origins, target)
+    paths = _batched(lambda x: lbfgs_path(target, x, data, path_evaluations), origins, target)
     number = origins.shape[0]
     locs = jnp.concatenate([origins, paths.points.reshape(-1, dim)])
     scales = jnp.concatenate([jnp.ones_like(origins), paths.curvature_scale.reshape(-1, dim)])
