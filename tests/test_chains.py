@@ -1,0 +1,136 @@
+"""Short chains: right where they hold, and at fault where they cannot."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import bbvi
+from bbvi.chains import affordable_leaps, expected_gradients, num_chains, pool, run_chains
+from bbvi.diagnostics import diagnose
+from bbvi.families import FullRankGaussian
+from bbvi.status import Status
+from bbvi.verdict import chain_faults, is_settled, judge
+
+DIM = 3
+LEAPS = affordable_leaps(DIM, np.inf)
+
+
+def gaussian(x, data):
+    return -0.5 * jnp.sum(((x - data["mean"]) / data["sd"]) ** 2)
+
+
+def funnel(x, data):
+    """A scale that falls off from neck to mouth by e^6 (Neal 2003)."""
+    v = data["sd"] * x[0]
+    return -0.5 * x[0] ** 2 - 0.5 * jnp.sum(x[1:] ** 2) * jnp.exp(-v) - 0.5 * (len(x) - 1) * v
+
+
+def far_modes(x, data):
+    """Two modes that no chain crosses between, one of which the draws begin in more often."""
+    apart = jnp.array([20.0] + [0.0] * (DIM - 1))
+    return jnp.logaddexp(-0.5 * jnp.sum((x - apart) ** 2), -0.5 * jnp.sum((x + apart) ** 2))
+
+
+def holes(x, data):
+    return jnp.where(x[0] > 1, jnp.nan, -0.5 * jnp.sum(x**2))
+
+
+DATA = {"mean": np.array([1.0, -2.0, 5.0], np.float32), "sd": np.float32(2.0)}
+
+
+def run(log_joint, loc, scale, key=0, data=DATA):
+    target, _, data = bbvi.make_target(log_joint, np.zeros(DIM, np.float32), data, None)
+    family = FullRankGaussian()
+    params = jax.jit(family.init)(np.asarray(loc, np.float32), np.float32(scale))
+    chains = run_chains(target, family, params, jax.random.key(key), data, LEAPS)
+    diagnostics = diagnose(target, family, params, jax.random.key(key + 1), data)
+    return jax.device_get((chains, diagnostics))
+
+
+def test_they_leave_behind_what_was_wrong():
+    chains, diagnostics = run(gaussian, DATA["mean"] + 1.0, 1.5)
+    moments = chains.moments
+    assert (np.abs(moments.mean - DATA["mean"]) < 4.5 * moments.mean_se).all()
+    assert (np.abs(moments.sd - 2) < 4.5 * moments.sd_se).all()
+    # the start was half a posterior sd off, and that is told apart
+    assert (moments.mean_se < 0.1).all()
+    assert not chain_faults(chains, diagnostics)
+    assert chains.acceptance > 0.7
+    assert chains.divergent_share == 0
+    # the states are those of the moments
+    np.testing.assert_allclose(chains.draws.mean(0), moments.mean, rtol=1e-3)
+    np.testing.assert_allclose(chains.draws.std(0), moments.sd, rtol=1e-3)
+    assert num_chains(DIM) * 24 < chains.num_gradients <= num_chains(DIM) * (24 * LEAPS + 1)
+
+
+def test_their_errors_are_what_they_say():
+    z_scores = []
+    for key in range(12):
+        moments = run(gaussian, DATA["mean"], 2.0, key=3 * key)[0].moments
+        z_scores.append((moments.mean - DATA["mean"]) / moments.mean_se)
+        z_scores.append((moments.sd - 2) / moments.sd_se)
+    z_scores = np.array(z_scores)
+    # 72 numbers: mean within 4 errors of zero, spread near one
+    assert abs(z_scores.mean()) < 4 / np.sqrt(z_scores.size)
+    assert 0.7 < z_scores.std() < 1.35
+
+
+@pytest.mark.parametrize(
+    ("log_joint", "scale", "words"),
+    [
+        (funnel, 1.0, "diverge|move|remember"),
+        (far_modes, 15.0, "remember|accepted|diverge"),
+    ],
+)
+def test_faults_are_seen(log_joint, scale, words):
+    data = {"mean": DATA["mean"], "sd": np.float32(3.0)}
+    chains, diagnostics = run(log_joint, np.zeros(DIM), scale, data=data)
+    faults = chain_faults(chains, diagnostics)
+    assert faults
+    assert any(word in fault for fault in faults for word in words.split("|")), faults
+    assert not is_settled(diagnostics, Status.CONVERGED, chains)
+
+
+def test_draws_that_are_lost_settle_nothing():
+    chains, diagnostics = run(holes, np.zeros(DIM), 1.0)
+    assert np.isfinite(chains.draws).all()
+    # every state that was accepted has a density
+    assert (chains.draws[-num_chains(DIM) :, 0] <= 1).mean() > 0.9
+    assert not is_settled(diagnostics, Status.CONVERGED, chains)
+
+
+def test_pooled():
+    (one, diagnostics), (other, _) = (run(gaussian, DATA["mean"], 2.0, key=k) for k in (0, 5))
+    both = pool(one, other)
+    assert both.draws.shape == (2 * len(one.draws), DIM)
+    np.testing.assert_allclose(both.moments.mean, both.draws.mean(0), rtol=1e-4)
+    np.testing.assert_allclose(both.moments.sd, both.draws.std(0), rtol=1e-4)
+    np.testing.assert_allclose(
+        both.moments.mean_se, np.hypot(one.moments.mean_se, other.moments.mean_se) / 2, rtol=1e-6
+    )
+    assert both.num_gradients == one.num_gradients + other.num_gradients
+    assert not chain_faults(both, diagnostics)
+
+
+def test_what_they_may_spend():
+    for dim in (1, 10, 1000):
+        whole = expected_gradients(dim)
+        for limit in (whole, 2 * whole):
+            leaps = int(affordable_leaps(dim, limit))
+            assert num_chains(dim) * (24 * leaps + 1) <= limit
+        assert affordable_leaps(dim, np.inf) > affordable_leaps(dim, whole)
+
+
+def test_words():
+    chains, diagnostics = run(gaussian, DATA["mean"], 2.0)
+    names = ["a", "b", "c"]
+    fine = judge(diagnostics, Status.CONVERGED, names, chains=chains)
+    assert fine.level == "trusted"
+    assert any("chains" in reason for reason in fine.reasons)
+    stuck = chains._replace(memory=np.array([0.1, 0.9, 0.0]))
+    broken = diagnostics._replace(khat=np.float32(0.9), ess=np.float32(10))
+    verdict = judge(broken, Status.CONVERGED, names, chains=stuck)
+    assert verdict.level == "caution"
+    assert any("remember where they began (correlation 0.90)" in r for r in verdict.reasons)
+    assert verdict.actions
