@@ -27,7 +27,7 @@ from bbvi.objectives import ELBO
 from bbvi.solvers import BatchAndMatch, StochasticGradient
 from bbvi.stage import Fitted, chain_stage, fit_stage, judged_stage
 from bbvi.target import Target
-from bbvi.verdict import chain_faults, is_settled, is_sharp
+from bbvi.verdict import SETTLED_NOISE, chain_faults, is_settled, is_sharp, moment_noise
 
 # Up to here a dense covariance and its eigenvalues cost less than the gradients that go with
 # them; beyond, a full match needs thousands of draws a step.
@@ -214,9 +214,10 @@ def _settled(stage: Fitted) -> bool:
 
 
 def _enough(stage: Fitted) -> bool:
-    """Whether more chains would not help: they answer already, or are at fault."""
+    """Whether more chains would not help: they answer already, are at fault, or far from it."""
     assert stage.chains is not None
-    return _settled(stage) or bool(chain_faults(stage.chains, stage.diagnostics))
+    hopeless = moment_noise(stage.diagnostics).max() > 2 * SETTLED_NOISE
+    return hopeless or _settled(stage) or bool(chain_faults(stage.chains, stage.diagnostics))
 
 
 @lru_cache(maxsize=16)

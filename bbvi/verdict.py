@@ -20,12 +20,15 @@ KHAT_USABLE = 0.7
 # The tail's shape says nothing of its size: where the weights hardly vary, heavier is fine.
 KHAT_USABLE_IF_EVEN = 1.0
 EVEN_SHARE = 0.75  # of the effective draws of an exact fit, from which weights count as even
+EXACT_SHARE = 0.98  # of the same, from which the approximation needs no correction
 EFFICIENT = 0.5  # of the same, from which an approximation counts as close
 # Past one the weights have no mean: draws and target have little to do with each other.
 KHAT_HOPELESS = 1.0
 # What "right" means: a mean within this many posterior sds, an sd within this share.
 MEAN_TOLERANCE = 0.1
 SD_TOLERANCE = 0.1
+# Monte Carlo error of a moment, in sds, below which more draws or stages change little.
+SETTLED_NOISE = MEAN_TOLERANCE / 4
 # A larger share of lost draws biases the fit visibly: a normal cut off at its 1% quantile has
 # its mean moved by 0.03 sd.
 BAD_SHARE = 0.01
@@ -141,7 +144,7 @@ def is_settled(diagnostics: Diagnostics, status: Status, chains: Chains | None =
             return False
     elif not weights_usable(d) or (float(d.khat) > KHAT_FINITE and efficiency(d) < EFFICIENT):
         return False
-    return bool(moment_noise(d).max() <= MEAN_TOLERANCE / 4)
+    return bool(moment_noise(d).max() <= SETTLED_NOISE)
 
 
 def chain_faults(chains: Chains, d: Diagnostics) -> list[str]:
@@ -181,12 +184,18 @@ def _agree(d: Diagnostics, share: float) -> bool:
 
 
 def needs_correction(d: Diagnostics) -> bool:
-    """Whether the corrected moments differ from the raw ones by more than their own noise."""
+    """Whether the corrected moments differ from the raw ones by more than their own noise.
+
+    Where the weights are as even as those of an exact approximation, there is nothing to
+    correct, whatever the noise does.
+    """
+    if efficiency(d) >= EXACT_SHARE:
+        return False
     shift, ratio = moment_errors(d)
     tiny = np.finfo(np.asarray(d.raw.sd).dtype).tiny
     raw_sd = np.maximum(d.raw.sd, tiny)
-    noisy_shift = np.maximum(_VISIBLE, 4 * np.hypot(d.corrected.mean_se, d.raw.mean_se) / raw_sd)
-    noisy_ratio = np.maximum(_VISIBLE, 4 * np.hypot(d.corrected.sd_se, d.raw.sd_se) / raw_sd)
+    noisy_shift = np.maximum(_VISIBLE, 2.5 * np.hypot(d.corrected.mean_se, d.raw.mean_se) / raw_sd)
+    noisy_ratio = np.maximum(_VISIBLE, 2.5 * np.hypot(d.corrected.sd_se, d.raw.sd_se) / raw_sd)
     return bool(((shift > noisy_shift) | (np.abs(ratio - 1) > noisy_ratio)).any())
 
 
@@ -314,7 +323,8 @@ def _about_noise(d: Diagnostics, names: Sequence[str]) -> Verdict:
         "Report quantiles of these or of their logarithm, give them a prior with lighter tails, "
         "or use MCMC started from this fit."
     )
-    level: Level = "rejected" if noise.max() > MEAN_TOLERANCE else "caution"
+    # what is right within two standard errors only is not known to be right
+    level: Level = "rejected" if noise.max() > MEAN_TOLERANCE / 2 else "caution"
     return Verdict(level, (reason,), (action,), flagged)
 
 
