@@ -21,8 +21,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # A file imports only from levels above its own line; a folder is one level.
 ORDER = """
     _types status _tree _linalg _compile bijectors examples storage target families objectives
-    solvers run diagnostics verdict table posterior plot stage observers matching auto bridges result
-    fit testing __init__ __main__
+    solvers run diagnostics verdict table posterior plot stage observers matching auto bridges
+    result fit testing __init__ __main__
 """.split()
 
 ALLOWED = {"bbvi", "jax", "numpy", "optax"} | sys.stdlib_module_names

@@ -63,11 +63,15 @@ def to_datatree(
     groups: dict[str, Mapping[str, Any]] = {"posterior": values, "sample_stats": stats}
     if posterior_predictive is not None:
         keys = jax.random.split(predict_key, num_draws)
-        one = lambda key, params: posterior_predictive(key, params, data)  # noqa: E731
-        groups["posterior_predictive"] = _each("posterior_predictive", one, keys, draws)
+        predict = posterior_predictive
+        groups["posterior_predictive"] = _each(
+            "posterior_predictive", lambda key, params: predict(key, params, data), keys, draws
+        )
     if log_likelihood is not None:
-        one = lambda params: log_likelihood(params, data)  # noqa: E731
-        groups["log_likelihood"] = _each("log_likelihood", one, draws)
+        weigh = log_likelihood
+        groups["log_likelihood"] = _each(
+            "log_likelihood", lambda params: weigh(params, data), draws
+        )
     groups = {
         name: {k: np.asarray(v)[None] for k, v in group.items()} for name, group in groups.items()
     }

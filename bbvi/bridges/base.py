@@ -142,7 +142,7 @@ class Setting:
         self.value = value
         try:
             # 1, 1.0 and True are equal, but a model may treat them differently
-            self._key = (type(value), value)
+            self._key: tuple = (type(value), value)
             hash(self._key)
         except TypeError:
             if isinstance(value, np.ndarray):
@@ -173,5 +173,3 @@ def depends(function: Callable[..., list], args: tuple) -> list[bool]:
 def is_array(x: Any) -> bool:
     """Whether a model's argument is data; numbers, words and functions are settings."""
     return hasattr(x, "dtype") and hasattr(x, "shape") and x.dtype.kind in "biufcV"
-
-

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 # A dense mass matrix costs D^2 a leapfrog step, and its inverse is a matrix of as many draws.
 _LARGEST_DENSE = 200
 _TARGET_ACCEPTANCE = 0.8
+# In units of the posterior's sds. Dual averaging tries ten times the first step, and steps far
+# above one leave the range in which single precision can tell energies apart.
+_FIRST_STEP = 0.1
 
 
 class Chains(NamedTuple):
@@ -256,7 +259,9 @@ def _blackjax_nuts(
     from blackjax.adaptation.step_size import dual_averaging_adaptation
 
     def log_density(z):
-        return target.log_density(z, data)
+        value = target.log_density(z, data)
+        # NaN and +inf are refused; one such point would hold a chain for good
+        return jnp.where(value < jnp.inf, value, -jnp.inf)
 
     first, update, last = dual_averaging_adaptation(_TARGET_ACCEPTANCE)
     step = blackjax.nuts.build_kernel()
@@ -270,8 +275,10 @@ def _blackjax_nuts(
     def chain(key, start):
         warm_key, draw_key = jax.random.split(key)
         state = blackjax.nuts.init(start, log_density)
-        carry = state, first(jnp.asarray(1.0, start.dtype))
-        (state, adaptation), warmup = jax.lax.scan(warm, carry, jax.random.split(warm_key, num_warmup))
+        carry = state, first(jnp.asarray(_FIRST_STEP, start.dtype))
+        (state, adaptation), warmup = jax.lax.scan(
+            warm, carry, jax.random.split(warm_key, num_warmup)
+        )
         size = last(adaptation)
 
         def draw(state, key):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -134,7 +135,8 @@ class _Problem:
         from numpyro.handlers import seed, substitute, trace
 
         args, kwargs = self.arguments(data)
-        return trace(substitute(seed(self.model, 0), params)).get_trace(*args, **kwargs)
+        with _unchecked():
+            return trace(substitute(seed(self.model, 0), params)).get_trace(*args, **kwargs)
 
     def plan(self, data: PyTree) -> _Plan:
         """The plan for these data: made once for their shapes."""
@@ -183,51 +185,101 @@ def _argument_names(model: Callable, count: int) -> list[str]:
 
 
 def _make_plan(problem: _Problem, data: PyTree) -> _Plan:
-    from numpyro.distributions import biject_to
-    from numpyro.handlers import seed
-    from numpyro.infer import init_to_median, init_to_uniform
-    from numpyro.infer.util import initialize_model
-
     # Refused here, in the abstract, before anything is computed: a model that needs concrete
     # arguments, and a site that no gradient can move.
     jax.eval_shape(lambda data: _checked(problem.trace({}, data)), data)
-    args, kwargs = problem.arguments(data)
-    for strategy in (init_to_median, init_to_uniform):
-        try:
-            info = initialize_model(
-                jax.random.PRNGKey(0),
-                seed(problem.model, 0),
-                init_strategy=strategy,
-                model_args=args,
-                model_kwargs=kwargs,
-            )
-            break
-        except RuntimeError as error:
-            last = error
-    else:
+    free, constraints, finite = jax.device_get(_find_start(problem, data))
+    if not finite:
         raise InputError(
-            "no point was found at which the model's density and gradient are finite: "
-            "give the sites priors that agree with the data."
-        ) from last
-    free = {k: np.asarray(v) for k, v in sorted(info.param_info.z.items())}
-    names = tuple(free)
-    values = {k: biject_to(info.model_trace[k]["fn"].support)(free[k]) for k in names}
+            "the model's density is finite at none of 16 points near the priors' means: give the "
+            "sites priors that agree with the data."
+        )
+    names = tuple(sorted(free))
+    values = _constrain(problem, free, data)
 
     def bounds(params, data):
         sites = problem.trace(params, data)
         return [jax.tree.leaves(sites[k]["fn"].support) for k in names]
 
-    fixed = [not moves for moves in depends(bounds, (values, data))]
     maps = []
-    for name, is_fixed in zip(names, fixed, strict=True):
-        constraint = info.model_trace[name]["fn"].support
-        own = _own_support(constraint) if is_fixed else None
-        shapes = np.shape(values[name]), free[name].shape
-        maps.append(own or HomeSupport(_words(constraint), _Find(problem, name), *shapes))
-    return _Plan(names, tuple(map(Setting, free.values())), tuple(maps))
+    for name, moves in zip(names, depends(bounds, (values, data)), strict=True):
+        own = None if moves else _own_support(constraints[name])
+        words = f"numpyro's support of {name}"
+        shapes = values[name].shape, free[name].shape
+        maps.append(own or HomeSupport(words, _Find(problem, name), *shapes))
+    return _Plan(names, tuple(Setting(free[k]) for k in names), tuple(maps))
 
 
-class _Find(NamedTuple):
+@partial(jax.jit, static_argnums=0)
+def _find_start(problem: _Problem, data: PyTree) -> tuple[dict, dict, Array]:
+    """Unconstrained values near the priors' means, the sites' constraints, and if it is finite.
+
+    The first of 16 points, at first very near, then less so, with a finite density. They are
+    not the means themselves, at which many models have a symmetry or a norm without gradient.
+    """
+    from numpyro.distributions import biject_to
+    from numpyro.handlers import seed, substitute, trace
+
+    args, kwargs = problem.arguments(data)
+    constraints = {}
+
+    def one(key, spread):
+        free: dict[str, Array] = {}
+
+        def choose(site):
+            if not _is_latent(site):
+                return None
+            transform = biject_to(site["fn"].support)
+            constraints[site["name"]] = site["fn"].support
+            shape = site["fn"].shape(site["kwargs"].get("sample_shape", ()))
+            centre = _centre(site["fn"], transform, shape)
+            # a key of the site's own, whatever comes before it in the model
+            site_key = jax.random.fold_in(key, len(free))
+            z = centre + spread * jax.random.normal(site_key, centre.shape, centre.dtype)
+            free[site["name"]] = z
+            return transform(z)
+
+        model = substitute(seed(problem.model, 0), substitute_fn=choose)
+        with _unchecked():
+            sites = trace(model).get_trace(*args, **kwargs)
+        values = {name: sites[name]["value"] for name in free}
+        return free, problem(values, data)
+
+    keys = jax.random.split(jax.random.PRNGKey(0), 16)
+    spreads = jnp.repeat(jnp.array([0.1, 1.0]), 8)
+    frees, log_joints = jax.lax.map(lambda x: one(*x), (keys, spreads))
+    finite = jnp.isfinite(log_joints)
+    first = jnp.argmax(finite)
+    free = jax.tree.map(lambda x: x[first], frees)
+    # made anew, as those found inside the loop are of its trace
+    sites = problem.trace(_constrain(problem, free, data), data)
+    return free, {name: sites[name]["fn"].support for name in constraints}, finite[first]
+
+
+def _centre(prior: Any, transform: Any, shape: tuple[int, ...]) -> Array:
+    """The unconstrained value of the prior's mean, or zero where there is none."""
+    zero = jnp.zeros(transform.inverse_shape(shape))
+    try:
+        mean = jnp.broadcast_to(prior.mean, shape)
+    except (NotImplementedError, AttributeError, ValueError, TypeError):
+        return zero
+    centre = transform.inv(mean)
+    return jnp.where(jnp.isfinite(centre), centre, zero)
+
+
+def _unchecked():
+    """Leave out NumPyro's checks of values, which refuse stand-ins for those not known yet."""
+    from numpyro import validation_enabled
+
+    return validation_enabled(False)
+
+
+def _is_latent(site: dict) -> bool:
+    return site["type"] == "sample" and not site["is_observed"]
+
+
+@dataclass(frozen=True)
+class _Find:
     """NumPyro's map for one site, where the other sites have given values."""
 
     problem: _Problem
@@ -248,7 +300,7 @@ class _Find(NamedTuple):
 
 def _checked(sites: dict[str, dict]) -> list:
     """Refuse what has no gradient or is no posterior."""
-    latent = {k: s for k, s in sites.items() if s["type"] == "sample" and not s["is_observed"]}
+    latent = {k: s for k, s in sites.items() if _is_latent(s)}
     for name, site in sites.items():
         if site["type"] == "param":
             raise InputError(
@@ -291,21 +343,16 @@ def _own_support(constraint: Any) -> Bijector | None:
         (c.positive_definite, supports.covariance),
     ]
     for known, own in named:
-        if constraint is known:
+        if type(constraint) is type(known):
             return own
-    if type(constraint) is c.greater_than:
+    if type(constraint) in (c.greater_than, c.greater_than_eq):
         return supports.greater_than(np.asarray(constraint.lower_bound))
-    if type(constraint) is c.less_than:
+    if type(constraint) in (c.less_than, c.less_than_eq):
         return supports.less_than(np.asarray(constraint.upper_bound))
-    if type(constraint) is c.interval:
+    if type(constraint) in (c.interval, c.open_interval):
         bounds = np.asarray(constraint.lower_bound), np.asarray(constraint.upper_bound)
         return supports.interval(*bounds)
     return None
-
-
-def _words(constraint: Any) -> str:
-    name = type(constraint).__name__.strip("_")
-    return f"numpyro's {name}"
 
 
 @partial(jax.jit, static_argnums=0)
@@ -330,5 +377,4 @@ def _all_sites(problem: _Problem, draws: PyTree, data: PyTree) -> dict[str, Arra
 
 
 def _is_reported(site: dict) -> bool:
-    latent = site["type"] == "sample" and not site["is_observed"]
-    return latent or site["type"] == "deterministic"
+    return _is_latent(site) or site["type"] == "deterministic"

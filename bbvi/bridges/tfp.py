@@ -8,6 +8,8 @@ to the last digit. The pinned values are data.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -70,7 +72,7 @@ class _Plan(NamedTuple):
     """What the shapes of the data fix: unconstrained starts and supports, by name."""
 
     start: dict[str, np.ndarray]
-    support: dict[str, Bijector]
+    support: Mapping[str, Bijector]
 
 
 class _Problem:
@@ -140,7 +142,9 @@ def _make_plan(problem: _Problem, data: PyTree) -> _Plan:
     start = {k: np.zeros(x.shape, x.dtype) for k, x in sorted(_by_name(free).items())}
     real = jax.device_get(_which_are_real(problem, start, data))
     support = {
-        name: HomeSupport(f"tfp's support of {name}", _Find(problem, name), shapes[name].shape, x.shape)
+        name: HomeSupport(
+            f"tfp's support of {name}", _Find(problem, name), shapes[name].shape, x.shape
+        )
         for name, x in start.items()
         if not real[name]
     }
@@ -171,7 +175,8 @@ def _is_identity(bijector: Any, like: Array) -> Array:
     return jnp.all(value == probe) if same else jnp.array(False)
 
 
-class _Find(NamedTuple):
+@dataclass(frozen=True)
+class _Find:
     """TFP's bijector for one variable, where the other variables have given values."""
 
     problem: _Problem
