@@ -95,7 +95,8 @@ def test_log_joint_is_pymcs(pm, name):
     )
     theirs = [own({k: v[i] for k, v in points.items()}) for i in range(20)]
     assert np.isfinite(theirs).all()
-    np.testing.assert_allclose(ours, theirs, rtol=1e-9)
+    # PyTensor's erfcx differs between its backends by 1e-9
+    np.testing.assert_allclose(ours, theirs, rtol=1e-7)
 
 
 def test_postprocess_gives_pymcs_names_and_values(pm):

@@ -57,6 +57,8 @@ def from_model(model: Any) -> Bridged:
         raise InputError("the model has no free variable: nothing is left to fit.")
     # a model may grow after it was bridged
     parts = tuple(v.name for v in [*model.basic_RVs, *model.potentials, *model.deterministics])
+    # lengths of dimensions become constants
+    parts += tuple((name, _number(length)) for name, length in model.dim_lengths.items())
     problem = _problem(model, parts)
     data = {v.name: v.get_value() for v in problem.shared} or None
     return Bridged(
@@ -123,15 +125,24 @@ class _Problem:
         shapes = tuple((name, x.shape) for name, x in (data or {}).items())
         if shapes not in self._starts:
             point = self._model.initial_point(random_seed=0)
-            self._starts[shapes] = {name: np.asarray(point[name]) for name in self.values}
+            # an ordered vector whose prior means are equal starts at log(0)
+            self._starts[shapes] = {
+                name: np.nan_to_num(np.asarray(point[name]), posinf=0.0, neginf=0.0)
+                for name in self.values
+            }
         return dict(self._starts[shapes])
 
     def _arguments(self, params: PyTree, data: PyTree) -> list[Array]:
         return [params[name] for name in self.values] + [data[v.name] for v in self.shared]
 
 
+def _number(length: Any) -> Any:
+    """The length of a dimension, which is a shared variable or a constant."""
+    return int(length.get_value()) if hasattr(length, "get_value") else int(length.data)
+
+
 @lru_cache(maxsize=64)
-def _problem(model: Any, parts: tuple[str, ...]) -> _Problem:
+def _problem(model: Any, parts: tuple) -> _Problem:
     del parts  # part of the key
     return _Problem(model)
 

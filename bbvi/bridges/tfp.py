@@ -132,13 +132,13 @@ def _by_name(structure: Any) -> dict[str, Any]:
 
 def _make_plan(problem: _Problem, data: PyTree) -> _Plan:
     # shapes alone: to draw from a prior may take long to compile
-    like, free = jax.eval_shape(partial(_prior_draw, problem), data)
-    shapes = _by_name(like)
+    shapes = _by_name(jax.eval_shape(partial(_prior_draw, problem), data))
     if not shapes:
         raise InputError("every variable is pinned: nothing is left to fit.")
     for name, value in shapes.items():
         if not jnp.issubdtype(value.dtype, jnp.floating):
             raise InputError(f"{name} is discrete: sum it out, for example with tfd.Mixture.")
+    free = jax.eval_shape(partial(_free_draw, problem), data)
     start = {k: np.zeros(x.shape, x.dtype) for k, x in sorted(_by_name(free).items())}
     real = jax.device_get(_which_are_real(problem, start, data))
     support = {
@@ -151,11 +151,15 @@ def _make_plan(problem: _Problem, data: PyTree) -> _Plan:
     return _Plan(start, support)
 
 
-def _prior_draw(problem: _Problem, data: PyTree) -> tuple[Any, Any]:
-    """A draw of the unpinned variables, and its unconstrained value."""
-    pinned = problem.pinned(data)
-    draw = pinned.sample_unpinned(seed=jax.random.PRNGKey(0))
-    return draw, pinned.experimental_default_event_space_bijector().inverse(draw)
+def _prior_draw(problem: _Problem, data: PyTree) -> Any:
+    """A draw of the unpinned variables."""
+    return problem.pinned(data).sample_unpinned(seed=jax.random.PRNGKey(0))
+
+
+def _free_draw(problem: _Problem, data: PyTree) -> Any:
+    """Its unconstrained value."""
+    bijector = problem.pinned(data).experimental_default_event_space_bijector()
+    return bijector.inverse(_prior_draw(problem, data))
 
 
 @partial(jax.jit, static_argnums=0)
@@ -197,6 +201,6 @@ class _Find:
 def _constrain(problem: _Problem, free: dict[str, Array], data: PyTree) -> dict[str, Array]:
     """Constrained values of unconstrained ones, at bounds that may depend on the data."""
     pinned = problem.pinned(data)
-    like = jax.eval_shape(partial(_prior_draw, problem), data)[1]
+    like = jax.eval_shape(partial(_free_draw, problem), data)
     made = {**free} if isinstance(like, dict) else type(like)(**free)
     return _by_name(pinned.experimental_default_event_space_bijector().forward(made))
