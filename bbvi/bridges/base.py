@@ -37,7 +37,7 @@ class Bridged(NamedTuple):
     init: PyTree
     data: PyTree
     support: PyTree
-    postprocess: Callable[[PyTree], dict[str, Array]]
+    postprocess: Callable[[PyTree], dict[str, Any]]
 
 
 class Maps(NamedTuple):

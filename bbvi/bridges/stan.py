@@ -56,7 +56,8 @@ def from_model(model: Any, data: Mapping[str, Any] | None = None, *, seed: int =
 
     Example:
         >>> import bbvi                                                    # doctest: +SKIP
-        >>> b = bbvi.bridges.stan.from_model("schools.stan", {"J": 8, "y": y, "sigma": sigma})
+        >>> data = {"J": 8, "y": y, "sigma": sigma}                        # doctest: +SKIP
+        >>> b = bbvi.bridges.stan.from_model("schools.stan", data)          # doctest: +SKIP
         >>> result = bbvi.fit(b.log_joint, b.init, b.data)                  # doctest: +SKIP
         >>> b.postprocess(result.posterior.sample(0, 1000))["theta"]        # doctest: +SKIP
 

@@ -44,7 +44,7 @@ def from_joint_distribution(joint: Any, *args: Any, **observed: Any) -> Bridged:
 
     Example:
         >>> import bbvi, numpy as np                                         # doctest: +SKIP
-        >>> import tensorflow_probability.substrates.jax.distributions as tfd
+        >>> from tensorflow_probability.substrates.jax import distributions as tfd  # doctest: +SKIP
         >>> def model():                                                     # doctest: +SKIP
         ...     scale = yield tfd.HalfNormal(1.0, name="scale")
         ...     yield tfd.Sample(tfd.Normal(0.0, scale), 3, name="y")
