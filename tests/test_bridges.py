@@ -1,5 +1,7 @@
 """What all bridges share: supports made of another system's maps, settings, missing packages."""
 
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -108,3 +110,9 @@ def test_depends():
 def test_require_names_the_extra():
     with pytest.raises(ImportError, match=r"f\(\) needs no_such: pip install 'bbvi\[some\]'"):
         require("no_such.package", "some", "f()")
+
+
+def test_without_numpyro(monkeypatch):
+    monkeypatch.setitem(sys.modules, "numpyro", None)
+    with pytest.raises(ImportError, match=r"from_model needs numpyro: pip install 'bbvi\[numpyro"):
+        bbvi.bridges.numpyro.from_model(lambda: None)
