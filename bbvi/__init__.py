@@ -1,5 +1,6 @@
 """bbvi: black-box variational inference on JAX, right by default and honest when not."""
 
+from bbvi import bridges
 from bbvi.auto import Auto
 from bbvi.bijectors import (
     Bijector,
@@ -83,6 +84,7 @@ __all__ = [
     "StudentT",
     "Target",
     "Verdict",
+    "bridges",
     "corr_cholesky",
     "correlation",
     "cov_cholesky",

@@ -10,7 +10,7 @@ import numpy as np
 
 import bbvi.families
 from bbvi import storage
-from bbvi._types import LogJoint, PyTree
+from bbvi._types import Key, LogJoint, PyTree
 from bbvi.diagnostics import Diagnostics, Moments
 from bbvi.families import Family
 from bbvi.posterior import Posterior
@@ -144,6 +144,60 @@ class FitResult:
         from bbvi.plot import plot_fit
 
         return plot_fit(self)
+
+    def to_datatree(self, num_draws: int = 1000, key: Key = 0, **options: Any):
+        """The fit as an ArviZ `DataTree`; needs the `arviz` extra.
+
+        The result does not hold the data: give them for what is computed from them.
+
+        Args:
+            num_draws: S.
+            key: an int or a JAX random key.
+            options: all by name and optional.
+                `data`: the data of the fit.
+                `postprocess`: draws to a dictionary of what to store instead of the parameters,
+                such as the `postprocess` of a bridge.
+                `coords`, `dims`: as in ArviZ: names for the entries of axes, names of axes.
+                `observed_data`: a dictionary of arrays to store.
+                `posterior_predictive(key, params, data)`, `log_likelihood(params, data)`: for
+                one draw, dictionaries of arrays.
+
+        Returns:
+            groups `posterior`, `sample_stats` (`log_q`, and with the data `log_p` and
+            `log_weight` = log_p - log_q), `fit` (`elbo` over `step`) and those that were given
+            functions or data; draws have the dimensions (chain, draw), with one chain.
+            Attributes hold the verdict and k-hat.
+
+        Raises:
+            ImportError: if arviz-base is not installed.
+            InputError: if a function returns no dictionary.
+        """
+        from bbvi.bridges.arviz import to_datatree
+
+        return to_datatree(self, num_draws, key, **options)
+
+    def to_mcmc(
+        self, num_chains: int = 4, key: Key = 0, *, data: PyTree = None, dense: bool | None = None
+    ):
+        """What an MCMC sampler needs of the fit: starts, mass matrix and log density.
+
+        `result.to_mcmc(data=data).blackjax_nuts()` and `.numpyro_nuts()` run NUTS.
+
+        Args:
+            num_chains: starts; draws of the posterior, all different.
+            key: an int or a JAX random key.
+            data: the data of the fit, which a result does not hold.
+            dense: whether the mass matrix is dense; None makes it so for D up to 200.
+
+        Returns:
+            a `bbvi.bridges.mcmc.McmcStart`.
+
+        Raises:
+            InputError: if the log joint takes data and none are given.
+        """
+        from bbvi.bridges.mcmc import to_mcmc
+
+        return to_mcmc(self, num_chains, key, data=data, dense=dense)
 
     def save(self, path: str | os.PathLike) -> None:
         """Write to one file (npz with a JSON header, no pickle); `bbvi.load` reads it."""
