@@ -17,6 +17,7 @@ from bbvi.matching import (
     find_start,
     match_from,
     match_starts,
+    move,
     separate_modes,
 )
 from bbvi.objectives import ELBO
@@ -24,11 +25,16 @@ from bbvi.solvers import BatchAndMatch, StochasticGradient
 from bbvi.stage import Fitted, fit_stage, judged_stage
 from bbvi.status import Status
 from bbvi.target import Target
-from bbvi.verdict import is_settled, weights_usable
+from bbvi.verdict import is_settled, is_sharp, weights_usable
 
 # Up to here a dense covariance and its eigenvalues cost less than the gradients that go with
 # them; beyond, a full match needs thousands of draws a step.
 _DENSE_LIMIT = 256
+# A move of the Gaussian needs so many effective draws a dimension, and goes on while each
+# brings a tenth more: a move costs one judgement, a few milliseconds for most targets.
+_DRAWS_PER_DIMENSION = 5
+_MOST_MOVES = 4
+_WORTHWHILE = 1.1
 
 
 @dataclass(frozen=True)
@@ -38,24 +44,28 @@ class Auto:
     1. A race of starts: the user's point, zero and random points, and points on L-BFGS paths
        uphill from each, ranked by their bound on common draws.
     2. Batch and match from three good starts, far from each other if there are such: a
-       full-rank Gaussian, which is judged on fresh draws. If the importance weights can be
-       believed and agree with it, this is the answer. Where the starts led to separate modes,
-       so is their mixture.
-    3. Else a coupling flow that starts as that Gaussian, judged in the same way; where the
-       weights can still not be believed, it is trained for a second round.
+       full-rank Gaussian, which is judged on fresh draws, half of them with heavier tails.
+       Where the starts led to separate modes, so is their mixture.
+    3. While that pays, the Gaussian moves to the moments of its weighted draws and is judged
+       again: a step of adaptive importance sampling, without gradients.
+    4. Where the weighted draws can still not answer for the posterior, a coupling flow that
+       starts as that Gaussian; and, where its weights cannot be believed, a second round.
 
     For D over 256 the dense stages give way to a low-rank Gaussian fitted by stochastic
-    gradients. Of several stages the best by its bound is kept; where the importance weights
-    can be believed, moments and draws are corrected by them.
+    gradients. Of several stages the one whose weighted draws are best is kept; where they say
+    more of the moments than their own noise, moments and draws are corrected by the weights.
 
     Args:
         flow_steps: steps of the flow's training.
         flow_draws: draws a step.
-        flow: the family of stage 3.
+        flow: the family of stage 4.
 
     Example:
         >>> Auto(flow_steps=3000).flow_draws
         64
+
+    Source: the match is that of Cai et al. 2024 (arXiv:2402.14758), the moves those of Cappé
+    et al. 2008 (Statistics and Computing 18), the flow that of Dinh et al. 2017.
     """
 
     flow_steps: int = 1500
@@ -95,10 +105,15 @@ class Auto:
         stages = [gaussian]
         if len(modes) > 1:
             stages = self._mixture(target, gaussian, matches, modes, judge_key, data)
-        if is_settled(stages[-1].diagnostics, stages[-1].status):
+        else:
+            stages += self._moves(target, gaussian, judge_key, data)
+        if any(is_settled(stage.diagnostics, stage.status) for stage in stages):
             return stages
         warm = previous if previous is not None and previous[0] == self.flow else None
-        frame = gaussian.family.frame(gaussian.params)
+        single = max(
+            (s for s in stages if s.family == gaussian.family), key=lambda s: s.diagnostics.ess
+        )
+        frame = single.family.frame(single.params)
         solver = self.flow_solver()
         keys = (run_key, judge_key)
         flow = fit_stage("flow", solver, target, frame, warm, *keys, data, run)
@@ -113,6 +128,30 @@ class Auto:
         ):
             flow = flow._replace(mode_weights=stages[0].mode_weights)
         return [*stages, flow]
+
+    def _moves(self, target, gaussian, judge_key, data) -> list[Fitted]:
+        """Gaussians with the moments of the weighted draws of the one before."""
+        moved: list[Fitted] = []
+        at = gaussian
+        # fewer effective draws than this do not tell a covariance
+        enough = _DRAWS_PER_DIMENSION * (target.dim + 1)
+        while len(moved) < _MOST_MOVES and not at.status.failed:
+            d = at.diagnostics
+            if is_sharp(d) and is_settled(d, at.status) or float(d.ess) < enough:
+                break
+            here = at
+            key = jax.random.fold_in(judge_key, len(moved) + 1)
+
+            def run(d=d, log=here.log):
+                return move(here.family, d.draws, d.log_weights), log
+
+            stage = judged_stage("move", here.solver, here.family, target, run, key, data)
+            stage = stage._replace(num_gradients=0, num_skipped=0)
+            moved.append(stage)
+            if not float(stage.diagnostics.ess) > _WORTHWHILE * float(d.ess):
+                break
+            at = stage
+        return moved
 
     def flow_solver(self) -> StochasticGradient:
         """How stage 3 is trained: a planned number of steps, the rate falling to nothing."""

@@ -37,19 +37,24 @@ class Moments(NamedTuple):
 class Diagnostics(NamedTuple):
     """What fresh draws say of a fit.
 
+    Half of the draws are the approximation's own and half have heavier tails (see
+    `bbvi.families.Proposal`): a member whose tails are too light cannot tell by its own draws.
+
     Attributes:
-        elbo: the evidence lower bound, nats, over finite draws.
+        elbo: the evidence lower bound, nats, over the finite ones of its own draws.
         elbo_se: its Monte Carlo standard error.
         log_evidence: the importance-sampling estimate of the log evidence, nats.
         khat: Pareto shape of the importance weights' tail; trust in the weights ends near 0.7.
         ess: effective sample size of the smoothed weights.
-        bad_share: share of draws with a NaN, or with +infinity.
-        outside_share: share of draws with a log density of -infinity.
+        best_ess: what `ess` would be if the approximation were exact.
+        bad_share: share of its own draws with a NaN, or with +infinity.
+        outside_share: share of its own draws with a log density of -infinity.
         raw: moments of the approximation.
         corrected: moments under Pareto-smoothed importance weights.
-        num_draws: fresh draws used.
+        num_draws: fresh draws used, S.
         draws: the first of them (S', D), unconstrained; fewer than S where D is large.
         log_weights: their smoothed log weights (S',), all S normalised to sum to one.
+        own: (S',) which of them are the approximation's own.
     """
 
     elbo: Array
@@ -57,6 +62,7 @@ class Diagnostics(NamedTuple):
     log_evidence: Array
     khat: Array
     ess: Array
+    best_ess: Array
     bad_share: Array
     outside_share: Array
     raw: Moments
@@ -64,6 +70,7 @@ class Diagnostics(NamedTuple):
     num_draws: Array
     draws: Array
     log_weights: Array
+    own: Array
 
 
 @quick_jit(0, (0, 1, 5))
@@ -89,7 +96,7 @@ def diagnose(
         num_draws: S; None takes 16,384, or fewer (at least 1,024) for D over 1,024.
     """
     if num_draws is None:
-        num_draws = min(_MOST_DRAWS, max(_LEAST_DRAWS, _TOTAL_ELEMENTS // target.dim))
+        num_draws = default_draws(target.dim)
     size = max(1, min(num_draws, _CHUNK_ELEMENTS // target.dim))
     chunks = -(-num_draws // size)
     size = -(-num_draws // chunks)
@@ -97,58 +104,72 @@ def diagnose(
     kept = max(1, min(size, _KEPT_ELEMENTS // target.dim))
 
     def weigh(key):
-        z, log_q = family.sample_and_log_prob(params, key, size)
-        return target.log_densities(z, data), log_q
+        z, log_q, log_mixture, own = family.propose(params, key, size)
+        return target.log_densities(z, data), log_q, log_mixture, own
 
     def scalars(key, number=size):
-        z, _ = family.sample_and_log_prob(params, key, number)
+        z = family.propose(params, key, number).z
         return jax.vmap(lambda z: target.scalars(target.constrain(z, data)))(z)
 
-    log_p, log_q = (x.reshape(-1) for x in jax.lax.map(weigh, keys))
+    mapped = jax.lax.map(weigh, keys)
+    log_p, log_q, log_mixture, own = (x.reshape(-1) for x in mapped)
     log_ratio = log_p - log_q
     outside = jnp.isneginf(log_p)
     ok = jnp.isfinite(log_ratio)
-    total = chunks * size
-    count = jnp.maximum(jnp.sum(ok), 1)
-    elbo = jnp.sum(jnp.where(ok, log_ratio, 0)) / count
-    spread = jnp.sqrt(jnp.sum(jnp.where(ok, (log_ratio - elbo) ** 2, 0)) / count)
-    log_weights, khat = psis(jnp.where(ok, log_ratio, -jnp.inf))
+    judged = ok & own
+    count = jnp.maximum(jnp.sum(judged), 1)
+    number = jnp.sum(own)
+    elbo = jnp.sum(jnp.where(judged, log_ratio, 0)) / count
+    spread = jnp.sqrt(jnp.sum(jnp.where(judged, (log_ratio - elbo) ** 2, 0)) / count)
+    log_ratio = jnp.where(ok, log_p - log_mixture, -jnp.inf)
+    log_weights, khat = psis(log_ratio)
     weights = jnp.exp(log_weights)
+    exact = jnp.exp(log_q - log_mixture)
 
     # Where a reported scalar sits at 1e6 with an sd of 1, its squares would lose the sd.
     origin = scalars(keys[0], 1)[0]
-    raw, corrected = _weighted_moments(scalars, keys, origin, weights)
+    even = (own / number).astype(weights.dtype)
+    raw, corrected = _weighted_moments(scalars, keys, origin, (even, weights))
     return Diagnostics(
         elbo=elbo,
         elbo_se=spread / jnp.sqrt(count),
-        log_evidence=logsumexp(jnp.where(ok, log_ratio, -jnp.inf)) - jnp.log(total),
+        log_evidence=logsumexp(log_ratio) - jnp.log(chunks * size),
         khat=khat,
         ess=1 / jnp.sum(weights**2),
-        bad_share=jnp.mean(~ok & ~outside),
-        outside_share=jnp.mean(outside),
+        best_ess=jnp.sum(exact) ** 2 / jnp.sum(exact**2),
+        bad_share=jnp.sum(own & ~ok & ~outside) / number,
+        outside_share=jnp.sum(own & outside) / number,
         raw=raw,
         corrected=corrected,
-        num_draws=jnp.asarray(total),
-        draws=family.sample_and_log_prob(params, keys[0], size)[0][:kept],
+        num_draws=jnp.asarray(chunks * size),
+        draws=family.propose(params, keys[0], size).z[:kept],
         log_weights=log_weights[:kept],
+        own=own[:kept],
     )
 
 
-def _weighted_moments(scalars, keys, origin, weights):
-    """Moments under equal and under the given weights (S,), from sums of powers by chunk."""
-    size = weights.shape[0] // keys.shape[0]
-    even = jnp.full((size,), 1 / weights.shape[0], weights.dtype)
+def default_draws(dim: int) -> int:
+    """S when none is given, for D = `dim`."""
+    return min(_MOST_DRAWS, max(_LEAST_DRAWS, _TOTAL_ELEMENTS // dim))
+
+
+def _weighted_moments(scalars, keys, origin, weightings):
+    """Moments under each of several weightings (S,), from sums of powers by chunk."""
+    size = weightings[0].shape[0] // keys.shape[0]
+    sets = jnp.stack([x for w in weightings for x in (w, w**2)])
+    by_chunk = jnp.moveaxis(sets.reshape(len(sets), -1, size), 1, 0)
 
     def add(sums, chunk):
-        key, weight = chunk
+        key, sets = chunk
         x = scalars(key) - origin
+        # a draw without weight may lie where the map to the parameters overflows
+        x = jnp.where(jnp.any(sets > 0, axis=0)[:, None], x, 0)
         powers = jnp.stack([jnp.ones_like(x), x, x**2, x**3, x**4])
-        sets = jnp.stack([even, even**2, weight, weight**2])
         return sums + einsum("ws,psc->wpc", sets, powers), None
 
-    zero = jnp.zeros((4, 5, origin.shape[0]), weights.dtype)
-    sums, _ = jax.lax.scan(add, zero, (keys, weights.reshape(-1, size)))
-    return tuple(_moments(origin, sums[2 * i], sums[2 * i + 1]) for i in range(2))
+    zero = jnp.zeros((len(sets), 5, origin.shape[0]), sets.dtype)
+    sums, _ = jax.lax.scan(add, zero, (keys, by_chunk))
+    return tuple(_moments(origin, sums[2 * i], sums[2 * i + 1]) for i in range(len(weightings)))
 
 
 def _moments(origin: Array, first: Array, second: Array) -> Moments:

@@ -4,6 +4,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable
+from functools import reduce
 from typing import Any
 
 import jax
@@ -22,6 +23,9 @@ from bbvi.stage import Fitted, fit_stage
 from bbvi.status import BBVIWarning, FitError, InputError
 from bbvi.target import Target, make_target
 from bbvi.verdict import judge, needs_correction, weights_usable
+
+# Estimates of the log evidence that differ by less, in nats, are of the same mass.
+_SAME_EVIDENCE = 0.1
 
 
 def fit(
@@ -154,7 +158,7 @@ def _assemble(
     correct: bool,
 ) -> FitResult:
     """The best stage, judged; corrected by its importance weights if that helps."""
-    best = max(stages, key=_standing)
+    best = reduce(_better, stages)
     diagnostics = best.diagnostics
     correct = correct and needs_correction(diagnostics)
     # The race and the match try far-out points on purpose: what they skip biases nothing.
@@ -190,11 +194,22 @@ def _assemble(
     )
 
 
-def _standing(stage: Fitted) -> tuple:
-    """Stages in order of preference: sound weights first, then the bound."""
-    elbo = float(stage.diagnostics.elbo)
-    usable = weights_usable(stage.diagnostics)
-    return not stage.status.failed, usable, elbo if np.isfinite(elbo) else -np.inf
+def _better(one: Fitted, other: Fitted) -> Fitted:
+    """Which of two stages to keep: sound weights first, then mass covered, then precision."""
+
+    def sound(stage: Fitted) -> bool:
+        return weights_usable(stage.diagnostics)
+
+    for standing in (lambda s: not s.status.failed, sound):
+        if standing(one) != standing(other):
+            return one if standing(one) else other
+    if not sound(one):
+        first, second = (np.nan_to_num(s.diagnostics.elbo, nan=-np.inf) for s in (one, other))
+        return other if second > first else one
+    gain = float(other.diagnostics.log_evidence) - float(one.diagnostics.log_evidence)
+    if abs(gain) > _SAME_EVIDENCE:  # a stage that misses a mode has less
+        return other if gain > 0 else one
+    return other if other.diagnostics.ess > one.diagnostics.ess else one
 
 
 def _start_from(previous: FitResult | None, init, data, support) -> tuple[PyTree, PyTree]:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bbvi._compile import quick_jit
+from bbvi._linalg import dot
 from bbvi._tree import tree_where
 from bbvi._types import Array, PyTree
 from bbvi.families import Family, Frame
@@ -105,6 +106,19 @@ def match_from(
     """Stage 2 from one given start, compiled."""
     params, elbo, log = _match(target, key, data, frame)
     return params, log, Matches(jax.tree.map(lambda x: x[None], params), elbo[None])
+
+
+@partial(jax.jit, static_argnums=0)
+def move(family: Family, draws: Array, log_weights: Array) -> PyTree:
+    """The full-rank Gaussian with the moments of weighted draws (S, D): stage 3 of `Auto`.
+
+    Of all Gaussians it is the closest in forward KL(p || q), so it covers the posterior where
+    a match, like reverse KL, stays inside.
+    """
+    weights = jax.nn.softmax(log_weights)
+    loc = dot(weights, draws)
+    centred = draws - loc
+    return family.init(loc, jnp.linalg.cholesky(dot(centred.T * weights, centred)))
 
 
 def separate_modes(matches: Matches) -> list[int]:

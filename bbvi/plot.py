@@ -52,6 +52,7 @@ def plot_fit(result: FitResult) -> Figure:
         raise ImportError("result.plot() needs matplotlib: pip install 'bbvi[plot]'.") from error
 
     columns, log_weights = _chosen(result)
+    own = np.asarray(result.diagnostics.own)
     grid = _grid(len(columns))
     size = (9.6, 2.9 + 1.9 * (len(grid) - 1)) if len(grid) > 1 else (9.6, 3.6)
     figure = pyplot.figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06))
@@ -64,7 +65,7 @@ def plot_fit(result: FitResult) -> Figure:
     _draw_trace(panels["trace"], result)
     for i, (name, values) in enumerate(columns.items()):
         flagged = name in result.verdict.flagged
-        _draw_marginal(panels[i], name, values, log_weights, flagged)
+        _draw_marginal(panels[i], name, values, own, log_weights, flagged)
     _draw_legend(figure, result, log_weights is not None)
     # The inline backend shows every open figure when a cell ends: with the figure as the cell's
     # value, a notebook would have it twice.
@@ -167,9 +168,14 @@ def _with_error(value: float, error: float) -> str:
 
 
 def _draw_marginal(
-    axes: Axes, name: str, values: np.ndarray, log_weights: np.ndarray | None, flagged: bool
+    axes: Axes,
+    name: str,
+    values: np.ndarray,
+    own: np.ndarray,
+    log_weights: np.ndarray | None,
+    flagged: bool,
 ) -> None:
-    """Histograms of one scalar: equal weights filled, importance weights as a line."""
+    """Histograms of one scalar: its own draws filled, importance weights as a line."""
     if len(name) > _LONGEST_NAME:
         half = _LONGEST_NAME // 2
         name = f"{name[: half - 3]}...{name[-half:]}"  # the index at the end tells entries apart
@@ -180,8 +186,7 @@ def _draw_marginal(
     finite = np.isfinite(values)
     values = values[finite].astype(float)
     if len(values):
-        even = np.full(len(values), 1 / len(values))
-        sets = [even]
+        sets = [own[finite] / max(1, own[finite].sum())]
         if log_weights is not None:
             weights = np.exp(log_weights[finite].astype(float))
             sets += [weights / weights.sum()] if weights.sum() > 0 else []

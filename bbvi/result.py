@@ -125,10 +125,12 @@ class FitResult:
     def draws(self) -> tuple[PyTree, np.ndarray]:
         """The draws behind the diagnostics, up to 16,384, with their importance weights.
 
+        Half of them are the approximation's own, `diagnostics.own`, and half have heavier
+        tails; the weights are those of all of them together.
+
         Returns:
-            draws of the approximation in the user's structure, with a leading axis S, and their
-            Pareto-smoothed log weights (S,), which sum to one in the natural scale if all
-            draws were kept.
+            draws in the user's structure, with a leading axis S, and their Pareto-smoothed log
+            weights (S,), which sum to one in the natural scale if all draws were kept.
         """
         posterior, d = self.posterior, self.diagnostics
         draws = _constrain_all(posterior.target, d.draws, posterior.data)
@@ -254,7 +256,7 @@ def _decode(path, header, arrays, log_joint, support) -> FitResult:
     )
 
 
-_DIAGNOSTICS = Diagnostics(*[0] * 7, Moments(0, 0, 0, 0), Moments(0, 0, 0, 0), 0, 0, 0)  # type: ignore
+_DIAGNOSTICS = Diagnostics(*[0] * 8, Moments(*[0] * 4), Moments(*[0] * 4), *[0] * 4)  # type: ignore
 
 
 def _load_target(header: dict, log_joint: LogJoint | None, support: PyTree) -> Target:

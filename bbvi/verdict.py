@@ -17,7 +17,8 @@ KHAT_FINITE = 0.5
 KHAT_USABLE = 0.7
 # The tail's shape says nothing of its size: where the weights hardly vary, heavier is fine.
 KHAT_USABLE_IF_EVEN = 1.0
-EVEN_SHARE = 0.95  # effective share of the draws from which weights count as even
+EVEN_SHARE = 0.95  # of the effective draws of an exact fit, from which weights count as even
+EFFICIENT = 0.5  # of the same, from which an approximation counts as close
 # Past one the weights have no mean: draws and target have little to do with each other.
 KHAT_HOPELESS = 1.0
 # What "right" means: a mean within this many posterior sds, an sd within this share.
@@ -74,12 +75,12 @@ def judge(
         corrected: whether the posterior is corrected by the importance weights.
         mode_weights: estimated shares of the modes found, if this fit is but the first of them.
     """
-    about_moments = _about_corrected if corrected else _about_parameters
     findings = [
         _about_run(status, drift),
         _about_lost_draws(diagnostics, skipped_share),
         _about_weights(diagnostics),
-        about_moments(diagnostics, names),
+        _about_corrected(diagnostics) if corrected else _about_parameters(diagnostics, names),
+        _about_noise(diagnostics, names),
         _about_modes(mode_weights),
     ]
     level: Level = "trusted"
@@ -97,17 +98,28 @@ def judge(
 def is_settled(diagnostics: Diagnostics, status: Status) -> bool:
     """Whether a stage needs no richer one after it.
 
-    The weights must be usable, and must agree with the approximation to half of what counts
-    as right: what they see of an error is less than all of it, since the tail that is missing
-    from the draws is missing from the weights too.
+    Its draws, weighted, must answer for the posterior by themselves: usable weights, no draw
+    lost, and every corrected moment known to a quarter of what counts as right. Where the
+    weights' variance may be infinite, their effective number must be large all the same.
     """
-    if status.failed or not weights_usable(diagnostics):
+    d = diagnostics
+    if status.failed or not weights_usable(d):
         return False
-    if float(diagnostics.khat) > KHAT_FINITE and not weights_even(diagnostics):
+    if float(d.khat) > KHAT_FINITE and efficiency(d) < EFFICIENT:
         return False
-    if max(float(diagnostics.bad_share), float(diagnostics.outside_share)) > 0:
+    if max(float(d.bad_share), float(d.outside_share)) > 0:
         return False
-    return _agree(diagnostics, 0.5)
+    return bool(moment_noise(d).max() <= MEAN_TOLERANCE / 4)
+
+
+def is_sharp(diagnostics: Diagnostics) -> bool:
+    """Whether little is to be won by moving the approximation."""
+    return efficiency(diagnostics) >= EFFICIENT
+
+
+def efficiency(d: Diagnostics) -> float:
+    """Effective draws as a share of those of an exact approximation."""
+    return float(d.ess) / max(float(d.best_ess), 1.0)
 
 
 def _agree(d: Diagnostics, share: float) -> bool:
@@ -124,8 +136,8 @@ def needs_correction(d: Diagnostics) -> bool:
     shift, ratio = moment_errors(d)
     tiny = np.finfo(np.asarray(d.raw.sd).dtype).tiny
     raw_sd = np.maximum(d.raw.sd, tiny)
-    noisy_shift = np.maximum(_VISIBLE, 4 * d.corrected.mean_se / raw_sd)
-    noisy_ratio = np.maximum(_VISIBLE, 4 * d.corrected.sd_se / raw_sd)
+    noisy_shift = np.maximum(_VISIBLE, 4 * np.hypot(d.corrected.mean_se, d.raw.mean_se) / raw_sd)
+    noisy_ratio = np.maximum(_VISIBLE, 4 * np.hypot(d.corrected.sd_se, d.raw.sd_se) / raw_sd)
     return bool(((shift > noisy_shift) | (np.abs(ratio - 1) > noisy_ratio)).any())
 
 
@@ -181,8 +193,8 @@ def _about_lost_draws(d: Diagnostics, skipped_share: float) -> Verdict:
 
 
 def weights_even(d: Diagnostics) -> bool:
-    """Whether the importance weights hardly vary."""
-    return float(d.ess) >= EVEN_SHARE * int(d.num_draws)
+    """Whether the importance weights vary hardly more than those of an exact approximation."""
+    return efficiency(d) >= EVEN_SHARE
 
 
 def weights_usable(d: Diagnostics) -> bool:
@@ -206,22 +218,38 @@ def _about_weights(d: Diagnostics) -> Verdict:
     return Verdict("rejected", (reason,), (action,))
 
 
-def _about_corrected(d: Diagnostics, names: Sequence[str]) -> Verdict:
-    """Whether the corrected moments are known well enough to be used."""
-    tiny = np.finfo(np.asarray(d.raw.sd).dtype).tiny
-    sd = np.maximum(d.corrected.sd, tiny)
-    fixed = moment_errors(d)[0] == 0
-    noise = np.where(fixed, 0, np.maximum(d.corrected.mean_se, d.corrected.sd_se) / sd)
+def _about_corrected(d: Diagnostics) -> Verdict:
+    """Whether the importance weights may stand for the posterior."""
     reason = "Moments and draws are corrected by the importance weights"
-    if float(d.khat) > KHAT_FINITE and not _agree(d, 0.5):
+    infinite = float(d.khat) > KHAT_FINITE and efficiency(d) < EFFICIENT
+    if infinite and not _agree(d, 0.5):
         reason = f"{reason}, whose variance may be infinite (k-hat {float(d.khat):.2f})."
         return Verdict("caution", (reason,), ("Compare with MCMC started from this fit.",))
-    if noise.max() <= MEAN_TOLERANCE / 3:
-        return Verdict("trusted", (f"{reason}.",), ())
-    worst = int(np.argmax(noise))
-    flagged = tuple(n for n, x in zip(names, noise, strict=True) if x > MEAN_TOLERANCE / 3)
-    reason = f"{reason}, which leaves {names[worst]} uncertain by {noise[worst]:.2f} sd."
-    return Verdict("caution", (reason,), ("Use MCMC started from this fit for these.",), flagged)
+    return Verdict("trusted", (f"{reason}.",), ())
+
+
+def _about_noise(d: Diagnostics, names: Sequence[str]) -> Verdict:
+    """Whether there are enough effective draws for every moment.
+
+    A moment that rests on a few draws far out is not known, and may not exist.
+    """
+    if not weights_usable(d):
+        return Verdict("trusted", (), ())
+    noise = moment_noise(d)
+    noisy = noise > MEAN_TOLERANCE / 3
+    if not noisy.any():
+        return Verdict("trusted", (), ())
+    flagged, shown, worst = _name(names, noisy, noise)
+    reason = (
+        f"The moments of {shown} rest on a few draws far out: those of {names[worst]} are "
+        f"uncertain by {noise[worst]:.2f} sd."
+    )
+    action = (
+        "Report quantiles of these or of their logarithm, give them a prior with lighter tails, "
+        "or use MCMC started from this fit."
+    )
+    level: Level = "rejected" if noise.max() > MEAN_TOLERANCE else "caution"
+    return Verdict(level, (reason,), (action,), flagged)
 
 
 def _about_parameters(d: Diagnostics, names: Sequence[str]) -> Verdict:
@@ -232,9 +260,7 @@ def _about_parameters(d: Diagnostics, names: Sequence[str]) -> Verdict:
     wrong = (shift > MEAN_TOLERANCE) | (np.abs(np.log(ratio)) > np.log1p(SD_TOLERANCE))
     if not wrong.any():
         return Verdict("trusted", (), ())
-    flagged = tuple(name for name, bad in zip(names, wrong, strict=True) if bad)
-    worst = int(np.argmax(np.where(wrong, np.maximum(shift, np.abs(np.log(ratio))), 0)))
-    shown = ", ".join(flagged[:5]) + (", ..." if len(flagged) > 5 else "")
+    flagged, shown, worst = _name(names, wrong, np.maximum(shift, np.abs(np.log(ratio))))
     reason = (
         f"The weights contradict the moments of {shown}: {names[worst]} is off by "
         f"{shift[worst]:.2f} sd in the mean, and its sd should be {ratio[worst]:.2f} times."
@@ -243,13 +269,31 @@ def _about_parameters(d: Diagnostics, names: Sequence[str]) -> Verdict:
     return Verdict("caution", (reason,), (action,), flagged)
 
 
+def _name(names: Sequence[str], chosen: np.ndarray, size: np.ndarray) -> tuple:
+    """All chosen names, the first of them in words, and the index of the worst."""
+    flagged = tuple(name for name, bad in zip(names, chosen, strict=True) if bad)
+    shown = ", ".join(flagged[:5]) + (", ..." if len(flagged) > 5 else "")
+    return flagged, shown, int(np.argmax(np.where(chosen, size, -1)))
+
+
+def moment_noise(d: Diagnostics) -> np.ndarray:
+    """Monte Carlo error of the corrected moments in posterior sds (C,), the larger of the two."""
+    tiny = np.finfo(np.asarray(d.raw.sd).dtype).tiny
+    noise = np.maximum(d.corrected.mean_se, d.corrected.sd_se) / np.maximum(d.corrected.sd, tiny)
+    return np.where(_fixed(d), 0.0, noise)
+
+
+def _fixed(d: Diagnostics) -> np.ndarray:
+    """Scalars (C,) that cannot vary, such as the diagonal of a correlation matrix."""
+    eps = np.finfo(np.asarray(d.raw.sd).dtype).eps
+    return np.asarray(d.raw.sd) <= 8 * eps * np.abs(d.raw.mean)
+
+
 def moment_errors(d: Diagnostics) -> tuple[np.ndarray, np.ndarray]:
     """Shift of the means in raw sds (C,), and ratio of corrected to raw sds (C,)."""
     tiny = np.finfo(np.asarray(d.raw.sd).dtype).tiny
     raw_sd = np.maximum(d.raw.sd, tiny)
     shift = np.abs(d.corrected.mean - d.raw.mean) / raw_sd
-    # A scalar that cannot vary (an entry fixed by its support) is never wrong.
-    eps = np.finfo(np.asarray(d.raw.sd).dtype).eps
-    fixed = np.asarray(d.raw.sd) <= 8 * eps * np.abs(d.raw.mean)
+    fixed = _fixed(d)  # is never wrong
     ratio = np.where(fixed, 1.0, np.maximum(d.corrected.sd, tiny) / raw_sd)
     return np.where(fixed, 0.0, shift), ratio

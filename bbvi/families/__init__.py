@@ -1,6 +1,6 @@
 """Families of approximations: one a file, each a hashable spec beside its parameters."""
 
-from bbvi.families.base import Family, Frame
+from bbvi.families.base import Family, Frame, Proposal
 from bbvi.families.coupling import CouplingFlow
 from bbvi.families.fullrank import FullRankGaussian
 from bbvi.families.lowrank import LowRankGaussian
@@ -16,5 +16,6 @@ __all__ = [
     "GaussianMixture",
     "LowRankGaussian",
     "MeanFieldGaussian",
+    "Proposal",
     "SinhArcsinhGaussian",
 ]

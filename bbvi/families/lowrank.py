@@ -9,7 +9,15 @@ from jax.scipy.linalg import cho_solve
 
 from bbvi._linalg import dot
 from bbvi._types import Array, PyTree
-from bbvi.families.base import LOG_2PI, Family, Frame, conditional_scale
+from bbvi.families.base import (
+    LOG_2PI,
+    Family,
+    Frame,
+    Proposal,
+    conditional_scale,
+    log_tail_ratio,
+    widen,
+)
 
 # The factor starts at this share of the diagonal's scale: at exactly zero its gradient
 # vanishes, and much above it the start is no longer the one asked for.
@@ -76,6 +84,17 @@ class LowRankGaussian(Family):
         u = cho_solve((chol, True), dot(x, v).T).T
         squares = jnp.sum((x - dot(u, v.T)) ** 2, axis=-1) + jnp.sum(u**2, axis=-1)
         return -0.5 * squares - self._half_log_det(params, chol) - 0.5 * x.shape[-1] * LOG_2PI
+
+    def propose(self, params: PyTree, key: Array, num_draws: int) -> Proposal:
+        # More base normals than dimensions, but a linear image of a spherical distribution is
+        # elliptical all the same, and its density tells the squared radius.
+        size, dtype = self.event(params)
+        normal_key, tail_key = jax.random.split(key)
+        eps, own = widen(jax.random.normal(normal_key, (num_draws, size), dtype), tail_key)
+        z, log_q = self.reparam(params, eps)
+        top = self.log_prob(params, params["loc"][None])
+        ratio = log_tail_ratio(2 * (top - log_q), z.shape[1])
+        return Proposal(z, log_q, log_q + jnp.logaddexp(0.0, ratio) - jnp.log(2.0), own)
 
     def entropy(self, params: PyTree) -> Array:
         dim = params["loc"].shape[0]

@@ -9,7 +9,14 @@ from jax.scipy.special import logsumexp
 
 from bbvi._linalg import einsum
 from bbvi._types import Array, PyTree
-from bbvi.families.base import LOG_2PI, Family, broadcast_scale
+from bbvi.families.base import (
+    LOG_2PI,
+    Family,
+    Proposal,
+    broadcast_scale,
+    log_tail_ratio,
+    widen,
+)
 
 
 @dataclass(frozen=True)
@@ -48,23 +55,43 @@ class GaussianMixture(Family):
         self, params: PyTree, key: Array, num_draws: int
     ) -> tuple[Array, Array]:
         choice_key, noise_key = jax.random.split(key)
-        shape = (num_draws,)
-        component = jax.random.categorical(choice_key, params["log_weights"], shape=shape)
-        dim = params["loc"].shape[1]
-        eps = jax.random.normal(noise_key, (num_draws, dim), params["loc"].dtype)
-        # every component's draw and then the chosen one: a gather of factors would take (S, D, D)
-        moved = params["loc"][:, None] + einsum("kij,sj->ksi", params["factor"], eps)
-        z = jnp.take_along_axis(moved, component[None, :, None], axis=0)[0]
+        size, dtype = self.event(params)
+        eps = jax.random.normal(noise_key, (num_draws, size), dtype)
+        z = self._place(params, choice_key, eps)
         return z, self.log_prob(params, z)
 
+    def propose(self, params: PyTree, key: Array, num_draws: int) -> Proposal:
+        choice_key, noise_key, tail_key = jax.random.split(key, 3)
+        size, dtype = self.event(params)
+        eps = jax.random.normal(noise_key, (num_draws, size), dtype)
+        eps, own = widen(eps, tail_key)
+        z = self._place(params, choice_key, eps)
+        by_component, squares = self._by_component(params, z)
+        ratio = log_tail_ratio(squares, size)
+        mixed = by_component + jnp.logaddexp(0.0, ratio) - jnp.log(2.0)
+        return Proposal(z, logsumexp(by_component, axis=0), logsumexp(mixed, axis=0), own)
+
     def log_prob(self, params: PyTree, z: Array) -> Array:
+        return logsumexp(self._by_component(params, z)[0], axis=0)
+
+    def _place(self, params: PyTree, key: Array, eps: Array) -> Array:
+        """Draws (S, D) of components chosen by weight, at base noise (S, D)."""
+        component = jax.random.categorical(key, params["log_weights"], shape=eps.shape[:1])
+        # every component's draw and then the chosen one: a gather of factors would take (S, D, D)
+        moved = params["loc"][:, None] + einsum("kij,sj->ksi", params["factor"], eps)
+        return jnp.take_along_axis(moved, component[None, :, None], axis=0)[0]
+
+    def _by_component(self, params: PyTree, z: Array) -> tuple[Array, Array]:
+        """log w_k N_k(z) and squared distances in units of component k, both (K, S)."""
+
         def one(loc, factor):
             eps = solve_triangular(factor, (z - loc).T, lower=True)
+            squares = jnp.sum(eps**2, axis=0)
             log_det = jnp.sum(jnp.log(jnp.diagonal(factor)))
-            return -0.5 * jnp.sum(eps**2, axis=0) - log_det - 0.5 * loc.shape[0] * LOG_2PI
+            return -0.5 * squares - log_det - 0.5 * loc.shape[0] * LOG_2PI, squares
 
-        by_component = jax.vmap(one)(params["loc"], params["factor"])
-        return logsumexp(by_component + params["log_weights"][:, None], axis=0)
+        log_q, squares = jax.vmap(one)(params["loc"], params["factor"])
+        return log_q + params["log_weights"][:, None], squares
 
     def event(self, params: PyTree) -> tuple[int, object]:
         return params["loc"].shape[1], params["loc"].dtype
