@@ -1,6 +1,7 @@
 """bbvi: black-box variational inference on JAX, right by default and honest when not."""
 
 from bbvi.auto import Auto
+from bbvi.batch import BatchResult, fit_batch
 from bbvi.bijectors import (
     Bijector,
     Chain,
@@ -40,6 +41,7 @@ __all__ = [
     "Auto",
     "BBVIWarning",
     "BatchAndMatch",
+    "BatchResult",
     "Bijector",
     "Chain",
     "Diagnostics",
@@ -64,6 +66,7 @@ __all__ = [
     "cov_cholesky",
     "covariance",
     "fit",
+    "fit_batch",
     "greater_than",
     "interval",
     "less_than",

@@ -22,6 +22,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 ORDER = """
     _types status _tree _linalg _compile bijectors examples storage target families objectives
     solvers run diagnostics verdict table posterior plot stage observers matching auto result fit
+    batch
     bridges testing __init__ __main__
 """.split()
 

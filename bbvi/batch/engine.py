@@ -54,9 +54,13 @@ class Work:
 
 def place(plan: Plan, tree: PyTree) -> PyTree:
     """Host arrays onto the devices, cut along the problem axis where there are several."""
-    if plan.mesh is None:
-        return tree
-    return jax.device_put(tree, NamedSharding(plan.mesh, P(AXIS)))
+    return tree if plan.mesh is None else jax.device_put(tree, sharding_of(plan))
+
+
+def sharding_of(plan: Plan) -> NamedSharding:
+    """How arrays with a problem axis lie on several devices."""
+    assert plan.mesh is not None
+    return NamedSharding(plan.mesh, P(AXIS))
 
 
 def pad(index: np.ndarray, width: int) -> np.ndarray:
@@ -136,8 +140,8 @@ def run_lives(
         rows: Rows = problems.take(pad(index[took], width))
         slots = place(plan, (pick(lives, pad(took, width)), rows, active))
         before = lives.state.log.step[took].sum()
-        least, most = np.int32(least // devices), np.int32(limit)
-        done = jax.device_get(advance(plan, *slots[:2], problems.common, slots[2], least, most))
+        on_each, most = np.int32(least // devices), np.int32(limit)
+        done = jax.device_get(advance(plan, *slots[:2], problems.common, slots[2], on_each, most))
         work.steps += int(done.life.state.log.step[:count].sum() - before)
         work.slot_steps += int(done.steps.sum()) * (width // devices)
         ended = ~done.active[:count]

@@ -1,6 +1,7 @@
 """Many problems of one shape: where their axes are, and how a few of them are picked out."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -72,6 +73,11 @@ class Shape(NamedTuple):
         return init, self.data.join(row.data, common.data), key
 
 
+@partial(jax.jit, static_argnums=0)
+def _problem_key(shape: Shape, row: Rows, common: Common) -> Array:
+    return shape.problem(row, common)[2]
+
+
 @dataclass(frozen=True)
 class Problems:
     """B problems, their arrays on the host.
@@ -94,10 +100,23 @@ class Problems:
         words = None if self.rows.words is None else self.rows.words[index]
         return Rows(index.astype(np.int32), words, init, data)
 
-    def one(self, i: int) -> tuple[PyTree, PyTree, Array]:
-        """Start, data and random key of problem `i`."""
+    def one(self, i: int) -> tuple[PyTree, PyTree]:
+        """Start and data of problem `i`."""
         row = jax.tree.map(lambda x: x[0], self.take(np.array([i])))
-        return self.shape.problem(row, self.common)
+        shape, common = self.shape, self.common
+        return shape.init.join(row.init, common.init), shape.data.join(row.data, common.data)
+
+    def key(self, i: int) -> Array:
+        """The random key of problem `i`."""
+        row = jax.tree.map(lambda x: x[0], self.take(np.array([i])))
+        return _problem_key(self.shape, row, self.common)
+
+    def subset(self, index: np.ndarray) -> "Problems":
+        """Some of the problems as a batch of their own, each with the key it has here."""
+        keys = np.stack([np.asarray(jax.random.key_data(self.key(int(i)))) for i in index])
+        rows = self.take(np.asarray(index))
+        rows = rows._replace(index=np.arange(len(index), dtype=np.int32), words=keys)
+        return Problems(len(index), self.shape, rows, self.common._replace(words=None))
 
 
 def make_problems(

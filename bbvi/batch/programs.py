@@ -12,10 +12,12 @@ from jax.sharding import PartitionSpec as P
 
 from bbvi._tree import tree_where
 from bbvi._types import Array, PyTree
+from bbvi.batch.look import first_look
 from bbvi.batch.problems import Common, Rows, Shape
 from bbvi.batch.start import QuickStart, quick_start, uncovered_peak
-from bbvi.diagnostics import Diagnostics, diagnose
-from bbvi.families import Family
+from bbvi.diagnostics import Diagnostics, diagnose, psis
+from bbvi.families import Family, FullRankGaussian
+from bbvi.matching import move
 from bbvi.objectives.draws import normals
 from bbvi.solvers import BatchAndMatch, Solver
 from bbvi.status import Status
@@ -49,15 +51,26 @@ class Life(NamedTuple):
     start: QuickStart
 
 
-class Judged(NamedTuple):
-    """What is known of a problem at its end.
+class Look(NamedTuple):
+    """What fresh draws say of some fits.
 
     Attributes:
-        params: the family's parameters.
-        diagnostics: figures from fresh draws; its draws and weights are left out.
+        diagnostics: figures; the draws and their weights are left out.
         mean: (C,) means of the scalar parameters under the family.
         sd: (C,) their standard deviations.
         uncovered: whether a path ended on a peak that the fit does not cover.
+    """
+
+    diagnostics: Diagnostics
+    mean: Array
+    sd: Array
+    uncovered: Array
+
+
+class End(NamedTuple):
+    """How a run ended.
+
+    Attributes:
         usable: whether the user's point could be used.
         drift: how far the averaged parameters last moved, in posterior sds.
         steps: steps taken.
@@ -66,11 +79,6 @@ class Judged(NamedTuple):
         num_skipped: draws left out because they were not finite.
     """
 
-    params: PyTree
-    diagnostics: Diagnostics
-    mean: Array
-    sd: Array
-    uncovered: Array
     usable: Array
     drift: Array
     steps: Array
@@ -154,8 +162,10 @@ def advance(
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def judge_lives(plan: Plan, num_draws: int, life: Life, rows: Rows, common: Common) -> Judged:
-    """What some lives ended in, judged on fresh draws."""
+def judge_lives(
+    plan: Plan, num_draws: int, life: Life, rows: Rows, common: Common
+) -> tuple[PyTree, Look, End]:
+    """The parameters that some lives ended in, and a first look at them."""
     target, solver, shape = plan.target, plan.solver, plan.shape
     family = solver.family_for(target)
     like = _state_like(plan, rows, common)
@@ -165,70 +175,114 @@ def judge_lives(plan: Plan, num_draws: int, life: Life, rows: Rows, common: Comm
         _, data, key = shape.problem(row, common)
         state = _from_words(life.state, like, shape.key)
         params = solver.output(state)
-        judged = _diagnose(target, family, params, _judge_key(key), data, num_draws)
-        mean, sd = _moments(target, family, params, data, judged)
-        log_q = family.log_prob(params, life.start.peaks)
+        mean, sd = _moments(target, family, params, data)
+        args = (target, family, params, look_key(key, 0), data, num_draws, mean, sd)
+        found = first_look(*args)
         log = state.log
-        drift = getattr(state, "drift", jnp.zeros((), target.dtype))
-        return Judged(
-            params=params,
-            diagnostics=judged,
-            mean=mean,
-            sd=sd,
-            uncovered=uncovered_peak(target, log_q, life.start, judged.elbo, data),
+        end = End(
             usable=life.start.usable,
-            drift=drift,
+            drift=getattr(state, "drift", jnp.zeros((), target.dtype)),
             steps=log.step,
             status=log.status,
             num_gradients=log.num_gradients + life.start.num_gradients,
             num_skipped=log.num_skipped,
         )
+        look = Look(found, mean, sd, _uncovered(target, family, params, life.start, found, data))
+        return params, look, end
 
     return _each(plan.mesh, one, (life, rows))(common)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def judge_params(
-    plan: Plan, num_draws: int | None, params: PyTree, rows: Rows, common: Common
-) -> Diagnostics:
-    """Judge given parameters of some problems on more draws than at first."""
+def look_again(
+    plan: Plan,
+    num_draws: int,
+    params: PyTree,
+    start: QuickStart,
+    number: Array,
+    rows: Rows,
+    common: Common,
+) -> tuple[Look, PyTree]:
+    """A look at some fits on more draws, and where full-rank Gaussians would move by it.
+
+    Args:
+        plan: the static part.
+        num_draws: S.
+        params: the family's parameters (W).
+        start: where the problems' paths ended.
+        number: (W,) number of the look, from 1 on.
+        rows: the problems.
+        common: what they share.
+
+    Returns:
+        what was seen, and the Gaussians with the moments of the weighted draws.
+    """
     target, shape = plan.target, plan.shape
     family = plan.solver.family_for(target)
 
-    def one(pair, common):
-        params, row = pair
+    def one(args, common):
+        params, start, number, row = args
         _, data, key = shape.problem(row, common)
-        return _diagnose(target, family, params, second_key(key), data, num_draws)
+        found = diagnose.plain(target, family, params, look_key(key, number), data, num_draws)
+        mean, sd = _moments(target, family, params, data)
+        short = {name: getattr(found, name)[:0] for name in ("draws", "log_weights", "own")}
+        uncovered = _uncovered(target, family, params, start, found, data)
+        # the draws would outweigh all else
+        look = Look(found._replace(**short), mean, sd, uncovered)
+        if not isinstance(family, FullRankGaussian):
+            return look, params
+        # inside vmap a draw without weight may not be a NaN
+        draws = jnp.where(jnp.isneginf(found.log_weights)[:, None], params["loc"], found.draws)
+        return look, move(family, draws, found.log_weights)
 
-    return _each(plan.mesh, one, (params, rows))(common)
-
-
-def second_key(key: Array) -> Array:
-    """The key of the second look at a problem, from the problem's key."""
-    return jax.random.fold_in(_judge_key(key), 1)
-
-
-def _judge_key(key: Array) -> Array:
-    return jax.random.split(key, 3)[2]
-
-
-def _diagnose(target, family, params, key, data, num_draws) -> Diagnostics:
-    """Diagnostics without the draws, which would outweigh all else."""
-    found = diagnose.plain(target, family, params, key, data, num_draws)
-    nothing = found.log_weights[:0]
-    return found._replace(draws=found.draws[:0], log_weights=nothing)
+    return _each(plan.mesh, one, (params, start, number, rows))(common)
 
 
-def _moments(
-    target: Target, family: Family, params: PyTree, data: PyTree, found: Diagnostics
-) -> tuple[Array, Array]:
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def draw_some(
+    plan: Plan,
+    num_draws: int,
+    pool: int,
+    params: PyTree,
+    corrected: Array,
+    numbers: Array,
+    rows: Rows,
+    common: Common,
+) -> PyTree:
+    """Draws (W, num_draws, ...) of some fits, by importance weights where these correct them."""
+    target, shape = plan.target, plan.shape
+    family = plan.solver.family_for(target)
+
+    def one(args, common):
+        params, corrected, number, row = args
+        _, data, key = shape.problem(row, common)
+        plain_key, pool_key, pick_key = jax.random.split(jax.random.fold_in(key, number), 3)
+        z, _ = family.sample_and_log_prob(params, plain_key, num_draws)
+        proposed = family.propose(params, pool_key, pool)
+        ratio = target.log_densities(proposed.z, data) - proposed.log_mixture
+        log_weights, _ = psis(jnp.where(jnp.isfinite(ratio), ratio, -jnp.inf))
+        chosen = jax.random.categorical(pick_key, log_weights, shape=(num_draws,))
+        z = jnp.where(corrected, proposed.z[chosen], z)
+        return jax.vmap(lambda z: target.constrain(z, data))(z)
+
+    return _each(plan.mesh, one, (params, corrected, numbers, rows))(common)
+
+
+def look_key(key: Array, number: Array | int) -> Array:
+    """The key of the fresh draws of a problem's look, from the problem's key."""
+    return jax.random.fold_in(jax.random.split(key, 3)[2], number)
+
+
+def _uncovered(target, family, params, start, found, data) -> Array:
+    log_q = family.log_prob(params, start.peaks)
+    return uncovered_peak(target, log_q, start, found.log_evidence, data)
+
+
+def _moments(target: Target, family: Family, params: PyTree, data: PyTree) -> tuple[Array, Array]:
     """Means and sds (C,) of the scalars under the family, nearly without Monte Carlo noise."""
     size = family.noise_size(target.dim)
-    eps = normals(
-        jax.random.key(0), _MOMENT_POINTS, size, target.dtype, antithetic=True, quasi=True
-    )
-    if size != target.dim:
-        return found.raw.mean, found.raw.sd
+    key = jax.random.key(0)
+    eps = normals(key, _MOMENT_POINTS, size, target.dtype, antithetic=True, quasi=True)
     z, _ = family.reparam(params, eps)
     x = jax.vmap(lambda z: target.scalars(target.constrain(z, data)))(z)
     mean = jnp.mean(x, axis=0)
@@ -310,7 +364,5 @@ def _on_each_device(mesh: Mesh | None, function: Callable, split: tuple, whole: 
         return function(*split, *whole)
     specs = (P(AXIS),) * len(split) + (P(),) * len(whole)
     # problems do not talk to each other, so there is nothing for the checker to check
-    mapped = jax.shard_map(
-        function, mesh=mesh, in_specs=specs, out_specs=P(AXIS), check_vma=False
-    )
+    mapped = jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=P(AXIS), check_vma=False)
     return mapped(*split, *whole)

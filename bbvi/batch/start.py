@@ -93,7 +93,7 @@ def quick_start(target: Target, init: PyTree, key: Array, data: PyTree) -> Quick
 
 
 def uncovered_peak(
-    target: Target, log_q: Array, start: QuickStart, elbo: Array, data: PyTree
+    target: Target, log_q: Array, start: QuickStart, log_evidence: Array, data: PyTree
 ) -> Array:
     """Whether some path ended on a peak with mass of its own that the fit does not cover.
 
@@ -101,10 +101,10 @@ def uncovered_peak(
         target: the target.
         log_q: (2,) log densities of the fit at the peaks.
         start: where the paths ended.
-        elbo: the fit's bound, nats.
+        log_evidence: the estimate of it that the fit's draws give, nats.
         data: the user's data.
     """
     log_p = target.log_densities(start.peaks, data)
     mass = log_p + jnp.sum(jnp.log(start.widths), axis=1) + 0.5 * target.dim * LOG_2PI
-    matters = jnp.isfinite(log_p) & (mass > elbo - _VISIBLE_NATS)
-    return jnp.any(matters & ~(log_p - log_q < elbo + _COVERED_NATS))
+    matters = jnp.isfinite(log_p) & (mass > log_evidence - _VISIBLE_NATS)
+    return jnp.any(matters & ~(log_p - log_q < log_evidence + _COVERED_NATS))

@@ -1,0 +1,6 @@
+"""Many problems of one shape in one call."""
+
+from bbvi.batch.fitting import fit_batch
+from bbvi.batch.result import BatchResult
+
+__all__ = ["BatchResult", "fit_batch"]
