@@ -1,7 +1,7 @@
 """bbvi: black-box variational inference on JAX, right by default and honest when not."""
 
 from bbvi.auto import Auto
-from bbvi.batch import BatchResult, fit_batch
+from bbvi.batch import BatchResult, Ragged, fit_batch, ragged
 from bbvi.bijectors import (
     Bijector,
     Chain,
@@ -55,6 +55,7 @@ __all__ = [
     "MeanFieldGaussian",
     "Objective",
     "Posterior",
+    "Ragged",
     "Snapshot",
     "Solver",
     "Status",
@@ -77,6 +78,7 @@ __all__ = [
     "positive",
     "positive_ordered",
     "psis",
+    "ragged",
     "real",
     "run",
     "simplex",

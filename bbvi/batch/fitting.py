@@ -3,8 +3,10 @@
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
+import jax
 import numpy as np
 
 from bbvi._types import Key, LogJoint, PyTree
@@ -15,6 +17,7 @@ from bbvi.batch.memory import choose_mesh, choose_widths
 from bbvi.batch.pipeline import Records, make_records
 from bbvi.batch.problems import Problems, make_problems
 from bbvi.batch.programs import Plan
+from bbvi.batch.ragged import Ragged
 from bbvi.batch.result import BatchResult
 from bbvi.batch.shards import Shards
 from bbvi.families import LowRankGaussian
@@ -60,7 +63,8 @@ def fit_batch(
         log_joint: `log_joint(params, data)` of ONE problem, as for `bbvi.fit`.
         init: an example point in your structure, for all problems or, with `init_axes`, one
             for each.
-        data: arrays in any structure, with a problem axis B where `in_axes` says so.
+        data: arrays in any structure, with a problem axis B where `in_axes` says so; or what
+            `bbvi.ragged` made of problems with different numbers of rows.
         in_axes: as in `jax.vmap`: the problem axis of the data; None for what is shared; or
             a tree of these.
         init_axes: the same for `init`.
@@ -97,20 +101,57 @@ def fit_batch(
         []
     """
     _check_settings(solver, max_steps, chunk)
-    problems = make_problems(init, data, key, in_axes, init_axes)
-    first_init, first_data = problems.one(0)
-    target, _, _ = make_target(log_joint, first_init, first_data, support)
-    return fit_problems(
-        target,
-        problems,
-        support,
+    settings: dict[str, Any] = dict(
         solver=solver,
         max_steps=max_steps,
         chunk=chunk,
         devices=devices,
         escalate=escalate,
-        path=path,
         progress=progress,
+    )
+    if isinstance(data, Ragged):
+        if in_axes != 0:
+            raise InputError("ragged data have their problems in front: leave in_axes out.")
+        return _fit_ragged(log_joint, init, data, init_axes, support, key, path, settings)
+    problems = make_problems(init, data, key, in_axes, init_axes)
+    first_init, first_data = problems.one(0)
+    target, _, _ = make_target(log_joint, first_init, first_data, support)
+    return fit_problems(target, problems, support, path=path, **settings)
+
+
+def _fit_ragged(
+    log_joint, init, data: Ragged, init_axes, support, key, path, settings
+) -> BatchResult:
+    """Bucket by bucket, each problem with the key of its number; one result in their order."""
+    problems = make_problems(init, data.padded(), key, 0, init_axes)
+    first_init, first_data = problems.one(0)
+    target, _, _ = make_target(log_joint, first_init, first_data, support)
+    parts = []
+    for number, bucket in enumerate(data.buckets):
+        own = problems.take(bucket.index)
+        own = own._replace(data=tuple(jax.tree.leaves(bucket.data)))
+        some = replace(problems, size=len(bucket.index), rows=own)
+        folder = None if path is None else os.path.join(path, f"bucket-{number}")
+        parts.append(fit_problems(target, some, support, path=folder, **settings))
+    order = np.argsort(np.concatenate([b.index for b in data.buckets]))
+    singles = {
+        int(b.index[i]): single
+        for b, part in zip(data.buckets, parts, strict=True)
+        for i, single in part.singles.items()
+    }
+    work = Work(sum(p.work.steps for p in parts), sum(p.work.slot_steps for p in parts))
+    spent = {name: 0.0 for part in parts for name, _ in part.timings}
+    for part in parts:
+        for name, seconds in part.timings:
+            spent[name] += seconds
+    return BatchResult(
+        parts[0].plan,
+        pick(join([part.records for part in parts]), order),
+        singles,
+        problems,
+        work,
+        support,
+        tuple(spent.items()),
     )
 
 

@@ -98,7 +98,7 @@ class Problems:
         """The rows of some problems."""
         init, data = (tuple(x[index] for x in part) for part in (self.rows.init, self.rows.data))
         words = None if self.rows.words is None else self.rows.words[index]
-        return Rows(index.astype(np.int32), words, init, data)
+        return Rows(self.rows.index[index], words, init, data)
 
     def one(self, i: int) -> tuple[PyTree, PyTree]:
         """Start and data of problem `i`."""

@@ -1,7 +1,8 @@
 """The compiled programs of a batch: begin, advance, judge. Nothing here looks at a value."""
 
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
+from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import jax
@@ -18,7 +19,6 @@ from bbvi.batch.start import QuickStart, quick_start, uncovered_peak
 from bbvi.diagnostics import Diagnostics, diagnose, psis
 from bbvi.families import Family, FullRankGaussian
 from bbvi.matching import move
-from bbvi.objectives.draws import normals
 from bbvi.solvers import BatchAndMatch, Solver
 from bbvi.status import Status
 from bbvi.target import Target
@@ -278,12 +278,29 @@ def _uncovered(target, family, params, start, found, data) -> Array:
     return uncovered_peak(target, log_q, start, found.log_evidence, data)
 
 
+@lru_cache(maxsize=8)
+def _moment_points(size: int) -> np.ndarray:
+    """Standard normal points (S, K) that cover space evenly, each with its mirror image.
+
+    They are constants of the program: made in it, the compiler would run the generator.
+
+    Source: Roberts 2018, "The unreasonable effectiveness of quasirandom sequences".
+    """
+    half = _MOMENT_POINTS // 2
+    ratio = 1.0
+    for _ in range(64):  # the positive root of x^(K+1) = x + 1
+        ratio = (1 + ratio) ** (1 / (size + 1))
+    steps = ratio ** -np.arange(1.0, size + 1)
+    uniform = (0.5 + np.outer(np.arange(half), steps)) % 1
+    eps = np.vectorize(NormalDist().inv_cdf)(np.clip(uniform, 0.5 / half, 1 - 0.5 / half))
+    eps /= np.sqrt(np.mean(eps**2, axis=0))
+    return np.concatenate([eps, -eps])
+
+
 def _moments(target: Target, family: Family, params: PyTree, data: PyTree) -> tuple[Array, Array]:
     """Means and sds (C,) of the scalars under the family, nearly without Monte Carlo noise."""
     size = family.noise_size(target.dim)
-    key = jax.random.key(0)
-    eps = normals(key, _MOMENT_POINTS, size, target.dtype, antithetic=True, quasi=True)
-    z, _ = family.reparam(params, eps)
+    z, _ = family.reparam(params, jnp.asarray(_moment_points(size), target.dtype))
     x = jax.vmap(lambda z: target.scalars(target.constrain(z, data)))(z)
     mean = jnp.mean(x, axis=0)
     sd = jnp.sqrt(jnp.mean((x - mean) ** 2, axis=0))
