@@ -13,7 +13,7 @@ from bbvi._types import Key, LogJoint, PyTree
 from bbvi.auto import Auto
 from bbvi.batch.engine import Work, join, pick
 from bbvi.batch.judging import is_hopeless
-from bbvi.batch.memory import choose_mesh, choose_widths
+from bbvi.batch.memory import choose_mesh, choose_widths, compiles_quickly
 from bbvi.batch.pipeline import Records, make_records
 from bbvi.batch.problems import Problems, make_problems
 from bbvi.batch.programs import Plan
@@ -179,7 +179,8 @@ def fit_problems(
     default = not isinstance(solver, Solver)
     chosen = _first_solver(target) if default else solver
     assert isinstance(chosen, Solver)
-    plan = Plan(choose_mesh(problems.size, devices), target, chosen, problems.shape)
+    mesh, quick = choose_mesh(problems.size, devices), compiles_quickly(target, problems.size)
+    plan = Plan(mesh, target, chosen, problems.shape, quick)
     limit = chosen.limit(target) if max_steps is None else int(max_steps)
     store = None if path is None else Shards(path, target, chosen, problems)
     parts, singles = ([], {}) if store is None else store.read()

@@ -1,6 +1,7 @@
 """How many problems at once: from the footprint of the compiled program and the free memory."""
 
 import os
+from functools import partial
 from typing import Any
 
 import jax
@@ -10,6 +11,7 @@ from jax.sharding import Mesh
 from bbvi.batch.engine import SHRINK, Widths, sharding_of
 from bbvi.batch.problems import Problems
 from bbvi.batch.programs import AXIS, Plan, advance, begin
+from bbvi.target import Target
 
 # Wider than this, a processor's cores gain nothing more, and its caches lose.
 _MOST_ON_CPU = 1024
@@ -18,6 +20,10 @@ _MOST_ELSEWHERE = 16_384
 # judging program and with the user's other arrays.
 _SHARE = 0.25
 _LEVELS = 3  # widths of the stepping program
+# Elements to compute, times problems, below which the compiler takes longer than it saves: on
+# two cores, at some 10 ms a problem and a minute for the programs.
+_SMALL_BATCH = 10_000_000
+_LEAST_WORK = 1000  # elements a draw, whatever the log joint: draws and matrices cost as well
 
 
 def choose_mesh(size: int, devices: Any) -> Mesh | None:
@@ -26,6 +32,12 @@ def choose_mesh(size: int, devices: Any) -> Mesh | None:
     if len(devices) < 2 or size < len(devices):
         return None
     return Mesh(np.array(devices), (AXIS,))
+
+
+def compiles_quickly(target: Target, size: int) -> bool:
+    """Whether `size` problems are too few to be worth optimised programs."""
+    small = size * (target.work + _LEAST_WORK) <= _SMALL_BATCH
+    return small and jax.default_backend() == "cpu"
 
 
 def choose_widths(plan: Plan, problems: Problems, chunk: Any) -> Widths:
@@ -66,7 +78,7 @@ def footprint(plan: Plan, problems: Problems, width: int) -> int:
     The program is the one that will run: it is compiled here and kept.
     """
     rows = problems.take(np.zeros(width, np.int32))
-    life = jax.eval_shape(begin, plan, rows, problems.common)
+    life = jax.eval_shape(partial(begin.plain, plan), rows, problems.common)
     active, number = np.zeros(width, bool), np.int32(0)
     if plan.mesh is not None:
         where = sharding_of(plan)

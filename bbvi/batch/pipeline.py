@@ -173,21 +173,22 @@ def _look_at(
         looks = candidate.looks + 1
         before = 0.0 if candidate.best is None else float(candidate.best[1].diagnostics.ess)
         ess = float(look.diagnostics.ess)
-        best = candidate.best
-        if best is None or ess > before:
-            best = (candidate.params, look, looks)
+        best = (candidate.params, look, looks)
         record = _record(best, candidate.end, correct, names)
+        if record.level[0] == 0:
+            yield index[i : i + 1], record
+            continue
+        if candidate.best is not None and not ess > before:
+            best = candidate.best
+            record = _record(best, candidate.end, correct, names)
         new = pick(moved, i)
         enough = ess >= _DRAWS_PER_DIMENSION * (plan.target.dim + 1)
         gains = ess > _WORTHWHILE * before and looks <= _MOST_MOVES
         usable = all(np.isfinite(x).all() for x in jax.tree.leaves(new))
-        hopeless = is_hopeless(record.facts(0))
-        settled = record.level[0] == 0
-        if correct and enough and gains and usable and not (hopeless or settled):
-            again = candidate._replace(params=new, looks=looks, best=best)
-            waiting.append(again)
-            continue
-        yield index[i : i + 1], record
+        if correct and enough and gains and usable and not is_hopeless(record.facts(0)):
+            waiting.append(candidate._replace(params=new, looks=looks, best=best))
+        else:
+            yield index[i : i + 1], record
 
 
 def _record(best, end: End, correct: bool, names: list[str]) -> Records:
