@@ -17,6 +17,8 @@ from bbvi.verdict import (
     efficiency,
     judge,
     moment_errors,
+    moment_noise,
+    weights_usable,
 )
 
 LEVELS = ("trusted", "caution", "rejected")
@@ -25,9 +27,12 @@ LEVELS = ("trusted", "caution", "rejected")
 # at the least share, a third of what it may be.
 FIRST_DRAWS = 512
 CLEAR_SHARE = 0.9
-# Fresh draws of a further look: corrected moments are then known to 0.025 sd where a fifth of
-# them is effective.
-MORE_DRAWS = 8192
+# Fresh draws of a further look, as many as a single fit gets.
+MORE_DRAWS = 16_384
+# Of thousands of problems, some have an error of several standard errors, and more where a
+# skewed scalar's sd rests on its largest draws: corrected moments have to be known better than
+# for a single fit, to a fifth of what counts as right.
+_NOISE = MEAN_TOLERANCE / 5
 
 
 class Facts(NamedTuple):
@@ -101,6 +106,15 @@ def verdict_of(facts: Facts, names: list[str]) -> Verdict:
     found = judge(
         d, facts.status, names, facts.drift, facts.skipped_share, corrected=facts.corrected
     )
+    if found.level == "trusted" and facts.looks and weights_usable(d):
+        noise = moment_noise(d)
+        worst = int(np.argmax(noise))
+        if noise[worst] > _NOISE:
+            flagged = tuple(n for n, x in zip(names, noise, strict=True) if x > _NOISE)
+            reason = f"The weighted draws leave {names[worst]} uncertain by {noise[worst]:.3f} sd."
+            action = "Look at quantiles of these, or use MCMC started from this fit."
+            reasons, actions = (*found.reasons, reason), (*found.actions, action)
+            found = Verdict("caution", reasons, actions, flagged)
     if not facts.uncovered:
         return found
     reason = "A path uphill ended on a peak of its own, which this fit does not cover."

@@ -18,6 +18,7 @@ from bbvi.batch.problems import Common, Rows, Shape
 from bbvi.batch.start import QuickStart, quick_start, uncovered_peak
 from bbvi.diagnostics import Diagnostics, diagnose, psis
 from bbvi.families import Family, FullRankGaussian
+from bbvi.families.base import log_tail_ratio
 from bbvi.matching import move
 from bbvi.solvers import BatchAndMatch, Solver
 from bbvi.status import Status
@@ -306,8 +307,12 @@ def look_key(key: Array, number: Array | int) -> Array:
 
 
 def _uncovered(target, family, params, start, found, data) -> Array:
+    # what the heavier half of the fresh draws would have found is covered as well
+    units = family.frame(params).invert(start.peaks)
+    ratio = log_tail_ratio(jnp.sum(units**2, axis=-1), target.dim)
     log_q = family.log_prob(params, start.peaks)
-    return uncovered_peak(target, log_q, start, found.log_evidence, data)
+    log_mixture = log_q + jnp.logaddexp(0.0, ratio) - jnp.log(2.0)
+    return uncovered_peak(target, log_mixture, start, found.log_evidence, data)
 
 
 @lru_cache(maxsize=8)

@@ -20,6 +20,7 @@ _KEPT = (0, 1, 3)
 # a peak covered is within a few nats of the target there; as in `bbvi.matching`.
 _VISIBLE_NATS = 6.0
 _COVERED_NATS = 5.0
+_FLAT = 0.3  # nats by standard deviation, at the most, on a peak
 
 
 class QuickStart(NamedTuple):
@@ -99,12 +100,14 @@ def uncovered_peak(
 
     Args:
         target: the target.
-        log_q: (2,) log densities of the fit at the peaks.
+        log_q: (2,) log densities of the fit's proposal at the peaks.
         start: where the paths ended.
         log_evidence: the estimate of it that the fit's draws give, nats.
         data: the user's data.
     """
-    log_p = target.log_densities(start.peaks, data)
+    log_p, score, _ = target.score(start.peaks, data)
+    # a path may also end on a long slope, whose curvature tells nothing of its mass
+    flat = jnp.max(jnp.abs(score) * start.widths, axis=1) < _FLAT
     mass = log_p + jnp.sum(jnp.log(start.widths), axis=1) + 0.5 * target.dim * LOG_2PI
-    matters = jnp.isfinite(log_p) & (mass > log_evidence - _VISIBLE_NATS)
+    matters = flat & jnp.isfinite(log_p) & (mass > log_evidence - _VISIBLE_NATS)
     return jnp.any(matters & ~(log_p - log_q < log_evidence + _COVERED_NATS))
