@@ -30,8 +30,8 @@ class QuickStart(NamedTuple):
         loc: (D,) centre.
         scale: (D,) standard deviations.
         usable: whether the user's point lies in the support, with a finite density and gradient.
-        peaks: (2, D) where the paths ended.
-        widths: (2, D) standard deviations by the curvature there.
+        peaks: (3, D) where the paths ended.
+        widths: (3, D) standard deviations by the curvature there.
         num_gradients: evaluations spent on gradients.
     """
 
@@ -44,10 +44,11 @@ class QuickStart(NamedTuple):
 
 
 def quick_start(target: Target, init: PyTree, key: Array, data: PyTree) -> QuickStart:
-    """Rank the user's point, zero, and points on two short paths uphill by their bounds.
+    """Rank the user's point, zero, and points on three short paths uphill by their bounds.
 
-    The paths start at the user's point and at a random one. Both ends are kept, since a peak
-    that the fit does not cover later tells that there is more than one.
+    The paths start at the user's point, at a random one, and at its mirror image: of two modes
+    that differ by a sign, these find one each. All ends are kept, since a peak that the fit
+    does not cover later tells that there is more than one.
 
     Args:
         target: the target.
@@ -69,7 +70,7 @@ def quick_start(target: Target, init: PyTree, key: Array, data: PyTree) -> Quick
     loc = jnp.where(usable, loc, zero)
     far = jax.random.uniform(point_key, (dim,), dtype, -_RANDOM_RADIUS, _RANDOM_RADIUS)
     paths = jax.vmap(lambda x: lbfgs_path(target, x, data, _PATH_EVALUATIONS))(
-        jnp.stack([loc, far])
+        jnp.stack([loc, far, -far])
     )
     kept = jnp.array(_KEPT)
     unit = jnp.ones((2, dim), dtype)
@@ -100,7 +101,7 @@ def uncovered_peak(
 
     Args:
         target: the target.
-        log_q: (2,) log densities of the fit's proposal at the peaks.
+        log_q: (3,) log densities of the fit's proposal at the peaks.
         start: where the paths ended.
         log_evidence: the estimate of it that the fit's draws give, nats.
         data: the user's data.
