@@ -7,7 +7,7 @@ PIP := -m pip --disable-pip-version-check install -qq
 # One worker a core, at most 8: each holds a JAX of its own and compiles for itself.
 WORKERS := -n auto --maxprocesses 8
 
-.PHONY: help demo test test-lowest test-slow notebooks bench accuracy clean
+.PHONY: help demo test test-lowest test-slow notebooks bench bench-batch accuracy clean
 .NOTPARALLEL: # two installs into one environment would clash
 
 help: ## list the targets
@@ -34,6 +34,9 @@ notebooks: .venv/.dev ## run the notebooks again, in place
 
 bench: .venv/.dev ## time the optimisation loop
 	$(PYTHON) benchmarks/loop.py
+
+bench-batch: .venv/.dev ## time thousands of small fits, beside numpyro
+	$(PYTHON) -m benchmarks.batch
 
 accuracy: .venv/.dev ## fit posteriordb by the default; POSTERIORDB is the path of a clone of it
 	$(PYTHON) -m benchmarks.posteriordb.accuracy --keys 0-4

@@ -2,6 +2,7 @@
 
 from bbvi import bridges
 from bbvi.auto import Auto
+from bbvi.batch import BatchResult, Ragged, fit_batch, ragged
 from bbvi.bijectors import (
     Bijector,
     Chain,
@@ -58,6 +59,7 @@ __all__ = [
     "Auto",
     "BBVIWarning",
     "BatchAndMatch",
+    "BatchResult",
     "Bijector",
     "Budget",
     "Chain",
@@ -76,6 +78,7 @@ __all__ = [
     "Objective",
     "Pathfinder",
     "Posterior",
+    "Ragged",
     "SinhArcsinhGaussian",
     "Snapshot",
     "Solver",
@@ -90,6 +93,7 @@ __all__ = [
     "cov_cholesky",
     "covariance",
     "fit",
+    "fit_batch",
     "greater_than",
     "interval",
     "less_than",
@@ -101,6 +105,7 @@ __all__ = [
     "positive",
     "positive_ordered",
     "psis",
+    "ragged",
     "real",
     "run",
     "simplex",

@@ -207,20 +207,7 @@ class FitResult:
                 f"{type(family).__name__} is not a family of bbvi, so it can't be saved."
             )
         header = {
-            "structure": storage.encode_structure(
-                target.treedef.unflatten(range(len(target.leaves)))
-            ),
-            "leaves": [
-                {
-                    "name": x.name,
-                    "shape": x.shape,
-                    "dtype": np.dtype(x.dtype).name,
-                    "support": storage.encode_support(x.bijector),
-                }
-                for x in target.leaves
-            ],
-            "order": target.order,
-            "takes_data": target.takes_data,
+            **encode_target(target),
             "family": [type(family).__name__, _settings(family)],
             "params": storage.encode_structure(self.posterior.params),
             "data": storage.encode_structure(self.posterior.data),
@@ -288,7 +275,7 @@ def _decode(path, header, arrays, log_joint, support) -> FitResult:
     kind = getattr(bbvi.families, family_name, None)
     if not (isinstance(kind, type) and issubclass(kind, Family)):
         raise InputError(f"{path} names the family {family_name}, which this bbvi does not have.")
-    target = _load_target(header, log_joint, support)
+    target = decode_target(header, log_joint, support)
     diagnostics = storage.rebuild("diagnostics", arrays, _DIAGNOSTICS)
     steps, gradients, skipped, drift = header["counts"]
     level, *words = header["verdict"]
@@ -318,7 +305,26 @@ def _decode(path, header, arrays, log_joint, support) -> FitResult:
 _DIAGNOSTICS = Diagnostics(*[0] * 8, Moments(*[0] * 4), Moments(*[0] * 4), *[0] * 4)  # type: ignore
 
 
-def _load_target(header: dict, log_joint: LogJoint | None, support: PyTree) -> Target:
+def encode_target(target: Target) -> dict:
+    """All of a target but its log joint, as JSON."""
+    return {
+        "structure": storage.encode_structure(target.treedef.unflatten(range(len(target.leaves)))),
+        "leaves": [
+            {
+                "name": x.name,
+                "shape": x.shape,
+                "dtype": np.dtype(x.dtype).name,
+                "support": storage.encode_support(x.bijector),
+            }
+            for x in target.leaves
+        ],
+        "order": target.order,
+        "takes_data": target.takes_data,
+    }
+
+
+def decode_target(header: dict, log_joint: LogJoint | None, support: PyTree) -> Target:
+    """The target that `encode_target` wrote."""
     structure = storage.decode_structure(header["structure"])
     # what is left out stays as it was saved
     given = match_support(support, structure, default=None)

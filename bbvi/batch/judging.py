@@ -1,0 +1,123 @@
+"""When a problem of a batch is settled, and the verdict on it."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bbvi.diagnostics import Diagnostics
+from bbvi.status import Status
+from bbvi.verdict import (
+    BAD_SHARE,
+    EVEN_SHARE,
+    KHAT_USABLE,
+    KHAT_USABLE_IF_EVEN,
+    MEAN_TOLERANCE,
+    SD_TOLERANCE,
+    Verdict,
+    efficiency,
+    judge,
+    moment_errors,
+    moment_noise,
+    weights_usable,
+)
+
+LEVELS = ("trusted", "caution", "rejected")
+# Fresh draws of the first look. With the effective share e, the chi-square divergence is about
+# 1/e - 1, and a moment's distance from the family's is known up to sqrt((1/e - 1)/S) sds: 0.015
+# at the least share, a third of what it may be.
+FIRST_DRAWS = 512
+CLEAR_SHARE = 0.9
+# Fresh draws of a further look, as many as a single fit gets.
+MORE_DRAWS = 16_384
+# Of thousands of problems, some have an error of several standard errors, and more where a
+# skewed scalar's sd rests on its largest draws: corrected moments have to be known better than
+# for a single fit, to a fifth of what counts as right.
+_NOISE = MEAN_TOLERANCE / 5
+
+
+class Facts(NamedTuple):
+    """What the verdict on one problem is made from.
+
+    Attributes:
+        diagnostics: of its last look.
+        status: how its run ended.
+        usable: whether the user's point could be used.
+        uncovered: whether a peak is left that the fit does not cover.
+        looks: number of looks after the first.
+        corrected: whether moments and draws are corrected by the importance weights.
+        drift: how far the averaged parameters last moved, in posterior sds.
+        skipped_share: share of the draws during the run that were not finite.
+    """
+
+    diagnostics: Diagnostics
+    status: Status
+    usable: bool
+    uncovered: bool
+    looks: int
+    corrected: bool
+    drift: float
+    skipped_share: float
+
+
+def is_clear(d: Diagnostics, status: Any, uncovered: Any) -> np.ndarray:
+    """Whether the few draws of a first look are enough to trust the family's own moments.
+
+    Args:
+        d: diagnostics of one problem, or of many with a leading axis B.
+        status: `Status` codes, () or (B,).
+        uncovered: whether a peak is left that the fit does not cover, () or (B,).
+    """
+    share = np.asarray(d.ess) / np.maximum(d.best_ess, 1)
+    even = (share >= EVEN_SHARE) & (d.khat < KHAT_USABLE_IF_EVEN)
+    usable = (share >= CLEAR_SHARE) & ((d.khat < KHAT_USABLE) | even)
+    lost = np.maximum(d.bad_share, d.outside_share) > 0
+    with np.errstate(all="ignore"):  # a NaN is not clear
+        shift, ratio = moment_errors(d)
+        near = (np.abs(np.log(ratio)) <= np.log1p(0.5 * SD_TOLERANCE)) & (
+            shift <= 0.5 * MEAN_TOLERANCE
+        )
+    ended = np.isin(status, (Status.CONVERGED, Status.COMPLETED))
+    return ended & usable & ~lost & ~np.asarray(uncovered) & near.all(axis=-1)
+
+
+def is_hopeless(facts: Facts) -> bool:
+    """Whether no richer family would help: the log joint itself is at fault."""
+    lost = max(float(facts.diagnostics.bad_share), float(facts.diagnostics.outside_share))
+    return not facts.usable or facts.status.failed or lost > BAD_SHARE
+
+
+def verdict_of(facts: Facts, names: list[str]) -> Verdict:
+    """The verdict on one problem, from what a result keeps of it."""
+    d = facts.diagnostics
+    if not facts.usable:
+        reason = (
+            "The start is outside its support, or the log joint or its gradient is not finite "
+            "there."
+        )
+        action = "Start at a point where it is finite, and look for a NaN in the problem's data."
+        return Verdict("rejected", (reason,), (action,))
+    if facts.looks == 0 and is_clear(d, facts.status, facts.uncovered):
+        fits = (
+            f"The draws fit the posterior (Pareto k-hat {float(d.khat):.2f}, {int(d.num_draws)} "
+            f"draws, {efficiency(d):.0%} as effective as those of an exact fit), and their "
+            "weights leave every moment where it is."
+        )
+        return Verdict("trusted", (facts.status.message, fits), ())
+    found = judge(
+        d, facts.status, names, facts.drift, facts.skipped_share, corrected=facts.corrected
+    )
+    if found.level == "trusted" and facts.looks and weights_usable(d):
+        noise = moment_noise(d)
+        worst = int(np.argmax(noise))
+        if noise[worst] > _NOISE:
+            flagged = tuple(n for n, x in zip(names, noise, strict=True) if x > _NOISE)
+            reason = f"The weighted draws leave {names[worst]} uncertain by {noise[worst]:.3f} sd."
+            action = "Look at quantiles of these, or use MCMC started from this fit."
+            reasons, actions = (*found.reasons, reason), (*found.actions, action)
+            found = Verdict("caution", reasons, actions, flagged)
+    if not facts.uncovered:
+        return found
+    reason = "A path uphill ended on a peak of its own, which this fit does not cover."
+    action = "Fit each mode from its own init and combine them, or remove a symmetry of the model."
+    reasons, actions = (*found.reasons, reason), (*found.actions, action)
+    return Verdict("rejected", reasons, actions, found.flagged)

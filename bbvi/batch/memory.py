@@ -1,0 +1,105 @@
+"""How many problems at once: from the footprint of the compiled program and the free memory."""
+
+import os
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from bbvi.batch.engine import SHRINK, Widths, sharding_of
+from bbvi.batch.problems import Problems
+from bbvi.batch.programs import AXIS, Plan, advance, begin
+from bbvi.target import Target
+
+# Wider than this, a processor's cores gain nothing more, and its caches lose.
+_MOST_ON_CPU = 1024
+_MOST_ELSEWHERE = 16_384
+# Of the free memory, what the stepping program may take: it shares it with the data, with the
+# judging program and with the user's other arrays.
+_SHARE = 0.25
+_LEVELS = 3  # widths of the stepping program
+# Elements to compute, times problems, below which the compiler takes longer than it saves: on
+# two cores, at some 10 ms a problem and a minute for the programs.
+_SMALL_BATCH = 10_000_000
+_LEAST_WORK = 1000  # elements a draw, whatever the log joint: draws and matrices cost as well
+
+
+def choose_mesh(size: int, devices: Any) -> Mesh | None:
+    """The devices to spread `size` problems over, or None for a single one."""
+    devices = jax.local_devices() if devices is None else list(devices)
+    if len(devices) < 2 or size < len(devices):
+        return None
+    return Mesh(np.array(devices), (AXIS,))
+
+
+def compiles_quickly(target: Target, size: int) -> bool:
+    """Whether `size` problems are too few to be worth optimised programs."""
+    small = size * (target.work + _LEAST_WORK) <= _SMALL_BATCH
+    return small and jax.default_backend() == "cpu"
+
+
+def choose_widths(plan: Plan, problems: Problems, chunk: Any) -> Widths:
+    """How many problems each program takes at once.
+
+    The widths depend on the batch's length only through its power of four, so batches of
+    different lengths mostly share their programs.
+
+    Args:
+        plan: the static part.
+        problems: the problems.
+        chunk: the widest, or "auto".
+    """
+    devices = 1 if plan.mesh is None else plan.mesh.size
+    if chunk != "auto":
+        return _widths(max(devices, chunk // devices * devices), devices)
+    most = _MOST_ON_CPU if jax.default_backend() == "cpu" else _MOST_ELSEWHERE
+    width = devices
+    while width * SHRINK <= min(problems.size, most):
+        width *= SHRINK
+    budget = _SHARE * free_bytes(plan) * devices
+    while width > devices and footprint(plan, problems, width) > budget:
+        width //= SHRINK
+    return _widths(width, devices)
+
+
+def _widths(widest: int, devices: int) -> Widths:
+    def part(share):
+        return max(devices, widest // share // devices * devices)
+
+    slots = sorted({part(SHRINK**level) for level in range(_LEVELS)}, reverse=True)
+    return Widths(tuple(slots), part(SHRINK), part(SHRINK**2), part(SHRINK**3))
+
+
+def footprint(plan: Plan, problems: Problems, width: int) -> int:
+    """Bytes that stepping `width` problems needs, as the compiler counts them.
+
+    The program is the one that will run: it is compiled here and kept.
+    """
+    rows = problems.take(np.zeros(width, np.int32))
+    life = jax.eval_shape(partial(begin.plain, plan), rows, problems.common)
+    active, number = np.zeros(width, bool), np.int32(0)
+    if plan.mesh is not None:
+        where = sharding_of(plan)
+        life, rows, active = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), (life, rows, active)
+        )
+    compiled = advance.lower(plan, life, rows, problems.common, active, number, number).compile()
+    found = compiled.memory_analysis()
+    if found is None:  # a backend that does not count
+        return 0
+    return found.temp_size_in_bytes + found.argument_size_in_bytes + found.output_size_in_bytes
+
+
+def free_bytes(plan: Plan) -> float:
+    """Free memory of a device; of the machine, by device, where devices share its memory."""
+    device = jax.local_devices()[0] if plan.mesh is None else plan.mesh.devices.flat[0]
+    stats = device.memory_stats()
+    if stats and "bytes_limit" in stats:
+        return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
+    try:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, AttributeError, OSError):
+        return float(1 << 30)
+    return free / (1 if plan.mesh is None else plan.mesh.size)

@@ -1,0 +1,422 @@
+"""The compiled programs of a batch: begin, advance, judge. Nothing here looks at a value."""
+
+from collections.abc import Callable
+from functools import lru_cache
+from statistics import NormalDist
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+
+from bbvi._tree import tree_where
+from bbvi._types import Array, PyTree
+from bbvi.batch.look import first_look
+from bbvi.batch.problems import Common, Rows, Shape
+from bbvi.batch.start import QuickStart, quick_start, uncovered_peak
+from bbvi.diagnostics import Diagnostics, diagnose, psis
+from bbvi.families import Family, FullRankGaussian
+from bbvi.families.base import log_tail_ratio
+from bbvi.matching import move
+from bbvi.solvers import BatchAndMatch, Solver
+from bbvi.status import Status
+from bbvi.target import Target
+
+AXIS = "problem"
+# Points behind the moments of constrained parameters: quasi-random, the same for every problem.
+_MOMENT_POINTS = 1024
+
+
+class Plan(NamedTuple):
+    """The static arguments that all programs share.
+
+    Attributes:
+        mesh: the devices that problems are spread over, or None for one device.
+        target: the target.
+        solver: the solver.
+        shape: the static part of the batch.
+        quick: whether programs are compiled without optimisation: in a third of the time, to
+            run at a third of the speed.
+    """
+
+    mesh: Mesh | None
+    target: Target
+    solver: Solver
+    shape: Shape
+    quick: bool = False
+
+
+class _Program:
+    """A function of a plan, compiled as the plan says; `plain` is the function itself."""
+
+    def __init__(self, function: Callable, static_argnums: tuple[int, ...]):
+        self.__doc__ = function.__doc__
+        self.plain = function
+        self._compiled = {
+            False: jax.jit(function, static_argnums=static_argnums),
+            True: jax.jit(
+                function,
+                static_argnums=static_argnums,
+                compiler_options={"xla_backend_optimization_level": 0},
+            ),
+        }
+
+    def __call__(self, plan: Plan, *args: Any) -> Any:
+        return self._compiled[plan.quick](plan, *args)
+
+    def lower(self, plan: Plan, *args: Any) -> Any:
+        """As `jax.jit(...).lower`, for what the compiler counts."""
+        return self._compiled[plan.quick].lower(plan, *args)
+
+
+def _program(static_argnums: tuple[int, ...]) -> Callable:
+    return lambda function: _Program(function, static_argnums)
+
+
+class Life(NamedTuple):
+    """One problem under way: the solver's state, with keys as words, and its start."""
+
+    state: Any
+    start: QuickStart
+
+
+class Look(NamedTuple):
+    """What fresh draws say of some fits.
+
+    Attributes:
+        diagnostics: figures; the draws and their weights are left out.
+        mean: (C,) means of the scalar parameters under the family.
+        sd: (C,) their standard deviations.
+        uncovered: whether a path ended on a peak that the fit does not cover.
+    """
+
+    diagnostics: Diagnostics
+    mean: Array
+    sd: Array
+    uncovered: Array
+
+
+class End(NamedTuple):
+    """How a run ended.
+
+    Attributes:
+        usable: whether the user's point could be used.
+        drift: how far the averaged parameters last moved, in posterior sds.
+        steps: steps taken.
+        status: a `Status` code.
+        num_gradients: gradient evaluations of the log joint.
+        num_skipped: draws left out because they were not finite.
+    """
+
+    usable: Array
+    drift: Array
+    steps: Array
+    status: Array
+    num_gradients: Array
+    num_skipped: Array
+
+
+@_program((0,))
+def begin(plan: Plan, rows: Rows, common: Common) -> Life:
+    """The first states of some problems (W of them)."""
+    target, solver, shape = plan.target, plan.solver, plan.shape
+
+    def one(row, common):
+        init, data, key = shape.problem(row, common)
+        start_key, run_key, _ = jax.random.split(key, 3)
+        start = quick_start(target, init, start_key, data)
+        state = solver.init(target, start.loc, start.scale, run_key, data)
+        # a start that cannot be used is not run: its problem is over before it began
+        status = jnp.where(start.usable, state.log.status, int(Status.NONFINITE))
+        state = state._replace(log=state.log._replace(status=status))
+        return Life(_to_words(_without_history(solver, state)), start)
+
+    return _each(plan.mesh, one, rows)(common)
+
+
+class Advanced(NamedTuple):
+    """Lives some steps later.
+
+    Attributes:
+        life: the lives (W).
+        active: (W,) which of them are still running.
+        steps: (devices,) steps that every slot of a device took.
+    """
+
+    life: Life
+    active: Array
+    steps: Array
+
+
+@_program((0,))
+def advance(
+    plan: Plan, life: Life, rows: Rows, common: Common, active: Array, least: Array, limit: Array
+) -> Advanced:
+    """Step all lives that are active until only `least` of them are, on each device.
+
+    Args:
+        plan: the static part.
+        life: the lives (W).
+        rows: their problems.
+        common: what the problems share.
+        active: (W,) which slots hold a problem that is not done.
+        least: return when no more than this are active on a device.
+        limit: the step limit of a problem.
+    """
+    target, solver, shape = plan.target, plan.solver, plan.shape
+    like = _state_like(plan, rows, common)
+
+    def step(state, row, common, active):
+        _, data, _ = shape.problem(row, common)
+        new, _ = solver.step(target, _from_words(state, like, shape.key), data)
+        state = tree_where(active, _to_words(new), state)
+        going = (state.log.status == Status.RUNNING) & (state.log.step < limit)
+        return state, active & going
+
+    steps = jax.vmap(step, (0, 0, None, 0))
+
+    def all_of_a_device(life, rows, active, common, least):
+        def body(carry):
+            state, active, count = carry
+            return *steps(state, rows, common, active), count + 1
+
+        # computed from the problems' numbers, so that each device may count differently
+        zero = rows.index[0] * 0
+        carry = (life.state, active, zero)
+        state, active, count = jax.lax.while_loop(lambda c: jnp.sum(c[1]) > least, body, carry)
+        return Advanced(life._replace(state=state), active, count[None])
+
+    split, whole = (life, rows, active), (common, least)
+    return _on_each_device(plan.mesh, all_of_a_device, split, whole)
+
+
+@_program((0, 1))
+def judge_lives(
+    plan: Plan, num_draws: int, life: Life, rows: Rows, common: Common
+) -> tuple[PyTree, Look, End]:
+    """The parameters that some lives ended in, and a first look at them."""
+    target, solver, shape = plan.target, plan.solver, plan.shape
+    family = solver.family_for(target)
+    like = _state_like(plan, rows, common)
+
+    def one(pair, common):
+        life, row = pair
+        _, data, key = shape.problem(row, common)
+        state = _from_words(life.state, like, shape.key)
+        params = solver.output(state)
+        mean, sd = _moments(target, family, params, data)
+        args = (target, family, params, look_key(key, 0), data, num_draws, mean, sd)
+        found = first_look(*args)
+        log = state.log
+        end = End(
+            usable=life.start.usable,
+            drift=getattr(state, "drift", jnp.zeros((), target.dtype)),
+            steps=log.step,
+            status=log.status,
+            num_gradients=log.num_gradients + life.start.num_gradients,
+            num_skipped=log.num_skipped,
+        )
+        look = Look(found, mean, sd, _uncovered(target, family, params, life.start, found, data))
+        return params, look, end
+
+    return _each(plan.mesh, one, (life, rows))(common)
+
+
+@_program((0, 1))
+def look_again(
+    plan: Plan,
+    num_draws: int,
+    params: PyTree,
+    start: QuickStart,
+    number: Array,
+    rows: Rows,
+    common: Common,
+) -> tuple[Look, PyTree]:
+    """A look at some fits on more draws, and where full-rank Gaussians would move by it.
+
+    Args:
+        plan: the static part.
+        num_draws: S.
+        params: the family's parameters (W).
+        start: where the problems' paths ended.
+        number: (W,) number of the look, from 1 on.
+        rows: the problems.
+        common: what they share.
+
+    Returns:
+        what was seen, and the Gaussians with the moments of the weighted draws.
+    """
+    target, shape = plan.target, plan.shape
+    family = plan.solver.family_for(target)
+
+    def one(args, common):
+        params, start, number, row = args
+        _, data, key = shape.problem(row, common)
+        found = diagnose.plain(target, family, params, look_key(key, number), data, num_draws)
+        mean, sd = _moments(target, family, params, data)
+        short = {name: getattr(found, name)[:0] for name in ("draws", "log_weights", "own")}
+        uncovered = _uncovered(target, family, params, start, found, data)
+        # the draws would outweigh all else
+        look = Look(found._replace(**short), mean, sd, uncovered)
+        if not isinstance(family, FullRankGaussian):
+            return look, params
+        # inside vmap a draw without weight may not be a NaN
+        draws = jnp.where(jnp.isneginf(found.log_weights)[:, None], params["loc"], found.draws)
+        return look, move(family, draws, found.log_weights)
+
+    return _each(plan.mesh, one, (params, start, number, rows))(common)
+
+
+@_program((0, 1, 2))
+def draw_some(
+    plan: Plan,
+    num_draws: int,
+    pool: int,
+    params: PyTree,
+    corrected: Array,
+    numbers: Array,
+    rows: Rows,
+    common: Common,
+) -> PyTree:
+    """Draws (W, num_draws, ...) of some fits, by importance weights where these correct them."""
+    target, shape = plan.target, plan.shape
+    family = plan.solver.family_for(target)
+
+    def one(args, common):
+        params, corrected, number, row = args
+        _, data, key = shape.problem(row, common)
+        plain_key, pool_key, pick_key = jax.random.split(jax.random.fold_in(key, number), 3)
+        z, _ = family.sample_and_log_prob(params, plain_key, num_draws)
+        proposed = family.propose(params, pool_key, pool)
+        ratio = target.log_densities(proposed.z, data) - proposed.log_mixture
+        log_weights, _ = psis(jnp.where(jnp.isfinite(ratio), ratio, -jnp.inf))
+        total = jnp.cumsum(jnp.exp(log_weights))
+        at = jax.random.uniform(pick_key, (num_draws,), total.dtype) * total[-1]
+        chosen = jnp.searchsorted(total, at)
+        z = jnp.where(corrected, proposed.z[chosen], z)
+        return jax.vmap(lambda z: target.constrain(z, data))(z)
+
+    return _each(plan.mesh, one, (params, corrected, numbers, rows))(common)
+
+
+def look_key(key: Array, number: Array | int) -> Array:
+    """The key of the fresh draws of a problem's look, from the problem's key."""
+    return jax.random.fold_in(jax.random.split(key, 3)[2], number)
+
+
+def _uncovered(target, family, params, start, found, data) -> Array:
+    # what the heavier half of the fresh draws would have found is covered as well
+    units = family.frame(params).invert(start.peaks)
+    ratio = log_tail_ratio(jnp.sum(units**2, axis=-1), target.dim)
+    log_q = family.log_prob(params, start.peaks)
+    log_mixture = log_q + jnp.logaddexp(0.0, ratio) - jnp.log(2.0)
+    return uncovered_peak(target, log_mixture, start, found.log_evidence, data)
+
+
+@lru_cache(maxsize=8)
+def _moment_points(size: int) -> np.ndarray:
+    """Standard normal points (S, K) that cover space evenly, each with its mirror image.
+
+    They are constants of the program: made in it, the compiler would run the generator.
+
+    Source: Roberts 2018, "The unreasonable effectiveness of quasirandom sequences".
+    """
+    half = _MOMENT_POINTS // 2
+    ratio = 1.0
+    for _ in range(64):  # the positive root of x^(K+1) = x + 1
+        ratio = (1 + ratio) ** (1 / (size + 1))
+    steps = ratio ** -np.arange(1.0, size + 1)
+    uniform = (0.5 + np.outer(np.arange(half), steps)) % 1
+    eps = np.vectorize(NormalDist().inv_cdf)(np.clip(uniform, 0.5 / half, 1 - 0.5 / half))
+    eps /= np.sqrt(np.mean(eps**2, axis=0))
+    return np.concatenate([eps, -eps])
+
+
+def _moments(target: Target, family: Family, params: PyTree, data: PyTree) -> tuple[Array, Array]:
+    """Means and sds (C,) of the scalars under the family, nearly without Monte Carlo noise."""
+    size = family.noise_size(target.dim)
+    z, _ = family.reparam(params, jnp.asarray(_moment_points(size), target.dtype))
+    x = jax.vmap(lambda z: target.scalars(target.constrain(z, data)))(z)
+    mean = jnp.mean(x, axis=0)
+    sd = jnp.sqrt(jnp.mean((x - mean) ** 2, axis=0))
+    try:
+        exact_mean, exact_sd = family.mean(params), family.sd(params)
+    except NotImplementedError:
+        return mean, sd
+    start = 0
+    for leaf in target.leaves:
+        count = int(np.prod(leaf.shape))
+        if leaf.bijector.name == "real":
+            here, there = slice(start, start + count), slice(leaf.start, leaf.start + count)
+            mean = mean.at[here].set(exact_mean[there])
+            sd = sd.at[here].set(exact_sd[there])
+        start += count
+    return mean, sd
+
+
+# --- states between programs ----------------------------------------------------------------
+
+
+def _state_like(plan: Plan, rows: Rows, common: Common) -> Any:
+    """The structure of the solver's state, with its keys as keys."""
+    target = plan.target
+
+    def state(row, common):
+        init, data, key = plan.shape.problem(row, common)
+        z = target.unconstrain(init, data)
+        state = plan.solver.init(target, z, jnp.ones_like(z), key, data)
+        return _without_history(plan.solver, state)
+
+    row = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), rows)
+    return jax.eval_shape(state, row, common)
+
+
+def _without_history(solver: Solver, state: Any) -> Any:
+    """Batch and match appends to its history and reads it never: one entry is as good as 512."""
+    if not isinstance(solver, BatchAndMatch):
+        return state
+    history = state.log.history
+    short = history._replace(
+        step=history.step[:1], elbo=history.elbo[:1], elbo_se=history.elbo_se[:1]
+    )
+    return state._replace(log=state.log._replace(history=short))
+
+
+def _is_key(x: Any) -> bool:
+    return jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+
+
+def _to_words(state: Any) -> Any:
+    """Random keys as their words, which a host can hold."""
+    return jax.tree.map(lambda x: jax.random.key_data(x) if _is_key(x) else x, state)
+
+
+def _from_words(state: Any, like: Any, kind: str) -> Any:
+    def one(x, shape):
+        return jax.random.wrap_key_data(x, impl=kind) if _is_key(shape) else x
+
+    return jax.tree.map(one, state, like)
+
+
+# --- devices --------------------------------------------------------------------------------
+
+
+def _each(mesh: Mesh | None, one: Callable, rows: PyTree) -> Callable:
+    """`one(row, common)` for every row, spread over the devices."""
+
+    def call(common):
+        return _on_each_device(mesh, jax.vmap(one, (0, None)), (rows,), (common,))
+
+    return call
+
+
+def _on_each_device(mesh: Mesh | None, function: Callable, split: tuple, whole: tuple) -> Any:
+    """`function(*split, *whole)`, with `split` cut along its first axis over the devices."""
+    if mesh is None:
+        return function(*split, *whole)
+    specs = (P(AXIS),) * len(split) + (P(),) * len(whole)
+    # problems do not talk to each other, so there is nothing for the checker to check
+    mapped = jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=P(AXIS), check_vma=False)
+    return mapped(*split, *whole)
