@@ -14,11 +14,13 @@ from bbvi.families import (
     Family,
     Frame,
     FullRankGaussian,
+    GaussianMixture,
     LowRankGaussian,
     MeanFieldGaussian,
     SinhArcsinhGaussian,
     StudentT,
 )
+from bbvi.families.base import log_tail_ratio
 from bbvi.testing import check_family
 
 # A family and how far from its start the members are that it is checked at.
@@ -455,3 +457,41 @@ def test_a_million_dimensions(family):
     # -log q is the entropy give or take sqrt(D/2)
     assert np.abs(-log_q - entropy).max() < 5 * np.sqrt(dim / 2)
     np.testing.assert_allclose(log_prob, log_q, rtol=1e-5)
+
+
+# --- draws with heavier tails --------------------------------------------------------------------
+
+PROPOSERS = [family for family, _ in TABLE if not isinstance(family, CouplingFlow)]
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("family", [*PROPOSERS, GaussianMixture()], ids=repr)
+def test_a_proposal_is_what_it_says(family):
+    number = 20_000
+    params = a_member(family)
+    drawn = jax.jit(family.propose, static_argnums=2)(params, jax.random.key(0), number)
+    z, log_q, log_mixture, own = map(np.asarray, drawn)
+    np.testing.assert_allclose(log_q, jitted(family, "log_prob")(params, z), rtol=1e-8, atol=1e-8)
+    # A density over that of its draws averages to one; so does the mixture's other half.
+    weight = np.exp(log_q - log_mixture)
+    assert abs(weight.mean() - 1) < 5 * weight.std() / np.sqrt(number) + 1e-12
+    assert np.isfinite(log_mixture).all()
+    if own.all():
+        np.testing.assert_array_equal(log_q, log_mixture)
+        return
+    assert own.sum() == number // 2
+    assert own[: number // 2].all()
+    # bounded by two, however far out the draws are
+    assert weight.max() <= 2 + 1e-9
+    # The other half reaches further: in a normal, 4.5 sds have one draw in 10^5.
+    distance = np.abs(z - np.mean(z[own], 0)) / np.std(z[own], 0)
+    assert (distance[~own] > 5).sum() > 3 * (distance[own] > 5).sum() + 5
+
+
+def test_the_tail_ratio_is_that_of_densities(x64):
+    stats = pytest.importorskip("scipy.stats")
+    x = np.linspace(-8, 8, 7)[:, None] * np.ones(3)
+    expected = stats.multivariate_t(np.zeros(3), np.eye(3), df=5).logpdf(x)
+    expected -= stats.multivariate_normal(np.zeros(3), np.eye(3)).logpdf(x)
+    found = jax.jit(log_tail_ratio, static_argnums=1)((x**2).sum(1), 3)
+    np.testing.assert_allclose(found, expected, rtol=1e-10)
