@@ -32,6 +32,9 @@ from bbvi.verdict import SETTLED_NOISE, chain_faults, is_settled, is_sharp, mome
 # Up to here a dense covariance and its eigenvalues cost less than the gradients that go with
 # them; beyond, a full match needs thousands of draws a step.
 _DENSE_LIMIT = 2560
+# A step of the flow costs 64 products with its D x D factor and its optimizer's passes over that
+# factor: past a thousand dimensions minutes go by, and chains have had their chance before.
+_FLOW_LIMIT = 1024
 # A move of the Gaussian needs so many effective draws a dimension, and goes on while each
 # brings a tenth more: a move costs one judgement, a few milliseconds for most targets.
 _DRAWS_PER_DIMENSION = 5
@@ -52,10 +55,10 @@ class Auto:
        again: a step of adaptive importance sampling, without gradients.
     4. Where the weighted draws can still not answer for the posterior, short Hamiltonian chains
        from the Gaussian's draws, in units in which it is standard.
-    5. Where those do not settle either, a coupling flow that starts as that Gaussian; and, if
-       its weights cannot be believed, short chains from the flow's draws.
+    5. Where those do not settle either, a coupling flow that starts as that Gaussian (up to
+       1,024 dimensions); and, if its weights cannot be believed, short chains from its draws.
 
-    For D over 256 the dense stages give way to a low-rank Gaussian fitted by stochastic
+    For D over 2,560 the dense stages give way to a low-rank Gaussian fitted by stochastic
     gradients. Of several stages the one whose weighted draws are best is kept; where they say
     more of the moments than their own noise, moments and draws are corrected by the weights.
 
@@ -114,7 +117,8 @@ class Auto:
             stages = self._mixture(target, gaussian, matches, modes, judge_key, data)
         else:
             stages += self._moves(target, gaussian, judge_key, data)
-        if any(map(_settled, stages)):
+        # where there are several modes, a fit of one of them cannot see what it lacks
+        if any(map(_settled, stages if len(modes) == 1 else stages[-1:])):
             return stages
         single = max(
             (s for s in stages if s.family == gaussian.family), key=lambda s: s.diagnostics.ess
@@ -130,6 +134,8 @@ class Auto:
         warm = previous if previous is not None and previous[0] == self.flow else None
         frame = single.family.frame(single.params)
         solver = self.flow_solver()
+        if target.dim > _FLOW_LIMIT:
+            return stages
         # a flow that is cut short in its first half is worse than none
         if not purse.allows(self.flow_steps * self.flow_draws / 2):
             return stages
@@ -168,7 +174,7 @@ class Auto:
         return moved
 
     def flow_solver(self) -> StochasticGradient:
-        """How stage 3 is trained: a planned number of steps, the rate falling to nothing."""
+        """How stage 5 is trained: a planned number of steps, the rate falling to nothing."""
         objective = ELBO(num_draws=self.flow_draws)
         optimizer = _flow_optimizer(self.flow_steps)
         return StochasticGradient(self.flow, objective, optimizer, 0.0, self.flow_steps)
