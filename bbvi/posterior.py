@@ -164,9 +164,18 @@ def _moments(posterior: Posterior) -> tuple[Array, Array]:
     sd = jnp.sqrt(dot(weights, (draws - mean) ** 2))
     if posterior.draws is not None:
         return mean, sd
-    # Real leaves are their own unconstrained coordinates, whose moments may be known exactly.
+    return with_closed_forms(target, family, posterior.params, mean, sd)
+
+
+def with_closed_forms(
+    target: Target, family: Family, params: PyTree, mean: Array, sd: Array
+) -> tuple[Array, Array]:
+    """Means and sds of the scalars, both (C,), exact where the family knows them.
+
+    Real leaves are their own unconstrained coordinates, whose moments may have closed forms.
+    """
     try:
-        exact_mean, exact_sd = family.mean(posterior.params), family.sd(posterior.params)
+        exact_mean, exact_sd = family.mean(params), family.sd(params)
     except NotImplementedError:
         return mean, sd
     start = 0

@@ -20,6 +20,7 @@ from bbvi.diagnostics import Diagnostics, diagnose, psis
 from bbvi.families import Family, FullRankGaussian
 from bbvi.families.base import log_tail_ratio
 from bbvi.matching import move
+from bbvi.posterior import with_closed_forms
 from bbvi.solvers import BatchAndMatch, Solver
 from bbvi.status import Status
 from bbvi.target import Target
@@ -341,19 +342,7 @@ def _moments(target: Target, family: Family, params: PyTree, data: PyTree) -> tu
     x = jax.vmap(lambda z: target.scalars(target.constrain(z, data)))(z)
     mean = jnp.mean(x, axis=0)
     sd = jnp.sqrt(jnp.mean((x - mean) ** 2, axis=0))
-    try:
-        exact_mean, exact_sd = family.mean(params), family.sd(params)
-    except NotImplementedError:
-        return mean, sd
-    start = 0
-    for leaf in target.leaves:
-        count = int(np.prod(leaf.shape))
-        if leaf.bijector.name == "real":
-            here, there = slice(start, start + count), slice(leaf.start, leaf.start + count)
-            mean = mean.at[here].set(exact_mean[there])
-            sd = sd.at[here].set(exact_sd[there])
-        start += count
-    return mean, sd
+    return with_closed_forms(target, family, params, mean, sd)
 
 
 # --- states between programs ----------------------------------------------------------------

@@ -137,8 +137,7 @@ class Family:
         z, log_q = self.reparam(params, widened)
         if z.shape[1] != size:
             return own_draws(*self.reparam(params, eps))
-        ratio = log_tail_ratio(jnp.sum(widened**2, axis=-1), size)
-        return Proposal(z, log_q, log_q + jnp.logaddexp(0.0, ratio) - jnp.log(2.0), own)
+        return Proposal(z, log_q, with_tails(log_q, jnp.sum(widened**2, axis=-1), size), own)
 
     def event(self, params: PyTree) -> tuple[int, Any]:
         """K and the floating type of the parameters."""
@@ -170,6 +169,11 @@ def widen(eps: Array, key: Array) -> tuple[Array, Array]:
     # a sum of squares of few normals is a chi-square that compiles at once
     squares = jnp.sum(jax.random.normal(key, (number, _TAIL_DF), eps.dtype) ** 2, axis=-1)
     return jnp.where(own, 1, jnp.sqrt(_TAIL_DF / squares))[:, None] * eps, own
+
+
+def with_tails(log_q: Array, squares: Array, dim: int) -> Array:
+    """log density of half the member and half its heavy-tailed twin, at squared radii."""
+    return log_q + jnp.logaddexp(0.0, log_tail_ratio(squares, dim)) - jnp.log(2.0)
 
 
 def log_tail_ratio(squares: Array, dim: int) -> Array:

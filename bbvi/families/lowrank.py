@@ -15,8 +15,8 @@ from bbvi.families.base import (
     Frame,
     Proposal,
     conditional_scale,
-    log_tail_ratio,
     widen,
+    with_tails,
 )
 
 # The factor starts at this share of the diagonal's scale: at exactly zero its gradient
@@ -93,8 +93,7 @@ class LowRankGaussian(Family):
         eps, own = widen(jax.random.normal(normal_key, (num_draws, size), dtype), tail_key)
         z, log_q = self.reparam(params, eps)
         top = self.log_prob(params, params["loc"][None])
-        ratio = log_tail_ratio(2 * (top - log_q), z.shape[1])
-        return Proposal(z, log_q, log_q + jnp.logaddexp(0.0, ratio) - jnp.log(2.0), own)
+        return Proposal(z, log_q, with_tails(log_q, 2 * (top - log_q), z.shape[1]), own)
 
     def entropy(self, params: PyTree) -> Array:
         dim = params["loc"].shape[0]

@@ -15,8 +15,8 @@ from bbvi.families.base import (
     Family,
     Proposal,
     broadcast_scale,
-    log_tail_ratio,
     widen,
+    with_tails,
 )
 
 
@@ -68,8 +68,7 @@ class GaussianMixture(Family):
         eps, own = widen(eps, tail_key)
         z = self._place(params, choice_key, eps)
         by_component, squares = self._by_component(params, z)
-        ratio = log_tail_ratio(squares, size)
-        mixed = by_component + jnp.logaddexp(0.0, ratio) - jnp.log(2.0)
+        mixed = with_tails(by_component, squares, size)
         return Proposal(z, logsumexp(by_component, axis=0), logsumexp(mixed, axis=0), own)
 
     def log_prob(self, params: PyTree, z: Array) -> Array:
