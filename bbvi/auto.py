@@ -27,7 +27,7 @@ from bbvi.objectives import ELBO
 from bbvi.solvers import BatchAndMatch, StochasticGradient
 from bbvi.stage import Fitted, chain_stage, fit_stage, judged_stage
 from bbvi.target import Target
-from bbvi.verdict import SETTLED_NOISE, chain_faults, is_settled, is_sharp, moment_noise
+from bbvi.verdict import SETTLED_NOISE, is_sharp, moment_noise
 
 # Up to here a dense covariance and its eigenvalues cost less than the gradients that go with
 # them; beyond, a full match needs thousands of draws a step.
@@ -118,7 +118,7 @@ class Auto:
         else:
             stages += self._moves(target, gaussian, judge_key, data)
         # where there are several modes, a fit of one of them cannot see what it lacks
-        if any(map(_settled, stages if len(modes) == 1 else stages[-1:])):
+        if any(s.settled for s in (stages if len(modes) == 1 else stages[-1:])):
             return stages
         single = max(
             (s for s in stages if s.family == gaussian.family), key=lambda s: s.diagnostics.ess
@@ -129,7 +129,7 @@ class Auto:
             if not purse.allows(chains_cost):
                 return stages
             stages.append(chain_stage(single, target, chain_key, data, _enough, purse))
-            if _settled(stages[-1]):
+            if stages[-1].settled:
                 return stages
         warm = previous if previous is not None and previous[0] == self.flow else None
         frame = single.family.frame(single.params)
@@ -146,7 +146,7 @@ class Auto:
             flow = flow._replace(mode_weights=stages[0].mode_weights)
         stages.append(flow)
         purse.spend(flow.num_gradients)
-        if not _settled(flow) and purse.allows(chains_cost):
+        if not flow.settled and purse.allows(chains_cost):
             stages.append(chain_stage(flow, target, chain_key, data, _enough, purse))
         return stages
 
@@ -158,7 +158,7 @@ class Auto:
         enough = _DRAWS_PER_DIMENSION * (target.dim + 1)
         while len(moved) < _MOST_MOVES and not at.status.failed:
             d = at.diagnostics
-            if is_sharp(d) and _settled(at) or float(d.ess) < enough:
+            if is_sharp(d) and at.settled or float(d.ess) < enough:
                 break
             key = jax.random.fold_in(judge_key, len(moved) + 1)
 
@@ -215,15 +215,10 @@ class Auto:
         return [gaussian._replace(mode_weights=tuple(map(float, weights))), mixture]
 
 
-def _settled(stage: Fitted) -> bool:
-    return is_settled(stage.diagnostics, stage.status, stage.chains)
-
-
 def _enough(stage: Fitted) -> bool:
     """Whether more chains would not help: they answer already, are at fault, or far from it."""
-    assert stage.chains is not None
     hopeless = moment_noise(stage.diagnostics).max() > 2 * SETTLED_NOISE
-    return hopeless or _settled(stage) or bool(chain_faults(stage.chains, stage.diagnostics))
+    return hopeless or stage.settled or not stage.sound
 
 
 @lru_cache(maxsize=16)

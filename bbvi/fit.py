@@ -16,7 +16,7 @@ from bbvi.auto import Auto
 from bbvi.budget import Budget, Purse
 from bbvi.diagnostics import Diagnostics
 from bbvi.matching import find_start
-from bbvi.observers import Checkpoint, Limits, Observers, ProgressBar, Snapshot
+from bbvi.observers import BudgetWatch, Checkpoint, Observers, ProgressBar, Snapshot
 from bbvi.posterior import Posterior
 from bbvi.result import FitResult
 from bbvi.run import constrain, examine, run
@@ -24,7 +24,7 @@ from bbvi.solvers import Solver
 from bbvi.stage import Fitted, fit_stage
 from bbvi.status import BBVIWarning, FitError, InputError
 from bbvi.target import Target, make_target
-from bbvi.verdict import chain_faults, is_settled, judge, needs_correction, weights_usable
+from bbvi.verdict import judge, needs_correction
 
 # Estimates of the log evidence that differ by less, in nats, are of the same mass.
 _SAME_EVIDENCE = 0.1
@@ -132,7 +132,7 @@ def fit(
         driven.append(name)
         state = saved.read(jax.eval_shape(like)) if saved is not None else None
         bar = ProgressBar(limit) if progress else None
-        limits = Limits(purse) if budget is not None else None
+        limits = BudgetWatch(purse) if budget is not None else None
         watching = [w for w in (callback, saved, bar, limits) if w is not None]
         if budget is not None and (draws := getattr(solver, "objective", None)) is not None:
             # a limit in gradients is one in steps, which need not wait for a chunk to end
@@ -171,8 +171,7 @@ def _assemble(
     """The best stage, judged; corrected by its importance weights if that helps."""
     best = reduce(_better, stages)
     diagnostics = best.diagnostics
-    known = weights_usable(diagnostics) if best.chains is None else _chains_hold(best)
-    correct = correct and known and needs_correction(diagnostics)
+    correct = correct and best.sound and needs_correction(diagnostics)
     # The race and the match try far-out points on purpose: what they skip biases nothing.
     share = best.num_skipped / max(1, best.num_gradients) if best.state is not None else 0.0
     names = target.scalar_names
@@ -185,7 +184,7 @@ def _assemble(
         correct,
         best.mode_weights,
         best.chains,
-        budget_ended and not is_settled(diagnostics, best.status, best.chains),
+        budget_ended and not best.settled,
     )
     bounds_need_data = any(leaf.bijector.functions for leaf in target.leaves)
     timings = [("check", checked)]
@@ -218,29 +217,22 @@ def _assemble(
 
 def _better(one: Fitted, other: Fitted) -> Fitted:
     """Which of two stages to keep: sound weights first, then mass covered, then precision."""
-
-    def sound(stage: Fitted) -> bool:
-        return weights_usable(stage.diagnostics) if stage.chains is None else _chains_hold(stage)
-
-    def settled(stage: Fitted) -> bool:
-        return is_settled(stage.diagnostics, stage.status, stage.chains)
-
-    for standing in (lambda s: not s.status.failed, sound, settled):
-        if standing(one) != standing(other):
-            return one if standing(one) else other
-    if not sound(one):
-        first, second = (np.nan_to_num(s.diagnostics.elbo, nan=-np.inf) for s in (one, other))
-        return other if second > first else one
+    for first, second in (
+        (not one.status.failed, not other.status.failed),
+        (one.sound, other.sound),
+        (one.settled, other.settled),
+    ):
+        if first != second:
+            return one if first else other
+    if not one.sound:
+        low, high = (np.nan_to_num(s.diagnostics.elbo, nan=-np.inf) for s in (one, other))
+        return other if high > low else one
     gain = float(other.diagnostics.log_evidence) - float(one.diagnostics.log_evidence)
     if abs(gain) > _SAME_EVIDENCE:  # a stage that misses a mode has less
         return other if gain > 0 else one
     if (one.chains is None) != (other.chains is None):
         return other if one.chains is None else one
     return other if other.diagnostics.ess > one.diagnostics.ess else one
-
-
-def _chains_hold(stage: Fitted) -> bool:
-    return stage.chains is not None and not chain_faults(stage.chains, stage.diagnostics)
 
 
 def _weighted(d: Diagnostics) -> tuple:

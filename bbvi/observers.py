@@ -74,7 +74,7 @@ class Observers:
         return reasons[0] if reasons else any(map(bool, answers))
 
 
-class Limits:
+class BudgetWatch:
     """Ends a run when what it may spend is spent."""
 
     def __init__(self, purse: Purse):

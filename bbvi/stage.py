@@ -18,6 +18,7 @@ from bbvi.solvers import Solver
 from bbvi.solvers.base import RunLog
 from bbvi.status import Status
 from bbvi.target import Target
+from bbvi.verdict import chain_faults, is_settled, weights_usable
 
 
 class Trace(NamedTuple):
@@ -73,6 +74,18 @@ class Fitted(NamedTuple):
     state: Any = None
     mode_weights: tuple[float, ...] = ()
     chains: Chains | None = None
+
+    @property
+    def sound(self) -> bool:
+        """Whether its weighted draws, or its chains, can be averaged."""
+        if self.chains is None:
+            return weights_usable(self.diagnostics)
+        return not chain_faults(self.chains, self.diagnostics)
+
+    @property
+    def settled(self) -> bool:
+        """Whether it needs no richer stage after it."""
+        return is_settled(self.diagnostics, self.status, self.chains)
 
 
 def chain_stage(
