@@ -106,11 +106,11 @@ class ProgressBar:
         self._bar.close()
 
 
-def _describe(value: Any, depth: int = 8) -> str:
+def describe(value: Any, depth: int = 8) -> str:
     """A text that two processes give the same for equal settings, closures of functions in it."""
     if depth == 0:
         return "..."
-    inner = partial(_describe, depth=depth - 1)
+    inner = partial(describe, depth=depth - 1)
     if is_dataclass(value) and not isinstance(value, type):
         parts = [f"{f.name}={inner(getattr(value, f.name))}" for f in fields(value)]
         return f"{type(value).__name__}({', '.join(parts)})"
@@ -136,7 +136,7 @@ class Checkpoint:
         self, path: str | os.PathLike, target: Target, solver: Solver, inputs: PyTree, key: Array
     ):
         self._path = path
-        settings = _describe(solver)
+        settings = describe(solver)
         shapes = [[x.name, x.shape, np.dtype(x.dtype).name, x.bijector.name] for x in target.leaves]
         self._problem = {
             "solver": settings,

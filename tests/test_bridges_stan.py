@@ -15,10 +15,10 @@ import pytest
 
 import bbvi
 from bbvi.bridges.stan import from_model
+from bbvi.examples import eight_schools
 from bbvi.status import InputError
 
-SCHOOLS = np.array([28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0])
-ERRORS = np.array([15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0])
+SCHOOLS, ERRORS = (eight_schools().data[name] for name in ("y", "sigma"))
 
 
 class StandIn:

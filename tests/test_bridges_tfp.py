@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import bbvi
+from bbvi.examples import eight_schools
 from bbvi.status import InputError
 from bbvi.target import make_target
 
@@ -27,8 +28,7 @@ def quiet():
         yield
 
 
-SCHOOLS = np.array([28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0])
-ERRORS = np.array([15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0])
+SCHOOLS, ERRORS = (eight_schools().data[name] for name in ("y", "sigma"))
 
 
 def schools(tfd, dtype):

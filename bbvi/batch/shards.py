@@ -12,7 +12,7 @@ from bbvi.batch.engine import join
 from bbvi.batch.pipeline import Records
 from bbvi.batch.problems import Problems
 from bbvi.batch.result import records_like
-from bbvi.observers import _describe
+from bbvi.observers import describe
 from bbvi.result import FitResult, load
 from bbvi.solvers import Solver
 from bbvi.status import InputError
@@ -44,7 +44,7 @@ class Shards:
         ]
         self._header = {
             "problem": {
-                "solver": _describe(solver),
+                "solver": describe(solver),
                 "parameters": leaves,
                 "data, start and key": storage.checksum((problems.rows, problems.common)),
             }
