@@ -1,8 +1,9 @@
 """bbvi: black-box variational inference on JAX, right by default and honest when not."""
 
-from bbvi import bridges
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from bbvi.auto import Auto
-from bbvi.batch import BatchResult, Ragged, fit_batch, ragged
 from bbvi.bijectors import (
     Bijector,
     Chain,
@@ -52,6 +53,10 @@ from bbvi.solvers import (
 from bbvi.status import BBVIWarning, FitError, InputError, Status
 from bbvi.target import Target, make_target
 from bbvi.verdict import Verdict
+
+if TYPE_CHECKING:
+    from bbvi import bridges
+    from bbvi.batch import BatchResult, Ragged, fit_batch, ragged  # type: ignore[no-redef]
 
 __version__ = "0.1.0"
 
@@ -113,3 +118,17 @@ __all__ = [
     "unit_vector",
     "zero_sum",
 ]
+
+
+def __getattr__(name: str) -> object:
+    # The batch engine and the bridges are a third of the package's import time, and most
+    # scripts use neither: they are read when first asked for.
+    if name == "bridges":
+        return import_module("bbvi.bridges")
+    if name in {"BatchResult", "Ragged", "fit_batch", "ragged"}:
+        return getattr(import_module("bbvi.batch"), name)
+    raise AttributeError(f"module 'bbvi' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
