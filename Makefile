@@ -7,7 +7,7 @@ PIP := -m pip --disable-pip-version-check install -qq
 # One worker a core, at most 8: each holds a JAX of its own and compiles for itself.
 WORKERS := -n auto --maxprocesses 8
 
-.PHONY: help demo test test-lowest test-slow notebooks bench bench-batch accuracy clean
+.PHONY: help demo test test-lowest test-slow notebooks docs bench bench-batch accuracy clean
 .NOTPARALLEL: # two installs into one environment would clash
 
 help: ## list the targets
@@ -31,6 +31,9 @@ test-slow: .venv/.dev ## the tests left out of `make test`
 
 notebooks: .venv/.dev ## run the notebooks again, in place
 	$(PYTHON) .ci/notebooks.py $(sort $(wildcard notebooks/*.ipynb))
+
+docs: .venv/.docs ## build the site into build/site; warnings and broken links are errors
+	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --quiet --strict -f .docs/mkdocs.yml
 
 bench: .venv/.dev ## time the optimisation loop
 	$(PYTHON) benchmarks/loop.py
@@ -56,6 +59,10 @@ clean: ## remove environments, caches and build output
 .venv/.dev: pyproject.toml .venv/.created
 	@echo "installing bbvi with the dev extra into .venv (a few minutes)"
 	@$(PYTHON) $(PIP) -e '.[dev]' && touch $@
+
+.venv/.docs: pyproject.toml .venv/.created
+	@echo "installing the docs extra into .venv (about a minute)"
+	@$(PYTHON) $(PIP) -e '.[docs]' && touch $@
 
 .venv-lowest/.created:
 	@echo "creating .venv-lowest"

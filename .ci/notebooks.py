@@ -16,5 +16,7 @@ for path in map(Path, sys.argv[1:]):
         resources={"metadata": {"path": path.parent}},
         # recorded times would make every run a change in git
         record_timing=False,
+        # what a cell prints arrives in pieces that differ from run to run
+        coalesce_streams=True,
     ).execute()
     nbformat.write(notebook, path)

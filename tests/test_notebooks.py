@@ -14,6 +14,9 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # Folders that only the machine has on which the notebook was run.
 MACHINE_PATH = re.compile(r"/(home|mnt|opt|private|root|tmp|Users|usr|var|work)/|[A-Z]:\\")
 
+# Run by `make test` too: the rest take from half a minute to a minute each.
+QUICK = {"02-vi-from-scratch", "09-template"}
+
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
@@ -31,7 +34,7 @@ def texts(output: dict) -> Iterator[str]:
 
 
 def test_there_are_notebooks():
-    assert NOTEBOOKS
+    assert {path.stem for path in NOTEBOOKS} > QUICK
 
 
 @each_notebook
@@ -51,8 +54,11 @@ def test_committed_outputs_are_clean(path):
             assert not MACHINE_PATH.search(text), text
 
 
-@pytest.mark.slow
-@each_notebook
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(p, marks=() if p.stem in QUICK else pytest.mark.slow) for p in NOTEBOOKS],
+    ids=lambda path: path.stem,
+)
 def test_notebook_runs(path, tmp_path, monkeypatch):
     nbformat = pytest.importorskip("nbformat")
     nbclient = pytest.importorskip("nbclient")
