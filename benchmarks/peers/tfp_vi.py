@@ -23,10 +23,11 @@ def surrogate(shape: str, dim: int, dtype=None) -> tuple[Callable, tuple]:
             return tfp.distributions.MultivariateNormalDiag(loc, jnp.exp(log_scale))
 
         return build, (jnp.zeros(dim, dtype), jnp.zeros(dim, dtype))
-    lower = tfp.bijectors.FillScaleTriL(diag_bijector=tfp.bijectors.Exp())
 
     def build(loc, entries):
-        return tfp.distributions.MultivariateNormalTriL(loc, lower(entries))
+        lower = tfp.math.fill_triangular(entries)
+        scale = jnp.tril(lower, -1) + jnp.diag(jnp.exp(jnp.diag(lower)))
+        return tfp.distributions.MultivariateNormalTriL(loc, scale)
 
     return build, (jnp.zeros(dim, dtype), jnp.zeros(dim * (dim + 1) // 2, dtype))
 
