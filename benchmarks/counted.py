@@ -74,9 +74,11 @@ def _is_program(value) -> bool:
 
 
 def step_size(result, data) -> int:
-    """Equations in a step of the solver whose state the result holds."""
+    """Equations in a step of the solver that gave the result."""
     target, solver = result.posterior.target, result.solver
-    program = jax.make_jaxpr(lambda state: solver.step(target, state, data))(result.state)
+    key, point = jax.random.key(0), jnp.zeros(target.dim)
+    state = jax.eval_shape(lambda: solver.init(target, point, point + 1, key, data))
+    program = jax.make_jaxpr(lambda state: solver.step(target, state, data))(state)
     return equations(program.jaxpr)
 
 
