@@ -3,7 +3,8 @@
     POSTERIORDB=path/to/posteriordb python -m benchmarks.peers.accuracy [--quick]
         [--tools PATTERN ...] [--problems PATTERN ...] [--settings newcomer|all]
 
-Rows go to results/peers_accuracy.json as they come, and what is there is not run again.
+Rows go to results/peers_accuracy.json as they come, and what stands there already is not run
+again: delete the file to start anew.
 """
 
 import argparse
@@ -13,7 +14,7 @@ from benchmarks.posteriordb import MISSING, find_database
 
 from .problems import QUICK, SETS
 from .process import run_process
-from .results import Rows
+from .results import Rows, stamp
 from .settings import TOOLS
 
 TIMEOUT = 600.0
@@ -56,12 +57,15 @@ def main() -> None:
     options = parser.parse_args()
     rows = Rows("peers_accuracy", ("tool", "setting", "problem"))
     for tool, setting, where, problem in tasks(options):
-        if (tool, setting, problem) in rows:
+        grid = TOOLS[tool].grid
+        settings = TOOLS[tool].newcomer if setting == "newcomer" else grid[int(setting)]
+        own = stamp(tool, settings)
+        if rows.has((tool, setting, problem), own):
             continue
         worker = ["-m", "benchmarks.peers.worker", tool, setting, problem]
         found = run_process(worker, options.timeout)
         row = {"tool": tool, "setting": setting, "set": where, "problem": problem} | found
-        rows.add(row)
+        rows.add(row, own)
         print(describe(row), flush=True)
 
 

@@ -228,10 +228,8 @@ def machines() -> list[str]:
     for name in names:
         for run in load(f"peers_{name}")["runs"]:
             versions = ", ".join(f"{k} {v}" for k, v in run["versions"].items())
-            lines.append(
-                f"- {name}, {run['date']}, commit {run['commit']}: {run['machine']}, load "
-                f"{run['load']} at the start; {versions}"
-            )
+            head = f"- {name}, {run['date']}, commit {run['commit']}: {run['machine']}"
+            lines.append(f"{head}; {versions}")
     return ["## Runs", "\n".join(lines)] if lines else []
 
 

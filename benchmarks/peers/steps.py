@@ -19,7 +19,7 @@ import numpy as np
 
 from benchmarks.loop import log_joint, make_data
 
-from .results import Rows
+from .results import Rows, stamp
 from .steppers import LOW_RANK, MEAN_FIELD, STEPPERS
 from .worker import plain
 
@@ -61,7 +61,7 @@ def gaussian(z, data):
 def loop(quick: bool) -> None:
     rows = Rows("peers_loop", ("tool", "rows", "dim", "draws"))
     for n, dim, draws in GRID[::5] if quick else GRID:
-        if all((tool, n, dim, draws) in rows for tool in MEAN_FIELD):
+        if all(rows.has((tool, n, dim, draws), stamp(tool)) for tool in MEAN_FIELD):
             continue
         data = jax.tree.map(jnp.asarray, make_data(n, dim))
         clocks = {t: compiled(t, log_joint, dim, draws, data)[0] for t in MEAN_FIELD}
@@ -71,7 +71,7 @@ def loop(quick: bool) -> None:
             ratio = median(times[tool] / times["bare gradient"] for times in rounds)
             row = {"tool": tool, "rows": n, "dim": dim, "draws": draws}
             row |= plain({"us": 1e6 * seconds, "ratio": ratio})
-            rows.add(row)
+            rows.add(row, stamp(tool))
             print(row, flush=True)
         jax.clear_caches()
 
@@ -83,13 +83,13 @@ def scale(quick: bool) -> None:
     for dim, draws in points[:3] if quick else points:
         data = {"sd": jnp.logspace(-1, 1, dim)}
         for tool in tools:
-            if (tool, dim, draws) in rows:
+            if rows.has((tool, dim, draws), stamp(tool)):
                 continue
             clock, size = compiled(tool, gaussian, dim, draws, data)
             us = 1e6 * median(clock() for _ in range(ROUNDS))
             row = {"tool": tool, "dim": dim, "draws": draws}
             row |= plain({"us": us, "mib": size / 2**20})
-            rows.add(row)
+            rows.add(row, stamp(tool))
             print(row, flush=True)
             jax.clear_caches()
 
