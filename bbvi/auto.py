@@ -111,7 +111,7 @@ class Auto:
             ]
         gaussian, matches = self._gaussian(target, loc, start_key, judge_key, data, previous, purse)
         purse.spend(gaussian.num_gradients)
-        modes = separate_modes(matches)
+        modes = separate_modes(target, matches, data)
         stages = [gaussian]
         if len(modes) > 1:
             stages = self._mixture(target, gaussian, matches, modes, judge_key, data)

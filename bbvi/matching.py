@@ -23,6 +23,10 @@ _MATCHED = 3
 _SEVERAL_UP_TO = 256
 # Starts and modes are separate beyond so many of their standard deviations.
 _FAR = 6.0
+# ... and the log density falls by so many nats on the straight way from either to the other: on
+# a funnel or a ridge, starts end far apart with no valley between them.
+_VALLEY_NATS = 1.0
+_WAYPOINTS = 32
 # A mode with a share of the evidence below e^-5.3 = 0.5% moves no mean by 0.1 sd unless it lies
 # 20 sds away.
 _VISIBLE_NATS = 5.3
@@ -158,29 +162,45 @@ def move(family: Family, draws: Array, log_weights: Array) -> PyTree:
     return family.init(loc, jnp.linalg.cholesky(dot(centred.T * weights, centred)))
 
 
-def separate_modes(matches: Matches) -> list[int]:
+def separate_modes(target: Target, matches: Matches, data: PyTree) -> list[int]:
     """Which of the matches, best first, are modes of their own that matter.
 
-    Two Gaussians are one mode when either's centre lies within a few of the other's standard
-    deviations; a mode matters when its share of the evidence, by its bound, is visible.
+    Two Gaussians are modes of their own when the centre of one lies beyond a few standard
+    deviations of the other and the log density has a valley between them; a mode matters when
+    its share of the evidence, by its bound, is visible.
     """
     family = BatchAndMatch().family
     frames = [
         jax.tree.map(np.asarray, family.frame(jax.tree.map(lambda x, i=i: x[i], matches.params)))
         for i in range(len(matches.elbo))
     ]
+
+    def far(i, j):
+        gap = frames[i].loc - frames[j].loc
+        distances = [np.linalg.norm(np.linalg.solve(frames[k].scale, gap)) for k in (i, j)]
+        return max(distances) > _FAR * np.sqrt(len(gap))
+
     modes: list[int] = []
-    for i, (loc, factor) in enumerate(frames):
-        if not matches.elbo[i] > matches.elbo[0] - _VISIBLE_NATS:
-            continue
-        distances = [
-            max(np.linalg.norm(np.linalg.solve(f, loc - frames[j].loc)) for f in pair)
+    for i in range(len(frames)):
+        visible = matches.elbo[i] > matches.elbo[0] - _VISIBLE_NATS
+        if visible and all(
+            far(i, j) and valley(target, frames[i].loc, frames[j].loc, data) > _VALLEY_NATS
             for j in modes
-            for pair in [(factor, frames[j].scale)]
-        ]
-        if all(d > _FAR * np.sqrt(len(loc)) for d in distances):
+        ):
             modes.append(i)
     return modes
+
+
+@quick_jit()
+def valley(target: Target, a: Array, b: Array, data: PyTree) -> Array:
+    """By how many nats the log density falls on the way between two points (D,), a scalar.
+
+    Counted from the lower of both ends; a point outside the support is an infinite fall.
+    """
+    t = jnp.linspace(0, 1, _WAYPOINTS + 2, dtype=a.dtype)[:, None]
+    log_p = target.log_densities((1 - t) * a + t * b, data)
+    log_p = jnp.where(jnp.isnan(log_p), -jnp.inf, log_p)
+    return jnp.minimum(log_p[0], log_p[-1]) - jnp.min(log_p)
 
 
 def _match(target, key, data, steps, frame):

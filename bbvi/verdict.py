@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
@@ -20,7 +21,7 @@ KHAT_USABLE = 0.7
 # The tail's shape says nothing of its size: where the weights hardly vary, heavier is fine.
 KHAT_USABLE_IF_EVEN = 1.0
 EVEN_SHARE = 0.75  # of the effective draws of an exact fit, from which weights count as even
-EXACT_SHARE = 0.98  # of the same, from which the approximation needs no correction
+EXACT_SHARE = 0.98  # of the same, from which the approximation may be exact
 EFFICIENT = 0.5  # of the same, from which an approximation counts as close
 # Past one the weights have no mean: draws and target have little to do with each other.
 KHAT_HOPELESS = 1.0
@@ -44,6 +45,8 @@ DIVERGENT_SHARE_IF_CLOSE, CLOSE = 1e-2, 0.25
 LEAST_ACCEPTANCE = 0.5
 # A correction smaller than this is not worth the Monte Carlo noise it brings.
 _VISIBLE = 0.02
+_UNEVEN_ERRORS = 2.5  # that a correction must exceed where the weights are uneven
+_FALSE_CORRECTIONS = 0.01  # share of exact approximations that noise has corrected
 _RICHER = (
     "Try a richer family, a reparameterisation (non-centred for hierarchies), or MCMC started "
     "from this fit."
@@ -186,17 +189,23 @@ def _agree(d: Diagnostics, share: float) -> bool:
 def needs_correction(d: Diagnostics) -> bool:
     """Whether the corrected moments differ from the raw ones by more than their own noise.
 
-    Where the weights are as even as those of an exact approximation, there is nothing to
-    correct, whatever the noise does.
+    Means and sds of all C scalars are looked at. Where the weights are as even as those of an
+    exact approximation, the bound is that of 2C comparisons (Bonferroni), so that noise has one
+    in a hundred such fits corrected. Uneven weights say by themselves that there is something to
+    correct, and a correction too many does no harm.
     """
-    if efficiency(d) >= EXACT_SHARE:
-        return False
     shift, ratio = moment_errors(d)
     tiny = np.finfo(np.asarray(d.raw.sd).dtype).tiny
     raw_sd = np.maximum(d.raw.sd, tiny)
-    noisy_shift = np.maximum(_VISIBLE, 2.5 * np.hypot(d.corrected.mean_se, d.raw.mean_se) / raw_sd)
-    noisy_ratio = np.maximum(_VISIBLE, 2.5 * np.hypot(d.corrected.sd_se, d.raw.sd_se) / raw_sd)
-    return bool(((shift > noisy_shift) | (np.abs(ratio - 1) > noisy_ratio)).any())
+    errors = _UNEVEN_ERRORS
+    if efficiency(d) >= EXACT_SHARE:
+        errors = NormalDist().inv_cdf(1 - _FALSE_CORRECTIONS / (4 * shift.size))
+    noisy_shift = errors * np.hypot(d.corrected.mean_se, d.raw.mean_se) / raw_sd
+    noisy_ratio = errors * np.hypot(d.corrected.sd_se, d.raw.sd_se) / raw_sd
+    far = (shift > np.maximum(_VISIBLE, noisy_shift)) | (
+        np.abs(ratio - 1) > np.maximum(_VISIBLE, noisy_ratio)
+    )
+    return bool(far.any())
 
 
 def _about_modes(weights: Sequence[float]) -> Verdict:

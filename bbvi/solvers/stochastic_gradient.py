@@ -97,6 +97,54 @@ class StochasticGradientState(NamedTuple):
     window: Window
 
 
+class Inner(NamedTuple):
+    """What a step changes; the rest of the state waits for the end of the batch.
+
+    A step of a cheap log joint is a few dozen kernels of a microsecond each, so every number
+    that need not be carried through the inner loop is time.
+
+    Attributes:
+        step: steps taken.
+        params: as in the state.
+        opt_state: as in the state.
+        bad: as in the state.
+        num_skipped: draws skipped, as in the log.
+        batch_sum: as in the window.
+        elbo_origin: as in the window.
+        elbo_sum: as in the window.
+    """
+
+    step: Array
+    params: Array
+    opt_state: PyTree
+    bad: Array
+    num_skipped: Array
+    batch_sum: Array
+    elbo_origin: Array
+    elbo_sum: Array
+
+
+@jax.custom_vjp
+def _with_score(log_p: Array, score: Array, z: Array) -> Array:
+    """log_p (S,), known to have the gradient `score` (S, D) at z (S, D).
+
+    The score is there before anything is differentiated, so the reverse pass through the log
+    joint is one product.
+    """
+    return log_p
+
+
+def _score_forward(log_p, score, z):
+    return log_p, score
+
+
+def _score_reverse(score, weight):
+    return jnp.zeros_like(weight), jnp.zeros_like(score), weight[:, None] * score
+
+
+_with_score.defvjp(_score_forward, _score_reverse)
+
+
 @dataclass(frozen=True)
 class StochasticGradient(Solver):
     r"""Minimise an objective with stochastic gradients; nothing to tune.
@@ -177,7 +225,8 @@ class StochasticGradient(Solver):
     def step(
         self, target: Target, state: StochasticGradientState, data: PyTree
     ) -> tuple[StochasticGradientState, Info]:
-        state, elbo = self._descend(target, state, data)
+        inner, elbo = self._descend(target, state, _open(state), data)
+        state = self._close(state, inner)
         ended = state.log.step == state.window.batch_end
         state = jax.lax.cond(ended, self._end_batch, lambda s: s, state)
         return state, Info(elbo, state.drift, state.rate)
@@ -186,16 +235,19 @@ class StochasticGradient(Solver):
         self, target: Target, state: StochasticGradientState, data: PyTree, limit: Array
     ) -> StochasticGradientState:
         # The same as looping over `step`, with the end of a batch looked for once a batch.
+        last = jnp.minimum(limit, self.max_steps) if self.tolerance == 0 else limit
+
         def unfinished(state):
-            return (state.log.step < limit) & (state.log.status == Status.RUNNING)
+            return (state.log.step < last) & (state.log.status == Status.RUNNING)
 
         def one_batch(state):
-            stop = jnp.minimum(limit, state.window.batch_end)
-            state = jax.lax.while_loop(
-                lambda s: (s.log.step < stop) & (s.log.status == Status.RUNNING),
-                lambda s: self._descend(target, s, data)[0],
-                state,
+            stop = jnp.minimum(last, state.window.batch_end)
+            inner = jax.lax.while_loop(
+                lambda inner: (inner.step < stop) & (inner.bad < _BAD_STEPS),
+                lambda inner: self._descend(target, state, inner, data)[0],
+                _open(state),
             )
+            state = self._close(state, inner)
             ended = state.log.step == state.window.batch_end
             return jax.lax.cond(ended, self._end_batch, lambda s: s, state)
 
@@ -217,10 +269,8 @@ class StochasticGradient(Solver):
             log_p, score, ok = target.score(
                 still, data, getattr(self.objective, "chunk_size", None)
             )
-            # The score is known, so the log density enters as its tangent plane: the value and
-            # the gradient are exact, and bad draws are already out of both.
-            tangent = jnp.sum(score * (z - still), axis=-1)
-            return log_p + frame.log_det * ok + tangent, ok
+            # bad draws are already out of both
+            return _with_score(log_p, score, z) + frame.log_det * ok, ok
 
         return self.objective.loss(self.family, params, eps, log_density)
 
@@ -233,9 +283,9 @@ class StochasticGradient(Solver):
             return optax.with_extra_args_support(self.optimizer)
         return _default_optimizer()
 
-    def _descend(self, target, state, data):
-        """One optimizer step, without the bookkeeping at the end of a batch."""
-        key = jax.random.fold_in(state.key, state.log.step)
+    def _descend(self, target, state, inner, data):
+        """One optimizer step from `inner`, in the units and at the rate of `state`."""
+        key = jax.random.fold_in(state.key, inner.step)
         eps = self.objective.noise(key, self.family, target.dim, target.dtype)
 
         unravel = self._unravel(state.frame)
@@ -245,41 +295,54 @@ class StochasticGradient(Solver):
             return self.loss(target, state.frame, tree, eps, data)
 
         # An optimizer of the user's sees the family's own parameters, to tell them apart.
-        point = state.params if self.optimizer is None else unravel(state.params)
+        point = inner.params if self.optimizer is None else unravel(inner.params)
         (loss, info), grad = jax.value_and_grad(loss_of, has_aux=True)(point)
         updates, opt_state = self._optax().update(
-            grad, state.opt_state, point, value=loss, grad=grad, value_fn=lambda p: loss_of(p)[0]
+            grad, inner.opt_state, point, value=loss, grad=grad, value_fn=lambda p: loss_of(p)[0]
         )
         updates = updates if self.optimizer is None else ravel_pytree(updates)[0]
-        params = state.params + state.rate * updates
+        params = inner.params + state.rate * updates
         # Usable scores are too small to overflow, so only a foreign optimizer needs the look.
         ok = info.usable if self.optimizer is None else info.usable & all_finite(params)
-        params = jnp.where(ok, params, state.params)
-        opt_state = tree_where(ok, opt_state, state.opt_state)
+        params = jnp.where(ok, params, inner.params)
+        opt_state = tree_where(ok, opt_state, inner.opt_state)
         # some optimizers change a dtype at their first step
-        opt_state = jax.tree.map(lambda x, old: x.astype(old.dtype), opt_state, state.opt_state)
+        opt_state = jax.tree.map(lambda x, old: x.astype(old.dtype), opt_state, inner.opt_state)
 
-        bad = jnp.where(ok, 0, state.bad + 1)
+        origin = jnp.where(inner.step == 0, info.elbo, inner.elbo_origin)
+        elbo = jnp.where(ok, info.elbo - origin, 0)
+        inner = Inner(
+            step=inner.step + 1,
+            params=params,
+            opt_state=opt_state,
+            bad=jnp.where(ok, 0, inner.bad + 1),
+            num_skipped=inner.num_skipped + info.num_skipped.astype(jnp.int32),
+            batch_sum=inner.batch_sum + params,
+            elbo_origin=origin,
+            elbo_sum=inner.elbo_sum + jnp.stack([elbo, elbo**2, ok.astype(elbo.dtype)]),
+        )
+        return tie(inner, state.key), info.elbo
+
+    def _close(self, state, inner):
+        """The state after the steps of `inner`."""
         status = state.log.status
         if self.tolerance == 0:
-            planned = state.log.step + 1 >= self.max_steps
-            status = jnp.where(planned, int(Status.COMPLETED), status)
-        status = jnp.where(bad >= _BAD_STEPS, int(Status.NONFINITE), status)
+            status = jnp.where(inner.step >= self.max_steps, int(Status.COMPLETED), status)
+        status = jnp.where(inner.bad >= _BAD_STEPS, int(Status.NONFINITE), status)
+        taken = inner.step - state.log.step
         log = state.log._replace(
-            step=state.log.step + 1,
-            num_gradients=state.log.num_gradients + self.objective.draws,
-            num_skipped=state.log.num_skipped + info.num_skipped.astype(jnp.int32),
+            step=inner.step,
+            num_gradients=state.log.num_gradients + taken * self.objective.draws,
+            num_skipped=inner.num_skipped,
             status=status.astype(jnp.int32),
         )
-        origin = jnp.where(state.log.step == 0, info.elbo, state.window.elbo_origin)
-        elbo = jnp.where(ok, info.elbo - origin, 0)
         window = state.window._replace(
-            batch_sum=state.window.batch_sum + params,
-            elbo_origin=origin,
-            elbo_sum=state.window.elbo_sum + jnp.stack([elbo, elbo**2, ok.astype(elbo.dtype)]),
+            batch_sum=inner.batch_sum, elbo_origin=inner.elbo_origin, elbo_sum=inner.elbo_sum
         )
-        state = state._replace(log=log, params=params, opt_state=opt_state, bad=bad, window=window)
-        return tie(state, state.key), info.elbo
+        state = state._replace(
+            log=log, params=inner.params, opt_state=inner.opt_state, bad=inner.bad, window=window
+        )
+        return tie(state, state.key)
 
     def _end_batch(self, state):
         """Record the batch; at the end of a window judge progress."""
@@ -357,6 +420,21 @@ class StochasticGradient(Solver):
         new = family.frame(plain)
         estimate = ravel_pytree(family.to_frame(plain, new))[0]
         return new, estimate, ravel_pytree(family.to_frame(plain_average, new))[0]
+
+
+def _open(state: StochasticGradientState) -> Inner:
+    """The part of a state that a step changes."""
+    window = state.window
+    return Inner(
+        step=state.log.step,
+        params=state.params,
+        opt_state=state.opt_state,
+        bad=state.bad,
+        num_skipped=state.log.num_skipped,
+        batch_sum=window.batch_sum,
+        elbo_origin=window.elbo_origin,
+        elbo_sum=window.elbo_sum,
+    )
 
 
 def _default_optimizer() -> optax.GradientTransformationExtraArgs:

@@ -1,0 +1,66 @@
+"""Telling modes apart: far is not enough, there must be a valley."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bbvi.families import FullRankGaussian
+from bbvi.matching import Matches, separate_modes, valley
+from bbvi.target import make_target
+
+pytestmark = pytest.mark.usefixtures("x64")
+
+
+def two_normals(params, data):
+    """Equal normals of sd 1 at -a and a, up to a constant."""
+    return jnp.logaddexp(-0.5 * (params + data) ** 2, -0.5 * (params - data) ** 2).sum()
+
+
+def funnel(params, data):
+    """Neal's: log of the scale N(0, 3), and x given it."""
+    v, x = params[0], params[1:]
+    return -(v**2) / 18 - 0.5 * jnp.sum(x**2) * jnp.exp(-v) - 0.5 * x.size * v
+
+
+def matched(pairs, elbo=(0.0, 0.0)):
+    family = FullRankGaussian()
+    params = [family.init(jnp.asarray(loc), jnp.asarray(scale)) for loc, scale in pairs]
+    return jax.device_get(Matches(jax.tree.map(lambda *x: jnp.stack(x), *params), jnp.array(elbo)))
+
+
+def test_depth_of_a_valley():
+    target, _, data = make_target(two_normals, np.zeros(1), 5.0, None)
+    depth = valley(target, jnp.array([-5.0]), jnp.array([5.0]), data)
+    # 33 steps of the way: the nearest waypoint lies 5/33 from the middle
+    middle, end = (float(two_normals(jnp.array([at]), 5.0)) for at in (5 / 33, 5.0))
+    np.testing.assert_allclose(depth, end - middle, rtol=1e-12)
+    assert depth > 11
+    # one way only down, from a point beyond: no valley
+    np.testing.assert_allclose(valley(target, jnp.array([5.0]), jnp.array([9.0]), data), 0)
+
+
+def test_a_wall_is_a_valley():
+    target, _, _ = make_target(
+        lambda x: jnp.sum(jnp.where(jnp.abs(x) < 1, jnp.nan, -x)), np.ones(1), None, None
+    )
+    assert valley(target, jnp.array([-3.0]), jnp.array([3.0]), None) == np.inf
+
+
+def test_two_modes_are_two():
+    target, _, data = make_target(two_normals, np.zeros(1), 5.0, None)
+    matches = matched([([-5.0], [1.0]), ([5.0], [1.0])])
+    assert separate_modes(target, matches, data) == [0, 1]
+
+
+def test_a_mode_of_no_weight_does_not_count():
+    target, _, data = make_target(two_normals, np.zeros(1), 5.0, None)
+    matches = matched([([-5.0], [1.0]), ([5.0], [1.0])], elbo=(0.0, -6.0))
+    assert separate_modes(target, matches, data) == [0]
+
+
+def test_the_neck_of_a_funnel_is_no_mode():
+    target, _, data = make_target(funnel, np.zeros(3), None, None)
+    # the neck lies a hundred of its own sds from the wide part, uphill all the way
+    wide, neck = ([0.0, 0.0, 0.0], [2.0, 1.0, 1.0]), ([-5.0, 0.0, 0.0], [0.05, 0.08, 0.08])
+    assert separate_modes(target, matched([wide, neck]), data) == [0]

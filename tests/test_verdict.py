@@ -1,0 +1,33 @@
+"""When the weights correct the moments."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bbvi.diagnostics import diagnose
+from bbvi.families import FullRankGaussian
+from bbvi.target import make_target
+from bbvi.verdict import efficiency, needs_correction
+
+
+def diagnosed(dim, sd, keys):
+    target, _, _ = make_target(lambda z: -0.5 * jnp.sum(z**2), np.zeros(dim), None, None)
+    family = FullRankGaussian()
+    params = family.init(jnp.zeros(dim), jnp.full(dim, sd))
+    return [jax.device_get(diagnose(target, family, params, jax.random.key(k), None)) for k in keys]
+
+
+@pytest.mark.usefixtures("x64")
+def test_sds_six_percent_short_are_corrected_though_the_weights_are_even():
+    for d in diagnosed(3, 0.94, range(5)):
+        assert efficiency(d) > 0.97
+        assert needs_correction(d)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("dim", [1, 100])
+def test_an_exact_approximation_is_left_alone(dim):
+    # one in a hundred is corrected: two of twenty would be rarer than one in fifty
+    corrected = [needs_correction(d) for d in diagnosed(dim, 1.0, range(20))]
+    assert sum(corrected) <= 1
