@@ -1,6 +1,7 @@
 """Cold start: from `python script.py` to a printed summary, the whole process.
 
     python -m benchmarks.peers.cold [--repeats 3] [--scripts PATTERN ...]
+        [--problems schools logistic]
 
 Each script in scripts/ is what a user would write, in the tool's own language where it has one;
 single precision where that is the tool's default. All of them run in turn, several times; the
@@ -57,10 +58,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--scripts", nargs="*", default=["*"], help="names or patterns")
+    parser.add_argument("--problems", nargs="*", default=["schools", "logistic"])
     options = parser.parse_args()
     scripts = [s for s in SCRIPTS if any(fnmatch(s, p) for p in options.scripts)]
     rows = Rows("peers_cold", ("which", "script"))
-    for which in ("schools", "logistic"):
+    for which in options.problems:
         reference = truth(which)
         found: dict[str, list[dict]] = {script: [] for script in scripts}
         for _ in range(options.repeats):
