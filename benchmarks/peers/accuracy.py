@@ -22,9 +22,8 @@ TIMEOUT = 600.0
 
 def tasks(options):
     """(tool, setting, problem): all tools at newcomer's settings before any grid."""
-    sets = {"quick": QUICK} if options.quick else SETS
-    problems = [(s, p) for s, names in sets.items() for p in names if s != "quick"]
-    problems = problems or [("posteriordb", name) for name in QUICK]
+    sets = {"posteriordb": QUICK} if options.quick else SETS
+    problems = [(where, name) for where, names in sets.items() for name in names]
     problems = [x for x in problems if any(fnmatch(x[1], p) for p in options.problems)]
     if find_database() is None:
         print(f"{MISSING} Only the targets kept apart are run.")
@@ -49,7 +48,7 @@ def describe(row: dict) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="six posteriors")
+    parser.add_argument("--quick", action="store_true", help="two posteriors")
     parser.add_argument("--tools", nargs="*", default=["*"], help="names or patterns")
     parser.add_argument("--problems", nargs="*", default=["*"], help="names or patterns")
     parser.add_argument("--settings", choices=["newcomer", "all"], default="all")
