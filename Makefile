@@ -3,11 +3,13 @@
 
 PYTHON := .venv/bin/python
 LOWEST := .venv-lowest/bin/python
+BENCH := .venv-bench/bin/python
 PIP := -m pip --disable-pip-version-check install -qq
 # One worker a core, at most 8: each holds a JAX of its own and compiles for itself.
 WORKERS := -n auto --maxprocesses 8
 
-.PHONY: help demo test test-lowest test-slow notebooks docs bench bench-batch accuracy clean
+.PHONY: help demo test test-lowest test-slow notebooks docs bench bench-quick \
+	bench-batch counted accuracy clean
 .NOTPARALLEL: # two installs into one environment would clash
 
 help: ## list the targets
@@ -16,10 +18,11 @@ help: ## list the targets
 demo: .venv/.demo ## fit a real example, print its summary, write a picture
 	@$(PYTHON) -m bbvi
 
-test: .venv/.dev ## lint, format check, types, doctests, tests
+test: .venv/.dev ## lint, format check, types, counts, doctests, tests
 	$(PYTHON) -m ruff check
 	$(PYTHON) -m ruff format --check
 	$(PYTHON) -m mypy
+	$(PYTHON) -m benchmarks.counted
 	$(PYTHON) -m pytest --doctest-modules bbvi
 	$(PYTHON) -m pytest $(WORKERS)
 
@@ -35,17 +38,34 @@ notebooks: .venv/.dev ## run the notebooks again, in place
 docs: .venv/.docs ## build the site into build/site; warnings and broken links are errors
 	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --quiet --strict -f .docs/mkdocs.yml
 
-bench: .venv/.dev ## time the optimisation loop
-	$(PYTHON) benchmarks/loop.py
+bench: .venv-bench/.installed ## everything beside the field, hours; goes on if broken off
+	$(BENCH) benchmarks/loop.py
+	$(BENCH) -m benchmarks.batch
+	$(BENCH) -m benchmarks.peers.cold
+	$(BENCH) -m benchmarks.peers.refit
+	$(BENCH) -m benchmarks.peers.steps
+	$(BENCH) -m benchmarks.peers.accuracy
+	$(BENCH) -m benchmarks.peers.report
+	$(BENCH) -m benchmarks.peers.pictures
+
+bench-quick: .venv-bench/.installed ## a part of it, about ten minutes
+	$(BENCH) -m benchmarks.peers.cold --repeats 1
+	$(BENCH) -m benchmarks.peers.refit --fits 5
+	$(BENCH) -m benchmarks.peers.accuracy --quick --settings newcomer
+	$(BENCH) -m benchmarks.peers.report
+	$(BENCH) -m benchmarks.peers.pictures
 
 bench-batch: .venv/.dev ## time thousands of small fits, beside numpyro
 	$(PYTHON) -m benchmarks.batch
+
+counted: .venv/.dev ## count gradients, compilations, sizes of programs; fails if one has grown
+	$(PYTHON) -m benchmarks.counted
 
 accuracy: .venv/.dev ## fit posteriordb by the default; POSTERIORDB is the path of a clone of it
 	$(PYTHON) -m benchmarks.posteriordb.accuracy --keys 0-4
 
 clean: ## remove environments, caches and build output
-	rm -rf .venv .venv-lowest .mypy_cache .pytest_cache .ruff_cache build dist
+	rm -rf .venv .venv-bench .venv-lowest .mypy_cache .pytest_cache .ruff_cache build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/.created:
@@ -63,6 +83,14 @@ clean: ## remove environments, caches and build output
 .venv/.docs: pyproject.toml .venv/.created
 	@echo "installing the docs extra into .venv (about a minute)"
 	@$(PYTHON) $(PIP) -e '.[docs]' && touch $@
+
+.venv-bench/.created:
+	@echo "creating .venv-bench"
+	@python="$$(.ci/find-python)" && "$$python" -m venv --clear .venv-bench && touch $@
+
+.venv-bench/.installed: pyproject.toml .ci/bench.txt .venv-bench/.created
+	@echo "installing bbvi and its peers into .venv-bench (a few minutes)"
+	@$(BENCH) $(PIP) --upgrade -r .ci/bench.txt -e . && touch $@
 
 .venv-lowest/.created:
 	@echo "creating .venv-lowest"

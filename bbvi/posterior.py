@@ -126,7 +126,9 @@ def _sample(posterior: Posterior, key: Array, num_draws: int) -> tuple[PyTree, A
     if posterior.draws is None or posterior.log_weights is None:
         z, log_q = family.sample_and_log_prob(params, key, num_draws)
     else:
-        z = posterior.draws[jax.random.categorical(key, posterior.log_weights, shape=(num_draws,))]
+        # by the cumulated weights: a Gumbel each for every pair of draws would be 10^8 of them
+        weights = jax.nn.softmax(posterior.log_weights)
+        z = jax.random.choice(key, posterior.draws, (num_draws,), p=weights)
         log_q = family.log_prob(params, z)
     target = posterior.target
     constrain = jax.vmap(lambda z: target.constrain_and_log_det(z, posterior.data))

@@ -254,6 +254,15 @@ def test_a_posterior_of_weighted_draws(posterior):
     assert corrected.log_prob(one) == posterior.log_prob(one)
 
 
+def test_a_resample_holds_no_table_of_draws_by_draws(posterior):
+    rows, asked, dim = 4096, 4096, posterior.target.dim
+    draws, log_weights = jnp.zeros((rows, dim)), jnp.full(rows, -math.log(rows))
+    corrected = replace(posterior, draws=draws, log_weights=log_weights)
+    program = jax.jit(lambda p, key: p.sample(key, asked)).lower(corrected, jax.random.key(0))
+    memory = program.compile().memory_analysis()
+    assert memory.temp_size_in_bytes < rows * asked
+
+
 # --- results -----------------------------------------------------------------------------
 
 

@@ -1,0 +1,1 @@
+"""bbvi beside the tools of the field: the same log densities, in one run, on one machine."""

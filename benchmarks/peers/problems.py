@@ -1,0 +1,30 @@
+"""The problems by name: those of posteriordb, and those kept apart."""
+
+from functools import partial
+
+import numpy as np
+
+from benchmarks.heldout import HELDOUT
+from benchmarks.posteriordb import POSTERIORS
+
+from .base import Moments, Problem
+
+SETS = {"posteriordb": list(POSTERIORS), "heldout": list(HELDOUT)}
+# A regression on raw scales and a hierarchy: what there is time for in ten minutes.
+QUICK = ["eight_schools-eight_schools_noncentered", "kidiq-kidscore_momiq"]
+
+
+def load(name: str) -> Problem:
+    if name in HELDOUT:
+        *problem, moments = HELDOUT[name]()
+        return Problem(name, *problem, lambda: moments)
+    posterior = POSTERIORS[name]
+    model, data = posterior.model, posterior.data()
+    init, support = model.init(data), model.support(data)
+    return Problem(name, model.log_joint, init, data, support, partial(_moments, posterior))
+
+
+def _moments(posterior) -> Moments:
+    draws = posterior.reference()
+    mean = {name: np.asarray(x.mean(0)) for name, x in draws.items()}
+    return mean, {name: np.asarray(x.std(0, ddof=1)) for name, x in draws.items()}

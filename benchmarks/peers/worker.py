@@ -1,0 +1,94 @@
+"""One tool, one setting, one problem, in a process of its own; the row is the last line printed.
+
+    python -m benchmarks.peers.worker TOOL SETTING PROBLEM
+
+SETTING is `newcomer` or the number of a setting of the grid. Cold is the first call, compiling
+included and imports left out; warm is a second call with another key, of the newcomer's setting
+alone. There, gradients that the tool does not tell are counted in a further run, untimed.
+"""
+
+import importlib
+import json
+import math
+import sys
+import time
+import warnings
+
+import jax
+import numpy as np
+
+from .base import Fit, Problem
+from .problems import load
+from .settings import TOOLS
+
+TOLERANCE = 0.1
+
+
+def function(adapter: str):
+    module, _, name = adapter.partition(":")
+    return getattr(importlib.import_module(f"benchmarks.peers.{module}"), name)
+
+
+def errors(problem: Problem, fit: Fit) -> dict:
+    """Distances from the truth over all scalars; what is not finite is infinitely far."""
+    if fit.result is None:
+        mean, sd = problem.moments(fit.z)
+    else:
+        mean, sd = fit.result.posterior.mean(), fit.result.posterior.sd()
+    true_mean, true_sd = problem.reference()
+
+    def scalars(tree):
+        return np.concatenate([np.ravel(tree[name]) for name in true_mean])
+
+    off = np.abs(scalars(mean) - scalars(true_mean)) / scalars(true_sd)
+    ratio = scalars(sd) / scalars(true_sd)
+    worst = np.maximum(off, np.abs(ratio - 1))
+    worst = np.where(np.isfinite(worst), worst, np.inf)
+    return {
+        "right": bool((worst <= TOLERANCE).all()),
+        "error": float(worst.max()),
+        "median_error": float(np.median(worst)),
+        "mean_error": float(off.max()),
+        "sd_ratio": [float(ratio.min()), float(ratio.max())],
+    }
+
+
+def measure(name: str, setting: str, problem: Problem) -> dict:
+    tool = TOOLS[name]
+    settings = tool.newcomer if setting == "newcomer" else tool.grid[int(setting)]
+    adapter = function(tool.adapter)  # which imports the tool
+    began = time.perf_counter()
+    run = adapter(problem, **settings)
+    fit = run(0)
+    row = {"cold": time.perf_counter() - began}
+    row |= errors(problem, fit) | {"said": fit.said, "gradients": fit.gradients}
+    if setting == "newcomer":
+        began = time.perf_counter()
+        run(1)
+        row["warm"] = time.perf_counter() - began
+        if fit.gradients is None and tool.count is not None:
+            row["gradients"] = function(tool.count)(problem, **settings)
+    return row | {"dim": problem.dim, "settings": settings}
+
+
+def plain(value):
+    """Five digits, and None where JSON has no number."""
+    if isinstance(value, dict):
+        return {name: plain(x) for name, x in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(x) for x in value]
+    if isinstance(value, float):
+        return float(f"{value:.5g}") if math.isfinite(value) else None
+    return value
+
+
+def main() -> None:
+    name, setting, problem = sys.argv[1:]
+    jax.config.update("jax_enable_x64", True)
+    warnings.filterwarnings("ignore")
+    row = measure(name, setting, load(problem))
+    print(json.dumps(plain(row)))
+
+
+if __name__ == "__main__":
+    main()
