@@ -1,5 +1,7 @@
 """Small helpers on pytrees and keys."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,6 +28,12 @@ def as_key(key: Key) -> Array:
     raise InputError(
         f"key must be an int or a JAX random key, not {type(key).__name__}: try key=0."
     )
+
+
+@partial(jax.jit, static_argnums=1)
+def split(key: Array, number: int) -> tuple[Array, ...]:
+    """Several keys from one, by one small program and not one a key."""
+    return tuple(jax.random.split(key, number))
 
 
 def as_arrays(tree: PyTree, root: str) -> PyTree:

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import optax
 
+from bbvi._tree import split
 from bbvi._types import Array, PyTree
 from bbvi.budget import Purse
 from bbvi.chains import expected_gradients
@@ -100,7 +101,7 @@ class Auto:
             run: drives a solver's state to its end; see `bbvi.stage.fit_stage`.
             purse: what may be spent; stages that cannot be paid for are left out.
         """
-        start_key, run_key, judge_key = jax.random.split(key, 3)
+        start_key, run_key, judge_key = split(key, 3)
         if target.dim > _DENSE_LIMIT:
             solver = StochasticGradient(LowRankGaussian())
             begin = find_start(target, loc, start_key, data) if previous is None else None

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from bbvi._tree import as_key, path_name
+from bbvi._tree import as_key, path_name, split
 from bbvi._types import Key, LogJoint, PyTree
 from bbvi.auto import Auto
 from bbvi.budget import Budget, Purse
@@ -146,7 +146,7 @@ def fit(
 
     warm = None if previous is None else (previous.posterior.family, previous.posterior.params)
     if isinstance(solver, Solver):
-        start_key, run_key, judge_key = jax.random.split(root, 3)
+        start_key, run_key, judge_key = split(root, 3)
         begin_in = find_start(target, start.z, start_key, data) if warm is None else None
         stages = [fit_stage("run", solver, target, begin_in, warm, run_key, judge_key, data, drive)]
     else:

@@ -80,10 +80,12 @@ class Matches(NamedTuple):
     Attributes:
         params: their parameters, with a leading axis.
         elbo: their bounds, nats; -inf where there is none.
+        frame: the units in which each is standard, with a leading axis.
     """
 
     params: PyTree
     elbo: Array
+    frame: Frame
 
 
 @quick_jit()
@@ -105,7 +107,7 @@ def match_starts(
     params, elbos, logs = mapped
     elbos = jnp.where(jnp.isfinite(elbos), elbos, -jnp.inf)
     order = jnp.argsort(-elbos)
-    matches = Matches(*jax.tree.map(lambda x: x[order], (params, elbos)))
+    matches = _matches(*jax.tree.map(lambda x: x[order], (params, elbos)))
     params, log = jax.tree.map(lambda x: x[order[0]], (params, logs))
     raced = BatchAndMatch().family.init(starts.loc[0], starts.scale[0])
     # the matches began there: their bounds are no worse, and those of the race have draws of
@@ -146,7 +148,11 @@ def match_from(
 ) -> tuple[PyTree, RunLog, Matches]:
     """Stage 2 from one given start, compiled."""
     params, elbo, log = _match(target, key, data, limits.match_steps, frame)
-    return params, log, Matches(jax.tree.map(lambda x: x[None], params), elbo[None])
+    return params, log, _matches(jax.tree.map(lambda x: x[None], params), elbo[None])
+
+
+def _matches(params: PyTree, elbo: Array) -> Matches:
+    return Matches(params, elbo, jax.vmap(BatchAndMatch().family.frame)(params))
 
 
 @partial(jax.jit, static_argnums=0)
@@ -169,23 +175,18 @@ def separate_modes(target: Target, matches: Matches, data: PyTree) -> list[int]:
     deviations of the other and the log density has a valley between them; a mode matters when
     its share of the evidence, by its bound, is visible.
     """
-    family = BatchAndMatch().family
-    frames = [
-        jax.tree.map(np.asarray, family.frame(jax.tree.map(lambda x, i=i: x[i], matches.params)))
-        for i in range(len(matches.elbo))
-    ]
+    loc, scale = map(np.asarray, matches.frame)
 
     def far(i, j):
-        gap = frames[i].loc - frames[j].loc
-        distances = [np.linalg.norm(np.linalg.solve(frames[k].scale, gap)) for k in (i, j)]
+        gap = loc[i] - loc[j]
+        distances = [np.linalg.norm(np.linalg.solve(scale[k], gap)) for k in (i, j)]
         return max(distances) > _FAR * np.sqrt(len(gap))
 
     modes: list[int] = []
-    for i in range(len(frames)):
+    for i in range(len(loc)):
         visible = matches.elbo[i] > matches.elbo[0] - _VISIBLE_NATS
         if visible and all(
-            far(i, j) and valley(target, frames[i].loc, frames[j].loc, data) > _VALLEY_NATS
-            for j in modes
+            far(i, j) and valley(target, loc[i], loc[j], data) > _VALLEY_NATS for j in modes
         ):
             modes.append(i)
     return modes

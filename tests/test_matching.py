@@ -26,7 +26,8 @@ def funnel(params, data):
 def matched(pairs, elbo=(0.0, 0.0)):
     family = FullRankGaussian()
     params = [family.init(jnp.asarray(loc), jnp.asarray(scale)) for loc, scale in pairs]
-    return jax.device_get(Matches(jax.tree.map(lambda *x: jnp.stack(x), *params), jnp.array(elbo)))
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), *params)
+    return jax.device_get(Matches(stacked, jnp.array(elbo), jax.vmap(family.frame)(stacked)))
 
 
 def test_depth_of_a_valley():
