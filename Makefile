@@ -65,7 +65,7 @@ accuracy: .venv/.dev ## fit posteriordb by the default; POSTERIORDB is the path 
 	$(PYTHON) -m benchmarks.posteriordb.accuracy --keys 0-4
 
 clean: ## remove environments, caches and build output
-	rm -rf .venv .venv-bench .venv-lowest .mypy_cache .pytest_cache .ruff_cache build dist
+	rm -rf .venv .venv-bench .venv-lowest .cache .mypy_cache .pytest_cache .ruff_cache build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/.created:
