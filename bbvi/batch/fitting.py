@@ -139,6 +139,11 @@ def _fit_ragged(
         for b, part in zip(data.buckets, parts, strict=True)
         for i, single in part.singles.items()
     }
+    mixtures = {
+        int(b.index[i]): mixture
+        for b, part in zip(data.buckets, parts, strict=True)
+        for i, mixture in part.mixtures.items()
+    }
     work = Work(sum(p.work.steps for p in parts), sum(p.work.slot_steps for p in parts))
     spent = {name: 0.0 for part in parts for name, _ in part.timings}
     for part in parts:
@@ -152,6 +157,7 @@ def _fit_ragged(
         work,
         support,
         tuple(spent.items()),
+        mixtures,
     )
 
 
@@ -184,29 +190,32 @@ def fit_problems(
     limit = chosen.limit(target) if max_steps is None else int(max_steps)
     store = None if path is None else Shards(path, target, chosen, problems)
     parts, singles = ([], {}) if store is None else store.read()
+    mixtures: dict[int, PyTree] = {}
     bar = _Bar(problems.size) if progress else None
     work = Work()
     try:
         done = np.zeros(problems.size, bool)
-        for index, _ in parts:
-            done[index] = True
+        for part in parts:
+            done[part.numbers] = True
         queue = np.flatnonzero(~done).astype(np.int32)
         if queue.size:
             widths = choose_widths(plan, problems, chunk)
             found = make_records(plan, problems, queue, widths, limit, work, default)
-            for index, records in found:
-                parts.append((index, records))
+            for part in found:
+                parts.append(part)
                 if store is not None:
-                    store.add(index, records)
+                    store.add(part)
                 if bar is not None:
-                    bar(len(index))
+                    bar(len(part.numbers))
     finally:
         if store is not None:
             store.flush()
         if bar is not None:
             bar.close()
-    order = np.argsort(np.concatenate([index for index, _ in parts]))
-    records = pick(join([r for _, r in parts]), order)
+    order = np.argsort(np.concatenate([part.numbers for part in parts]))
+    records = pick(join([part.records for part in parts]), order)
+    for part in parts:
+        mixtures |= part.mixtures
     middle = time.perf_counter()
     if default and escalate and target.dim <= _DENSE_LIMIT:
         auto = Auto() if solver is None else solver
@@ -218,7 +227,7 @@ def fit_problems(
     timings = [("batch", middle - began)]
     if singles:
         timings.append(("singles", time.perf_counter() - middle))
-    return BatchResult(plan, records, singles, problems, work, support, tuple(timings))
+    return BatchResult(plan, records, singles, problems, work, support, tuple(timings), mixtures)
 
 
 def _first_solver(target: Target) -> Solver:
