@@ -122,7 +122,11 @@ class BatchResult:
         if self.problems is not None:
             _, data = self.problems.one(i)
             if facts.corrected:
-                diagnostics = self._diagnose(i, family, params, data)
+                drawn = self._diagnose(i, family, params, data)
+                # the figures stay those of the look that the verdict is on
+                diagnostics = diagnostics._replace(
+                    draws=drawn.draws, log_weights=drawn.log_weights, own=drawn.own
+                )
         elif facts.corrected:
             raise InputError(
                 f"problem {i} is corrected by weighted draws, which a file does not hold: call "
