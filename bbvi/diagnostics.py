@@ -219,17 +219,17 @@ def psis(log_ratio: Array) -> tuple[Array, Array]:
     finite = jnp.sum(jnp.isfinite(log_ratio))
     top = jnp.max(log_ratio)
     log_ratio = log_ratio - jnp.where(jnp.isfinite(top), top, 0)
-    order = jnp.argsort(log_ratio)
-    ordered = log_ratio[order]
-    cut = jnp.exp(ordered[size - tail - 1])
-    excess = jnp.exp(ordered[size - tail :]) - cut
+    # the barrier keeps the compiler from turning the selection into a sort of everything
+    largest, at = jax.lax.optimization_barrier(jax.lax.top_k(log_ratio, tail + 1))
+    cut = jnp.exp(largest[-1])
+    largest, at = largest[tail - 1 :: -1], at[tail - 1 :: -1]
+    excess = jnp.exp(largest) - cut
     shape, scale = fit_pareto(excess)
     probability = (jnp.arange(tail, dtype=cut.dtype) + 0.5) / tail
     smoothed = cut + scale * _pareto_quantile(probability, shape)
     usable = jnp.isfinite(shape) & (excess[-1] > _FLAT * cut) & (finite > tail)
-    smoothed = jnp.where(usable, jnp.minimum(jnp.log(smoothed), 0), ordered[size - tail :])
-    ordered = jnp.concatenate([ordered[: size - tail], smoothed])
-    log_weights = jnp.zeros_like(ordered).at[order].set(ordered)
+    smoothed = jnp.where(usable, jnp.minimum(jnp.log(smoothed), 0), largest)
+    log_weights = log_ratio.at[at].set(smoothed)
     khat = jnp.where(excess[-1] > _FLAT * cut, shape, jnp.zeros_like(shape))
     khat = jnp.where((finite < 5) | jnp.isnan(khat), jnp.inf, khat)
     return log_weights - logsumexp(log_weights), khat

@@ -3,6 +3,7 @@
 Run as a program, this file is the process that one of its tests kills.
 """
 
+import math
 import os
 import signal
 import subprocess
@@ -169,6 +170,26 @@ def test_bad_problems_leave_the_others_alone(results, with_bad):
     assert with_bad.where(verdict="trusted").tolist() == others.tolist()
 
 
+@pytest.mark.slow
+def test_three_bad_problems_of_a_thousand():
+    def run(bad):
+        data = make_data(1000, seed=4)
+        init = {"mu": np.full(1000, 0.5, np.float32), "sigma": np.ones(1000, np.float32)}
+        middle = data["y"].mean(1)
+        init["mu"][WALL] = middle[WALL] + 0.5
+        if bad:
+            data["y"][NAN, 3] = np.nan
+            data["flat"][IMPROPER] = 1
+            data["wall"][WALL] = middle[WALL] - 0.1
+        settings = dict(support=SUPPORT, key=3, escalate=False)
+        return bbvi.fit_batch(log_joint, init, data, init_axes=0, **settings)
+
+    good, bad = run(False), run(True)
+    others = np.setdiff1d(np.arange(1000), [NAN, IMPROPER, WALL])
+    assert_close(*[[x[others] for x in figures(r)] for r in (bad, good)])
+    assert bad.where(verdict="rejected").tolist() == [NAN, IMPROPER, WALL]
+
+
 def test_bad_problems_say_what_is_wrong(with_bad):
     assert with_bad.status[NAN] == "nonfinite"
     assert "NaN" in str(with_bad[NAN].verdict)
@@ -179,7 +200,7 @@ def test_bad_problems_say_what_is_wrong(with_bad):
     assert "3 rejected" in table.note
 
 
-def test_separate_modes_are_not_trusted():
+def test_two_modes_are_covered():
     """Two normal distributions: one mode where their centres coincide."""
 
     def two(params, data):
@@ -188,13 +209,66 @@ def test_separate_modes_are_not_trusted():
         return jnp.logaddexp(one, other)
 
     centre = np.repeat([0.0, 0.3, 5.0], 8).astype(np.float32)
-    init = {"x": np.ones(2, np.float32)}
-    results = bbvi.fit_batch(two, init, centre, escalate=False)
-    apart = centre == 5
-    assert (results.verdict[apart] == "rejected").all()
-    assert "a peak of its own" in str(results[20].verdict)
-    assert (results.verdict[~apart] == "trusted").all()
-    np.testing.assert_allclose(results.posterior.mean()["x"][~apart], 0, atol=0.05)
+    results = bbvi.fit_batch(two, {"x": np.ones(2, np.float32)}, centre, escalate=False)
+    assert (results.verdict == "trusted").all()
+    np.testing.assert_allclose(results.posterior.mean()["x"], 0, atol=0.1)
+    sd = np.sqrt(1 + centre**2)[:, None] * np.ones(2)
+    np.testing.assert_allclose(results.posterior.sd()["x"], sd, rtol=0.02)
+    log_evidence = results.records.look.diagnostics.log_evidence
+    np.testing.assert_allclose(log_evidence, np.log(4 * np.pi), atol=0.03)
+    # the fit of one problem, and its draws, are those of both modes
+    assert abs(results[20].posterior.mean()["x"]).max() < 0.3
+    draws = results.sample(1, 500)["x"]
+    assert np.abs((draws[16:] > 0).mean((1, 2)) - 0.5).max() < 5 * 0.5 / np.sqrt(500)
+
+
+# --- richer than a Gaussian -------------------------------------------------------------------
+
+
+def skewed(params, data):
+    """A gamma distribution of shape `data`, whose logarithm is skewed; and two normal scalars."""
+    x = params["x"]
+    return (data - 1) * jnp.log(x) - x - 0.5 * jnp.sum(params["z"] ** 2)
+
+
+@pytest.fixture(scope="module")
+def refined():
+    shape = np.linspace(0.6, 2, 16).astype(np.float32)
+    init = {"x": 1.0, "z": np.zeros(2, np.float32)}
+    support = {"x": bbvi.positive}
+    return shape, bbvi.fit_batch(skewed, init, shape, support=support, escalate=False)
+
+
+def test_skewed_problems_are_right(refined):
+    shape, results = refined
+    assert len(results.mixtures) == 16
+    assert (results.verdict == "trusted").all()
+    d = results.records.look.diagnostics
+    assert (np.abs(d.corrected.mean[:, 0] - shape) < 5 * d.corrected.mean_se[:, 0]).all()
+    assert (np.abs(d.corrected.sd[:, 0] - shape**0.5) < 5 * d.corrected.sd_se[:, 0]).all()
+    assert (d.corrected.sd_se[:, 0] < 0.02 * d.corrected.sd[:, 0]).all()
+    np.testing.assert_allclose(d.log_evidence, gamma_evidence(shape), atol=0.03)
+
+
+def gamma_evidence(shape):
+    """log Gamma(shape) + log 2 pi."""
+    return np.array([math.lgamma(x) for x in shape.astype(float)]) + np.log(2 * np.pi)
+
+
+def test_a_refined_problem_by_itself(refined, tmp_path):
+    shape, results = refined
+    one = results[3]
+    assert one.verdict.level == "trusted"
+    assert abs(float(one.posterior.mean()["x"]) - shape[3]) < 0.1 * shape[3] ** 0.5
+    results.save(tmp_path / "batch")
+    loaded = bbvi.BatchResult.load(
+        tmp_path / "batch",
+        skewed,
+        {"x": 1.0, "z": np.zeros(2, np.float32)},
+        shape,
+        support={"x": bbvi.positive},
+    )
+    assert loaded[3].posterior.mean()["x"] == one.posterior.mean()["x"]
 
 
 # --- axes -----------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from bbvi.batch.judging import is_hopeless
 from bbvi.batch.memory import choose_mesh, choose_widths, compiles_quickly
 from bbvi.batch.pipeline import Records, make_records
 from bbvi.batch.problems import Problems, make_problems
+from bbvi.batch.processes import gather, own_folder, own_share
 from bbvi.batch.programs import Plan
 from bbvi.batch.ragged import Ragged
 from bbvi.batch.result import BatchResult
@@ -55,9 +56,9 @@ def fit_batch(
     nearly the sum of what the problems need, not their number times the slowest.
 
     The default races a few starts, matches a full-rank Gaussian, and judges it on few fresh
-    draws. A problem that these do not clear is looked at again on more of them, and its
-    Gaussian moved by their weights; what is still not trusted then is fitted by itself, by
-    `bbvi.fit`.
+    draws. The Gaussian of a problem that these do not clear is refitted to its weighted
+    draws, as a mixture of a few, and judged on more of them; what is still not trusted then
+    is fitted by itself, by `bbvi.fit`.
 
     Args:
         log_joint: `log_joint(params, data)` of ONE problem, as for `bbvi.fit`.
@@ -78,6 +79,8 @@ def fit_batch(
         devices: JAX devices to spread over; None takes all local ones.
         escalate: whether the default may fit by themselves the problems that are not trusted.
         path: a folder that takes the results as they come; the same call goes on after a kill.
+            Several processes of `jax.distributed` share the problems, and need as many again
+            to go on.
         progress: show a progress bar (extra `progress`).
 
     Returns:
@@ -139,6 +142,11 @@ def _fit_ragged(
         for b, part in zip(data.buckets, parts, strict=True)
         for i, single in part.singles.items()
     }
+    mixtures = {
+        int(b.index[i]): mixture
+        for b, part in zip(data.buckets, parts, strict=True)
+        for i, mixture in part.mixtures.items()
+    }
     work = Work(sum(p.work.steps for p in parts), sum(p.work.slot_steps for p in parts))
     spent = {name: 0.0 for part in parts for name, _ in part.timings}
     for part in parts:
@@ -152,6 +160,7 @@ def _fit_ragged(
         work,
         support,
         tuple(spent.items()),
+        mixtures,
     )
 
 
@@ -182,43 +191,57 @@ def fit_problems(
     mesh, quick = choose_mesh(problems.size, devices), compiles_quickly(target, problems.size)
     plan = Plan(mesh, target, chosen, problems.shape, quick)
     limit = chosen.limit(target) if max_steps is None else int(max_steps)
-    store = None if path is None else Shards(path, target, chosen, problems)
+    folder = own_folder(path)
+    store = None if folder is None else Shards(folder, target, chosen, problems)
     parts, singles = ([], {}) if store is None else store.read()
-    bar = _Bar(problems.size) if progress else None
+    mixtures: dict[int, PyTree] = {}
+    mine = own_share(problems.size)
+    if not mine.size:
+        raise InputError(
+            f"{jax.process_count()} processes share {problems.size} problems: give at least one "
+            "to each."
+        )
+    bar = _Bar(len(mine)) if progress else None
     work = Work()
     try:
         done = np.zeros(problems.size, bool)
-        for index, _ in parts:
-            done[index] = True
-        queue = np.flatnonzero(~done).astype(np.int32)
+        for part in parts:
+            done[part.numbers] = True
+        queue = mine[~done[mine]]
         if queue.size:
             widths = choose_widths(plan, problems, chunk)
             found = make_records(plan, problems, queue, widths, limit, work, default)
-            for index, records in found:
-                parts.append((index, records))
+            for part in found:
+                parts.append(part)
                 if store is not None:
-                    store.add(index, records)
+                    store.add(part)
                 if bar is not None:
-                    bar(len(index))
+                    bar(len(part.numbers))
     finally:
         if store is not None:
             store.flush()
         if bar is not None:
             bar.close()
-    order = np.argsort(np.concatenate([index for index, _ in parts]))
-    records = pick(join([r for _, r in parts]), order)
+    numbers = np.concatenate([part.numbers for part in parts])
+    order = np.argsort(numbers)
+    numbers = numbers[order]
+    records = pick(join([part.records for part in parts]), order)
+    for part in parts:
+        mixtures |= part.mixtures
     middle = time.perf_counter()
     if default and escalate and target.dim <= _DENSE_LIMIT:
         auto = Auto() if solver is None else solver
-        for i in _unsettled(records):
+        for i in numbers[list(_unsettled(records))].tolist():
             if i not in singles:
                 singles[i] = _fit_one(target, problems, support, auto, i)
                 if store is not None:
                     store.add_single(i, singles[i])
+    apart = bool(singles)
+    records, mixtures, singles, work = gather(numbers, records, mixtures, singles, work)
     timings = [("batch", middle - began)]
-    if singles:
+    if apart:
         timings.append(("singles", time.perf_counter() - middle))
-    return BatchResult(plan, records, singles, problems, work, support, tuple(timings))
+    return BatchResult(plan, records, singles, problems, work, support, tuple(timings), mixtures)
 
 
 def _first_solver(target: Target) -> Solver:

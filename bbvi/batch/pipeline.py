@@ -7,18 +7,19 @@ import jax
 import numpy as np
 
 from bbvi._types import PyTree
+from bbvi.batch.again import base_for, look_again, refine
 from bbvi.batch.engine import Widths, Work, blocks, join, pad, pick, place, run_lives
 from bbvi.batch.judging import (
     FIRST_DRAWS,
     LEVELS,
-    MORE_DRAWS,
     Facts,
     is_clear,
     is_hopeless,
     verdict_of,
 )
 from bbvi.batch.problems import Problems
-from bbvi.batch.programs import End, Life, Look, Plan, judge_lives, look_again
+from bbvi.batch.programs import End, Life, Look, Plan, judge_lives
+from bbvi.batch.refine import begin_mixture
 from bbvi.batch.start import QuickStart
 from bbvi.status import Status
 from bbvi.verdict import needs_correction
@@ -72,14 +73,40 @@ def status_of(code: int) -> Status:
 
 
 class Candidate(NamedTuple):
-    """One problem that was not clear at first, with its best fit so far."""
+    """One problem that was not clear at first.
+
+    Attributes:
+        number: its number.
+        first: the parameters of its family that the run ended in.
+        params: what is looked at next: these, moved; or a mixture that began as these.
+        start: where its paths ended.
+        end: how its run ended.
+        looks: looks so far, after the first.
+        best: what was looked at, what was seen, and the number of looks, where the effective
+            draws were the most.
+    """
 
     number: int
+    first: PyTree
     params: PyTree
     start: QuickStart
     end: End
     looks: int
     best: tuple[PyTree, Look, int] | None
+
+
+class Found(NamedTuple):
+    """Some problems that are done.
+
+    Attributes:
+        numbers: their numbers in the batch.
+        records: what is kept of them.
+        mixtures: parameters of their mixtures, for those that were refined to one, by number.
+    """
+
+    numbers: np.ndarray
+    records: Records
+    mixtures: dict[int, PyTree]
 
 
 def make_records(
@@ -90,8 +117,8 @@ def make_records(
     limit: int,
     work: Work,
     correct: bool,
-) -> Iterator[tuple[np.ndarray, Records]]:
-    """Run some problems and judge them; pairs of their numbers and their records.
+) -> Iterator[Found]:
+    """Run some problems and judge them.
 
     Args:
         plan: the static part.
@@ -102,7 +129,7 @@ def make_records(
         work: what stepping costs is added here.
         correct: whether Gaussians may move by their weighted draws and be corrected by them.
     """
-    names = plan.target.scalar_names
+    base = base_for(plan) if correct else None
     waiting: list[Candidate] = []
     for index, params, look, end, start in _first_looks(plan, problems, queue, widths, limit, work):
         status = np.where(end.status == Status.RUNNING, int(Status.MAX_STEPS), end.status)
@@ -113,14 +140,15 @@ def make_records(
             zero = np.zeros(final.sum(), np.int8)
             level = np.where(clear[final], 0, LEVELS.index("rejected")).astype(np.int8)
             params_, look_, end_ = pick((params, look, end), final)
-            yield index[final], Records(params_, look_, end_, zero, zero > 0, level)
+            yield Found(index[final], Records(params_, look_, end_, zero, zero > 0, level), {})
         for i in np.flatnonzero(~final):
             params_, start_, end_ = pick((params, start, end), i)
-            waiting.append(Candidate(int(index[i]), params_, start_, end_, 0, None))
+            first = params_ if base is None else begin_mixture(params_)
+            waiting.append(Candidate(int(index[i]), params_, first, start_, end_, 0, None))
         while len(waiting) >= widths.again:
-            yield from _look_at(plan, problems, waiting, widths.again, correct, names)
+            yield from _look_at(plan, problems, waiting, widths.again, correct, base)
     while waiting:
-        yield from _look_at(plan, problems, waiting, widths.again, correct, names)
+        yield from _look_at(plan, problems, waiting, widths.again, correct, base)
 
 
 def _first_looks(
@@ -155,9 +183,9 @@ def _look_at(
     waiting: list[Candidate],
     width: int,
     correct: bool,
-    names: list[str],
-) -> Iterator[tuple[np.ndarray, Records]]:
-    """One look at the first of those that wait; what moves by it waits again."""
+    base: Any,
+) -> Iterator[Found]:
+    """One look at the first of those that wait; what gains by it waits again."""
     chosen = waiting[:width]
     del waiting[:width]
     index = np.array([c.number for c in chosen], np.int32)
@@ -165,41 +193,49 @@ def _look_at(
     start = _stack([c.start for c in chosen])
     number = np.array([c.looks + 1 for c in chosen], np.int32)
     at = pad(np.arange(len(chosen)), width)
-    rows = problems.take(index[at])
-    placed = place(plan, (*pick((params, start, number), at), rows))
-    found, moved = jax.device_get(look_again(plan, MORE_DRAWS, *placed, problems.common))
+    placed = place(plan, (*pick((params, start, number), at), problems.take(index[at])))
+    if base is None:
+        found, new = jax.device_get(look_again(plan, *placed, problems.common))
+    else:
+        found, new = jax.device_get(refine(plan, *placed, problems.common, base))
     for i, candidate in enumerate(chosen):
-        look = pick(found, i)
-        looks = candidate.looks + 1
-        before = 0.0 if candidate.best is None else float(candidate.best[1].diagnostics.ess)
+        look, looks = pick(found, i), candidate.looks + 1
+        after = pick(new, i)
+        # a mixture is refitted before the look, and a Gaussian moves after it
+        seen = (candidate.params if base is None else after, look, looks)
+        last = candidate.best
+        before = 0.0 if last is None else float(last[1].diagnostics.ess)
         ess = float(look.diagnostics.ess)
-        best = (candidate.params, look, looks)
-        record = _record(best, candidate.end, correct, names)
-        if record.level[0] == 0:
-            yield index[i : i + 1], record
+        best = seen if last is None or ess > before else last
+        done = _done(plan, candidate, seen, correct, base is not None)
+        if done.records.level[0] == 0:
+            yield done
             continue
-        if candidate.best is not None and not ess > before:
-            best = candidate.best
-            record = _record(best, candidate.end, correct, names)
-        new = pick(moved, i)
+        if best is last:
+            done = _done(plan, candidate, best, correct, base is not None)
         enough = ess >= _DRAWS_PER_DIMENSION * (plan.target.dim + 1)
         gains = ess > _WORTHWHILE * before and looks <= _MOST_MOVES
-        usable = all(np.isfinite(x).all() for x in jax.tree.leaves(new))
-        if correct and enough and gains and usable and not is_hopeless(record.facts(0)):
-            waiting.append(candidate._replace(params=new, looks=looks, best=best))
+        usable = all(np.isfinite(x).all() for x in jax.tree.leaves(after))
+        hopeless = is_hopeless(done.records.facts(0))
+        if correct and enough and gains and usable and not hopeless:
+            waiting.append(candidate._replace(params=after, looks=looks, best=best))
         else:
-            yield index[i : i + 1], record
+            yield done
 
 
-def _record(best, end: End, correct: bool, names: list[str]) -> Records:
-    """The record of one problem whose looks are over, with a problem axis of length one."""
+def _done(plan: Plan, candidate: Candidate, best: Any, correct: bool, mixed: bool) -> Found:
+    """What is kept of one problem whose looks are over."""
     params, look, looks = best
-    corrected = correct and needs_correction(look.diagnostics)
-    params, look, end = jax.tree.map(lambda x: np.asarray(x)[None], (params, look, end))
+    # a mixture stands for the posterior by its weighted draws alone
+    corrected = mixed or (correct and needs_correction(look.diagnostics))
+    kept = candidate.first if mixed else params
+    kept, look, end = jax.tree.map(lambda x: np.asarray(x)[None], (kept, look, candidate.end))
     flag, count = np.array([corrected]), np.array([looks], np.int8)
-    record = Records(params, look, end, count, flag, np.zeros(1, np.int8))
-    level = LEVELS.index(verdict_of(record.facts(0), names).level)
-    return record._replace(level=np.array([level], np.int8))
+    records = Records(kept, look, end, count, flag, np.zeros(1, np.int8))
+    level = LEVELS.index(verdict_of(records.facts(0), plan.target.scalar_names).level)
+    records = records._replace(level=np.array([level], np.int8))
+    mixtures = {candidate.number: params} if mixed else {}
+    return Found(np.array([candidate.number], np.int32), records, mixtures)
 
 
 def _stack(trees: list[PyTree]) -> PyTree:

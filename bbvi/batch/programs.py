@@ -1,33 +1,27 @@
 """The compiled programs of a batch: begin, advance, judge. Nothing here looks at a value."""
 
 from collections.abc import Callable
-from functools import lru_cache
-from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from bbvi._tree import tree_where
 from bbvi._types import Array, PyTree
 from bbvi.batch.look import first_look
+from bbvi.batch.marginals import own_moments
 from bbvi.batch.problems import Common, Rows, Shape
 from bbvi.batch.start import QuickStart, quick_start, uncovered_peak
-from bbvi.diagnostics import Diagnostics, diagnose, psis
-from bbvi.families import Family, FullRankGaussian
-from bbvi.families.base import log_tail_ratio
-from bbvi.matching import move
-from bbvi.posterior import with_closed_forms
+from bbvi.diagnostics import Diagnostics, psis
+from bbvi.families import Family
+from bbvi.families.base import with_tails
 from bbvi.solvers import BatchAndMatch, Solver
 from bbvi.status import Status
 from bbvi.target import Target
 
 AXIS = "problem"
-# Points behind the moments of constrained parameters: quasi-random, the same for every problem.
-_MOMENT_POINTS = 1024
 
 
 class Plan(NamedTuple):
@@ -72,7 +66,8 @@ class _Program:
         return self._compiled[plan.quick].lower(plan, *args)
 
 
-def _program(static_argnums: tuple[int, ...]) -> Callable:
+def program(static_argnums: tuple[int, ...]) -> Callable:
+    """Decorator: see `_Program`."""
     return lambda function: _Program(function, static_argnums)
 
 
@@ -119,7 +114,7 @@ class End(NamedTuple):
     num_skipped: Array
 
 
-@_program((0,))
+@program((0,))
 def begin(plan: Plan, rows: Rows, common: Common) -> Life:
     """The first states of some problems (W of them)."""
     target, solver, shape = plan.target, plan.solver, plan.shape
@@ -134,7 +129,7 @@ def begin(plan: Plan, rows: Rows, common: Common) -> Life:
         state = state._replace(log=state.log._replace(status=status))
         return Life(_to_words(_without_history(solver, state)), start)
 
-    return _each(plan.mesh, one, rows)(common)
+    return each(plan.mesh, one, rows)(common)
 
 
 class Advanced(NamedTuple):
@@ -151,7 +146,7 @@ class Advanced(NamedTuple):
     steps: Array
 
 
-@_program((0,))
+@program((0,))
 def advance(
     plan: Plan, life: Life, rows: Rows, common: Common, active: Array, least: Array, limit: Array
 ) -> Advanced:
@@ -193,7 +188,7 @@ def advance(
     return _on_each_device(plan.mesh, all_of_a_device, split, whole)
 
 
-@_program((0, 1))
+@program((0, 1))
 def judge_lives(
     plan: Plan, num_draws: int, life: Life, rows: Rows, common: Common
 ) -> tuple[PyTree, Look, End]:
@@ -207,7 +202,7 @@ def judge_lives(
         _, data, key = shape.problem(row, common)
         state = _from_words(life.state, like, shape.key)
         params = solver.output(state)
-        mean, sd = _moments(target, family, params, data)
+        mean, sd = own_moments(target, family, params, data)
         args = (target, family, params, look_key(key, 0), data, num_draws, mean, sd)
         found = first_look(*args)
         log = state.log
@@ -219,60 +214,19 @@ def judge_lives(
             num_gradients=log.num_gradients + life.start.num_gradients,
             num_skipped=log.num_skipped,
         )
-        look = Look(found, mean, sd, _uncovered(target, family, params, life.start, found, data))
+        # what the heavier half of the fresh draws would have found is covered as well
+        log_q = log_proposal(target, family, params, life.start.peaks)
+        left = uncovered_peak(target, log_q, life.start, found.log_evidence, data)
+        look = Look(found, mean, sd, left)
         return params, look, end
 
-    return _each(plan.mesh, one, (life, rows))(common)
+    return each(plan.mesh, one, (life, rows))(common)
 
 
-@_program((0, 1))
-def look_again(
-    plan: Plan,
-    num_draws: int,
-    params: PyTree,
-    start: QuickStart,
-    number: Array,
-    rows: Rows,
-    common: Common,
-) -> tuple[Look, PyTree]:
-    """A look at some fits on more draws, and where full-rank Gaussians would move by it.
-
-    Args:
-        plan: the static part.
-        num_draws: S.
-        params: the family's parameters (W).
-        start: where the problems' paths ended.
-        number: (W,) number of the look, from 1 on.
-        rows: the problems.
-        common: what they share.
-
-    Returns:
-        what was seen, and the Gaussians with the moments of the weighted draws.
-    """
-    target, shape = plan.target, plan.shape
-    family = plan.solver.family_for(target)
-
-    def one(args, common):
-        params, start, number, row = args
-        _, data, key = shape.problem(row, common)
-        found = diagnose.plain(target, family, params, look_key(key, number), data, num_draws)
-        mean, sd = _moments(target, family, params, data)
-        short = {name: getattr(found, name)[:0] for name in ("draws", "log_weights", "own")}
-        uncovered = _uncovered(target, family, params, start, found, data)
-        # the draws would outweigh all else
-        look = Look(found._replace(**short), mean, sd, uncovered)
-        if not isinstance(family, FullRankGaussian):
-            return look, params
-        # inside vmap a draw without weight may not be a NaN
-        draws = jnp.where(jnp.isneginf(found.log_weights)[:, None], params["loc"], found.draws)
-        return look, move(family, draws, found.log_weights)
-
-    return _each(plan.mesh, one, (params, start, number, rows))(common)
-
-
-@_program((0, 1, 2))
+@program((0, 1, 2, 3))
 def draw_some(
     plan: Plan,
+    family: Family,
     num_draws: int,
     pool: int,
     params: PyTree,
@@ -283,7 +237,6 @@ def draw_some(
 ) -> PyTree:
     """Draws (W, num_draws, ...) of some fits, by importance weights where these correct them."""
     target, shape = plan.target, plan.shape
-    family = plan.solver.family_for(target)
 
     def one(args, common):
         params, corrected, number, row = args
@@ -299,7 +252,7 @@ def draw_some(
         z = jnp.where(corrected, proposed.z[chosen], z)
         return jax.vmap(lambda z: target.constrain(z, data))(z)
 
-    return _each(plan.mesh, one, (params, corrected, numbers, rows))(common)
+    return each(plan.mesh, one, (params, corrected, numbers, rows))(common)
 
 
 def look_key(key: Array, number: Array | int) -> Array:
@@ -307,42 +260,10 @@ def look_key(key: Array, number: Array | int) -> Array:
     return jax.random.fold_in(jax.random.split(key, 3)[2], number)
 
 
-def _uncovered(target, family, params, start, found, data) -> Array:
-    # what the heavier half of the fresh draws would have found is covered as well
-    units = family.frame(params).invert(start.peaks)
-    ratio = log_tail_ratio(jnp.sum(units**2, axis=-1), target.dim)
-    log_q = family.log_prob(params, start.peaks)
-    log_mixture = log_q + jnp.logaddexp(0.0, ratio) - jnp.log(2.0)
-    return uncovered_peak(target, log_mixture, start, found.log_evidence, data)
-
-
-@lru_cache(maxsize=8)
-def _moment_points(size: int) -> np.ndarray:
-    """Standard normal points (S, K) that cover space evenly, each with its mirror image.
-
-    They are constants of the program: made in it, the compiler would run the generator.
-
-    Source: Roberts 2018, "The unreasonable effectiveness of quasirandom sequences".
-    """
-    half = _MOMENT_POINTS // 2
-    ratio = 1.0
-    for _ in range(64):  # the positive root of x^(K+1) = x + 1
-        ratio = (1 + ratio) ** (1 / (size + 1))
-    steps = ratio ** -np.arange(1.0, size + 1)
-    uniform = (0.5 + np.outer(np.arange(half), steps)) % 1
-    eps = np.vectorize(NormalDist().inv_cdf)(np.clip(uniform, 0.5 / half, 1 - 0.5 / half))
-    eps /= np.sqrt(np.mean(eps**2, axis=0))
-    return np.concatenate([eps, -eps])
-
-
-def _moments(target: Target, family: Family, params: PyTree, data: PyTree) -> tuple[Array, Array]:
-    """Means and sds (C,) of the scalars under the family, nearly without Monte Carlo noise."""
-    size = family.noise_size(target.dim)
-    z, _ = family.reparam(params, jnp.asarray(_moment_points(size), target.dtype))
-    x = jax.vmap(lambda z: target.scalars(target.constrain(z, data)))(z)
-    mean = jnp.mean(x, axis=0)
-    sd = jnp.sqrt(jnp.mean((x - mean) ** 2, axis=0))
-    return with_closed_forms(target, family, params, mean, sd)
+def log_proposal(target: Target, family: Family, params: PyTree, z: Array) -> Array:
+    """Log density (S,) of a fit with the heavier tails of the other half of its fresh draws."""
+    units = family.frame(params).invert(z)
+    return with_tails(family.log_prob(params, z), jnp.sum(units**2, axis=-1), target.dim)
 
 
 # --- states between programs ----------------------------------------------------------------
@@ -392,7 +313,7 @@ def _from_words(state: Any, like: Any, kind: str) -> Any:
 # --- devices --------------------------------------------------------------------------------
 
 
-def _each(mesh: Mesh | None, one: Callable, rows: PyTree) -> Callable:
+def each(mesh: Mesh | None, one: Callable, rows: PyTree) -> Callable:
     """`one(row, common)` for every row, spread over the devices."""
 
     def call(common):

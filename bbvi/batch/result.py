@@ -20,6 +20,7 @@ from bbvi.batch.judging import FIRST_DRAWS, LEVELS, MORE_DRAWS, verdict_of
 from bbvi.batch.pipeline import Records
 from bbvi.batch.problems import Problems, make_problems
 from bbvi.batch.programs import End, Look, Plan, draw_some, look_key
+from bbvi.batch.refine import FAMILY as MIXTURE
 from bbvi.diagnostics import Diagnostics, Moments, diagnose
 from bbvi.families import Family
 from bbvi.posterior import Posterior
@@ -80,6 +81,8 @@ class BatchResult:
         work: steps taken, and steps that slots took to take them.
         support: the supports, as they were given.
         timings: seconds by stage, compilation included, as pairs (stage, seconds).
+        mixtures: parameters of the mixtures that problems were refined to, by number; their
+            weighted draws stand for the posterior.
 
     Example:
         >>> import bbvi, jax.numpy as jnp, numpy as np
@@ -99,6 +102,7 @@ class BatchResult:
     work: Work = field(default_factory=Work)
     support: Any = None
     timings: tuple[tuple[str, float], ...] = ()
+    mixtures: Mapping[int, PyTree] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.records.level)
@@ -111,12 +115,18 @@ class BatchResult:
         if i in self.singles:
             return self.singles[i]
         records, target, solver = self.records, self.plan.target, self.plan.solver
-        facts, params = records.facts(i), pick(records.params, i)
-        family, diagnostics, data = self._family, facts.diagnostics, None
+        facts, diagnostics, data = records.facts(i), records.facts(i).diagnostics, None
+        family, params = self._family, pick(records.params, i)
+        if i in self.mixtures:
+            family, params = MIXTURE, self.mixtures[i]
         if self.problems is not None:
             _, data = self.problems.one(i)
             if facts.corrected:
-                diagnostics = self._diagnose(i, params, data)
+                drawn = self._diagnose(i, family, params, data)
+                # the figures stay those of the look that the verdict is on
+                diagnostics = diagnostics._replace(
+                    draws=drawn.draws, log_weights=drawn.log_weights, own=drawn.own
+                )
         elif facts.corrected:
             raise InputError(
                 f"problem {i} is corrected by weighted draws, which a file does not hold: call "
@@ -148,13 +158,13 @@ class BatchResult:
     def _family(self) -> Family:
         return self.plan.solver.family_for(self.plan.target)
 
-    def _diagnose(self, i: int, params: PyTree, data: PyTree) -> Diagnostics:
-        """The last look at a problem, once more, with its draws."""
+    def _diagnose(self, i: int, family: Family, params: PyTree, data: PyTree) -> Diagnostics:
+        """A look at a problem, once more, with its draws."""
         assert self.problems is not None
         looks = int(self.records.looks[i])
         key = look_key(self.problems.key(i), looks)
         number = MORE_DRAWS if looks else FIRST_DRAWS
-        found = diagnose(self.plan.target, self._family, params, key, data, number)
+        found = diagnose(self.plan.target, family, params, key, data, number)
         return jax.device_get(found)
 
     # --- figures by problem ---------------------------------------------------------------
@@ -301,15 +311,23 @@ class BatchResult:
         width = min(_SAMPLE_WIDTH, len(self)) if self.plan.mesh is None else _SAMPLE_WIDTH
         width = width if self.plan.mesh is None else -(-width // self.plan.mesh.size)
         width = width * (1 if self.plan.mesh is None else self.plan.mesh.size)
-        parts = []
-        for some in blocks(np.arange(len(self), dtype=np.int32), width):
-            at = pad(some, width)
-            numbers = np.full(width, number, np.int32)
-            args = (pick(records.params, at), records.corrected[at], numbers, problems.take(at))
-            placed = place(self.plan, args)
-            draws = draw_some(self.plan, num_draws, _POOL, *placed, problems.common)
-            parts.append(pick(jax.device_get(draws), slice(len(some))))
-        draws = jax.tree.map(lambda *x: np.concatenate(x), *parts)
+        mixed = np.zeros(len(self), bool)
+        mixed[list(self.mixtures)] = True
+        order, parts = [], []
+        for family, chosen in ((self._family, ~mixed), (MIXTURE, mixed)):
+            for some in blocks(np.flatnonzero(chosen).astype(np.int32), width):
+                at = pad(some, width)
+                params = pick(records.params, at)
+                if family is MIXTURE:
+                    params = jax.tree.map(lambda *x: np.stack(x), *(self.mixtures[i] for i in at))
+                numbers = np.full(width, number, np.int32)
+                args = (params, records.corrected[at], numbers, problems.take(at))
+                placed = place(self.plan, args)
+                draws = draw_some(self.plan, family, num_draws, _POOL, *placed, problems.common)
+                parts.append(pick(jax.device_get(draws), slice(len(some))))
+                order.append(some)
+        back = np.argsort(np.concatenate(order))
+        draws = jax.tree.map(lambda *x: np.concatenate(x)[back], *parts)
         for i, single in self.singles.items():
             new = single.posterior.sample(jax.random.fold_in(root, i), num_draws)
             jax.tree.map(lambda all_, one, i=i: all_.__setitem__(i, one), draws, new)
@@ -378,7 +396,7 @@ class BatchResult:
             "work": [self.work.steps, self.work.slot_steps],
             "timings": self.timings,
         }
-        arrays = storage.flatten("records", self.records)
+        arrays = storage.flatten("records", self.records) | flatten_mixtures(self.mixtures)
         with tempfile.TemporaryDirectory() as folder:
             for i, single in self.singles.items():
                 part = Path(folder) / "single"
@@ -452,6 +470,7 @@ class BatchResult:
             Work(*header["work"]),
             support,
             timings,
+            read_mixtures(arrays),
         )
 
     def _headline(self) -> str:
@@ -476,3 +495,21 @@ def records_like(params: PyTree) -> Records:
     diagnostics = Diagnostics(*[0] * 8, moments, moments, *[0] * 4)  # type: ignore
     look = Look(diagnostics, *[0] * 3)  # type: ignore[arg-type]
     return Records(params, look, End(*[0] * 6), 0, 0, 0)  # type: ignore[arg-type]
+
+
+def flatten_mixtures(mixtures: Mapping[int, PyTree]) -> dict[str, np.ndarray]:
+    """Mixtures by number as a few arrays."""
+    if not mixtures:
+        return {}
+    stacked = jax.tree.map(lambda *x: np.stack(x), *mixtures.values())
+    arrays = {f"mixture/{name}": x for name, x in stacked.items()}
+    return {"mixture/index": np.array(list(mixtures), np.int32), **arrays}
+
+
+def read_mixtures(arrays: Mapping[str, np.ndarray]) -> dict[int, PyTree]:
+    """What `flatten_mixtures` made arrays of."""
+    index = arrays.get("mixture/index", np.empty(0, np.int32))
+    names = ("log_weights", "loc", "factor")
+    return {
+        int(i): {name: arrays[f"mixture/{name}"][k] for name in names} for k, i in enumerate(index)
+    }

@@ -9,9 +9,9 @@ import numpy as np
 
 from bbvi import storage
 from bbvi.batch.engine import join
-from bbvi.batch.pipeline import Records
+from bbvi.batch.pipeline import Found, Records
 from bbvi.batch.problems import Problems
-from bbvi.batch.result import records_like
+from bbvi.batch.result import flatten_mixtures, read_mixtures, records_like
 from bbvi.observers import describe
 from bbvi.result import FitResult, load
 from bbvi.solvers import Solver
@@ -49,11 +49,11 @@ class Shards:
                 "data, start and key": storage.checksum((problems.rows, problems.common)),
             }
         }
-        self._waiting: list[tuple[np.ndarray, Records]] = []
+        self._waiting: list[Found] = []
         self._written = time.monotonic()
         self._next = 0
 
-    def read(self) -> tuple[list[tuple[np.ndarray, Records]], dict[int, FitResult]]:
+    def read(self) -> tuple[list[Found], dict[int, FitResult]]:
         """What is there already.
 
         Raises:
@@ -72,7 +72,7 @@ class Shards:
             params = storage.decode_structure(header["params"])
             like = records_like(params)
             content = storage.rebuild("records", arrays, like)
-            found.append((arrays["index"], _as_numpy(content)))
+            found.append(Found(arrays["index"], _as_numpy(content), read_mixtures(arrays)))
             self._next = int(path.stem.partition("-")[2]) + 1
         singles = {
             int(path.stem.partition("-")[2]): load(path)
@@ -80,20 +80,25 @@ class Shards:
         }
         return found, singles
 
-    def add(self, index: np.ndarray, records: Records) -> None:
+    def add(self, found: Found) -> None:
         """Take finished problems, and write a shard when it is time."""
-        self._waiting.append((index, records))
-        full = sum(len(i) for i, _ in self._waiting) >= _PROBLEMS
+        self._waiting.append(found)
+        full = sum(len(f.numbers) for f in self._waiting) >= _PROBLEMS
         if full or time.monotonic() - self._written > _SECONDS:
             self.flush()
 
     def flush(self) -> None:
         """Write what is waiting."""
         if self._waiting:
-            index = np.concatenate([i for i, _ in self._waiting])
-            records = join([r for _, r in self._waiting])
+            index = np.concatenate([f.numbers for f in self._waiting])
+            records = join([f.records for f in self._waiting])
+            mixtures = {i: m for f in self._waiting for i, m in f.mixtures.items()}
             header = {**self._header, "params": storage.encode_structure(records.params)}
-            arrays = {"index": index, **storage.flatten("records", records)}
+            arrays = {
+                "index": index,
+                **storage.flatten("records", records),
+                **flatten_mixtures(mixtures),
+            }
             storage.write(self._folder / f"shard-{self._next:06d}.npz", "shard", header, arrays)
             self._next += 1
             self._waiting = []

@@ -14,7 +14,7 @@ from bbvi._types import Array, PyTree
 LOG_2PI = 1.8378770664093453
 # Degrees of freedom of the heavy-tailed half of a `Proposal`: tails of a power, so that they are
 # over any posterior's whose scalars have a kurtosis, and still near the family in its bulk.
-_TAIL_DF = 5
+TAIL_DF = 5
 
 
 class Proposal(NamedTuple):
@@ -167,8 +167,8 @@ def widen(eps: Array, key: Array) -> tuple[Array, Array]:
     number = eps.shape[0]
     own = jnp.arange(number) < (number + 1) // 2
     # a sum of squares of few normals is a chi-square that compiles at once
-    squares = jnp.sum(jax.random.normal(key, (number, _TAIL_DF), eps.dtype) ** 2, axis=-1)
-    return jnp.where(own, 1, jnp.sqrt(_TAIL_DF / squares))[:, None] * eps, own
+    squares = jnp.sum(jax.random.normal(key, (number, TAIL_DF), eps.dtype) ** 2, axis=-1)
+    return jnp.where(own, 1, jnp.sqrt(TAIL_DF / squares))[:, None] * eps, own
 
 
 def with_tails(log_q: Array, squares: Array, dim: int) -> Array:
@@ -178,7 +178,7 @@ def with_tails(log_q: Array, squares: Array, dim: int) -> Array:
 
 def log_tail_ratio(squares: Array, dim: int) -> Array:
     """log of a spherical Student-t density over the standard normal one, at squared radii."""
-    df = _TAIL_DF
+    df = TAIL_DF
     log_norm = math.lgamma((df + dim) / 2) - math.lgamma(df / 2) - dim / 2 * math.log(df / 2)
     return log_norm - (df + dim) / 2 * jnp.log1p(squares / df) + squares / 2
 

@@ -67,12 +67,12 @@ class GaussianMixture(Family):
         eps = jax.random.normal(noise_key, (num_draws, size), dtype)
         eps, own = widen(eps, tail_key)
         z = self._place(params, choice_key, eps)
-        by_component, squares = self._by_component(params, z)
+        by_component, squares = self.by_component(params, z)
         mixed = with_tails(by_component, squares, size)
         return Proposal(z, logsumexp(by_component, axis=0), logsumexp(mixed, axis=0), own)
 
     def log_prob(self, params: PyTree, z: Array) -> Array:
-        return logsumexp(self._by_component(params, z)[0], axis=0)
+        return logsumexp(self.by_component(params, z)[0], axis=0)
 
     def _place(self, params: PyTree, key: Array, eps: Array) -> Array:
         """Draws (S, D) of components chosen by weight, at base noise (S, D)."""
@@ -81,7 +81,7 @@ class GaussianMixture(Family):
         moved = params["loc"][:, None] + einsum("kij,sj->ksi", params["factor"], eps)
         return jnp.take_along_axis(moved, component[None, :, None], axis=0)[0]
 
-    def _by_component(self, params: PyTree, z: Array) -> tuple[Array, Array]:
+    def by_component(self, params: PyTree, z: Array) -> tuple[Array, Array]:
         """log w_k N_k(z) and squared distances in units of component k, both (K, S)."""
 
         def one(loc, factor):

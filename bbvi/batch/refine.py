@@ -1,0 +1,237 @@
+"""A richer stage for many problems at once: a few Gaussians, refitted to their weighted draws."""
+
+import math
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.linalg import solve_triangular
+from jax.scipy.special import logsumexp
+
+from bbvi._linalg import dot
+from bbvi._types import Array, PyTree
+from bbvi.batch.marginals import is_elementwise, marginal_moments
+from bbvi.batch.start import QuickStart
+from bbvi.batch.weighing import weigh
+from bbvi.diagnostics import Diagnostics
+from bbvi.families import GaussianMixture
+from bbvi.families.base import LOG_2PI, TAIL_DF, with_tails
+from bbvi.target import Target
+
+FAMILY = GaussianMixture()
+# One Gaussian is cut into so many slices, at these places along the direction in which it is
+# wrong the most, in standard deviations and with soft edges.
+_PLACES, _WIDTH = (-1.5, -0.5, 0.5, 1.5), 0.55
+# One component more is for a peak on which a path uphill ended: half a percent of the mass, far
+# out, is half of some variances.
+COMPONENTS = len(_PLACES) + 1
+_STRIDE, _LEAST_CURVATURE = 0.1, 1e-2  # in units of the width that the path saw
+# Effective draws a dimension that tell several covariances apart, and no less than a part of
+# the draws in each component.
+_DRAWS_TO_SPLIT = 40
+_LEAST_SHARE = 0.01
+
+
+@lru_cache(maxsize=8)
+def base_draws(dim: int, number: int) -> np.ndarray:
+    """Draws (K, D, S/K) that every problem turns its own way, half normal, half Student-t.
+
+    Directions are random, radii the quantiles of their distributions in a random order. After
+    a random rotation these are draws of the two distributions, with less noise than independent
+    ones; a problem pays for D^2 random numbers and not for S D.
+
+    Source: Genz and Monahan 1998, SIAM J. Sci. Comput. 19(2), for random rotations.
+    """
+    rng, parts = np.random.default_rng(dim), COMPONENTS
+    half = number // parts // 2
+    squares = rng.chisquare(dim, (2, 64, parts * half))
+    squares[1] *= TAIL_DF / rng.chisquare(TAIL_DF, squares[1].shape)
+    # order statistics, averaged over many sets
+    radii = np.sqrt(np.sort(squares, axis=2).mean(axis=1))
+    radii = np.stack([rng.permutation(r).reshape(parts, half) for r in radii], axis=1)
+    directions = rng.normal(size=(dim, parts, 2, half))
+    directions /= np.linalg.norm(directions, axis=0)
+    return np.moveaxis(directions * radii, 0, 1).reshape(parts, dim, 2 * half)
+
+
+def begin_mixture(params: PyTree) -> PyTree:
+    """A full-rank Gaussian's parameters, on the host, as a mixture of equals."""
+    lower, log_diag = np.asarray(params["lower"]), np.asarray(params["log_diag"])
+    factor = np.tril(lower, -1) + np.diag(np.exp(log_diag))
+    return {
+        "log_weights": np.full(COMPONENTS, -math.log(COMPONENTS), log_diag.dtype),
+        "loc": np.repeat(np.asarray(params["loc"])[None], COMPONENTS, axis=0),
+        "factor": np.repeat(factor[None], COMPONENTS, axis=0),
+    }
+
+
+def add_peak(target: Target, mixture: PyTree, start: QuickStart, data: PyTree) -> PyTree:
+    """The mixture with its last component at the end of a path that it covers the least.
+
+    The component has the curvature there, from differences of scores.
+
+    Args:
+        target: the target.
+        mixture: parameters of `FAMILY`.
+        start: where the paths ended.
+        data: the user's data.
+    """
+    log_p, _, ok = target.score(start.peaks, data)
+    gap = jnp.where(ok, log_p - log_proposal_of(mixture, start.peaks), -jnp.inf)
+    peak, width = start.peaks[jnp.argmax(gap)], start.widths[jnp.argmax(gap)]
+    strides = jnp.diag(_STRIDE * width)
+    _, ahead, _ = target.score(peak + strides, data)
+    _, behind, _ = target.score(peak - strides, data)
+    bends = (behind - ahead) / (2 * _STRIDE) * width  # minus the Hessian, in units of the width
+    curvature, axes = jnp.linalg.eigh(0.5 * (bends + bends.T))
+    root = width[:, None] * axes / jnp.sqrt(jnp.maximum(curvature, _LEAST_CURVATURE))
+    return {
+        "log_weights": mixture["log_weights"],
+        "loc": mixture["loc"].at[-1].set(peak),
+        "factor": mixture["factor"].at[-1].set(jnp.linalg.cholesky(dot(root, root.T))),
+    }
+
+
+class Seen(NamedTuple):
+    """Fresh draws of a mixture, and what they say.
+
+    Attributes:
+        figures: of `bbvi.batch.weighing.weigh`.
+        weights: (S,) importance weights, summing to one.
+        y: (D, S) draws, from the mixture's centre.
+        offset: (K, D) centres of the components, from there.
+        by_component: (K, S) log densities of the weighted components.
+    """
+
+    figures: Diagnostics
+    weights: Array
+    y: Array
+    offset: Array
+    by_component: Array
+
+
+def log_proposal_of(mixture: PyTree, z: Array) -> Array:
+    """Log density (S,) at points (S, D) of a mixture, half of it with heavier tails."""
+    by_component, squares = FAMILY.by_component(mixture, z)
+    return logsumexp(with_tails(by_component, squares, z.shape[1]), axis=0)
+
+
+def look_at_mixture(target: Target, mixture: PyTree, key: Array, data: PyTree, base: Array) -> Seen:
+    """Judge a mixture on fresh draws, as many of each component.
+
+    Arrays keep the draws S as their last axis: D is small, and processors work along the last.
+
+    Args:
+        target: the target.
+        mixture: parameters of `FAMILY`, K components.
+        key: a typed random key.
+        data: the user's data.
+        base: (K, D, S/K) from `base_draws`.
+    """
+    number, dim = mixture["loc"].shape
+    half = base.shape[2] // 2
+    shares = jnp.exp(mixture["log_weights"])
+    centre = FAMILY.mean(mixture)
+    offset = mixture["loc"] - centre
+    # as many draws of every component: those of little weight are where a tail needs more
+    placed = dot(dot(mixture["factor"], _rotation(key, dim, base.dtype)), base)
+    y = jnp.moveaxis(placed + offset[:, :, None], 0, 1).reshape(dim, -1)
+    z = centre[:, None] + y
+    own = jnp.asarray([1 / half, 0], base.dtype)
+    share = jnp.repeat((shares[:, None] * own).reshape(-1), half)
+
+    inverse = jax.vmap(_inverse)(mixture["factor"])
+    units = _apply(inverse, y) - jnp.sum(inverse * offset[:, None], axis=2)[:, :, None]
+    squares = jnp.sum(units**2, axis=1)
+    log_det = jnp.sum(jnp.log(jnp.diagonal(inverse, axis1=1, axis2=2)), axis=1)
+    density = (log_det - 0.5 * dim * LOG_2PI)[:, None] - 0.5 * squares
+    by_component = density + mixture["log_weights"][:, None]
+    log_q = logsumexp(by_component, axis=0)
+    log_mixture = logsumexp(with_tails(density, squares, dim), axis=0) - math.log(number)
+
+    log_p = jax.vmap(lambda z: target.log_density(z, data), in_axes=1)(z)
+    scalars = jax.vmap(lambda z: target.scalars(target.constrain(z, data)), 1, 1)(z)
+    sd = jnp.sqrt(jnp.sum(mixture["factor"] ** 2, axis=2))
+    mean, spread = marginal_moments(target, shares, mixture["loc"], sd, data)
+    known = is_elementwise(target)
+    found, log_weights = weigh(log_p, log_q, log_mixture, share, scalars, mean, spread, known)
+    w = jnp.exp(log_weights)
+    return Seen(found, w, jnp.where(w > 0, y, 0), offset, by_component)
+
+
+def refit(mixture: PyTree, seen: Seen) -> PyTree:
+    """A mixture after a step of expectation maximisation on its weighted draws.
+
+    A mixture of equals is cut into slices first, along the direction in which the draws' third
+    moments are largest, or moves as a whole where the draws are too few for that.
+
+    Args:
+        mixture: parameters of `FAMILY`.
+        seen: its draws.
+
+    Source: Cappé, Douc, Guillin, Marin and Robert 2008, Statistics and Computing 18(4).
+    """
+    figures, w, y, offset, by_component = seen
+    centre = FAMILY.mean(mixture)
+    dim = offset.shape[1]
+    mean = dot(y, w)
+    away = y - mean[:, None]
+    cov = dot(away * w, away.T)
+    factor = jnp.linalg.cholesky(cov)
+
+    units = dot(_inverse(factor), away)
+    direction = dot(units, w * jnp.sum(units**2, axis=0))  # third moments: no Gaussian has any
+    tiny = jnp.finfo(y.dtype).tiny
+    direction = direction / jnp.maximum(jnp.linalg.norm(direction), tiny)
+    places = jnp.asarray(_PLACES, y.dtype)[:, None]
+    slices = jax.nn.softmax(-0.5 * ((dot(direction, units) - places) / _WIDTH) ** 2, axis=0)
+    equal = jnp.all(offset[:-1] == offset[0])
+    share = jax.nn.softmax(by_component, axis=0)
+    cut = jnp.concatenate([slices * (1 - share[-1]), share[-1:]])
+    share = w * jnp.where(equal, cut, share)
+
+    total = jnp.maximum(jnp.sum(share, axis=1), tiny)
+    draws = total**2 / jnp.maximum(jnp.sum(share**2, axis=1), tiny**0.5)
+    loc = dot(share, y.T) / total[:, None]
+    seconds = _sum(share[:, None, None] * y[:, None] * y) / total[:, None, None]
+    covs = seconds - loc[:, :, None] * loc[:, None]
+    # as if D + 1 more draws had the covariance of all, or that of the peak
+    peak = jnp.arange(len(offset)) == len(offset) - 1
+    own = dot(mixture["factor"], jnp.swapaxes(mixture["factor"], 1, 2))
+    draws = draws[:, None, None]
+    prior = jnp.where(peak[:, None, None], own, cov)
+    covs = (draws * covs + (dim + 1) * prior) / (draws + dim + 1)
+    factors, log_weights = jnp.linalg.cholesky(covs), jnp.log(total + _LEAST_SHARE)
+    # too few draws for several covariances: all but the peak's move as one
+    together = equal & (figures.ess < _DRAWS_TO_SPLIT * (dim + 1))
+    one = together & ~peak
+    return FAMILY.join(
+        jnp.where(one, jnp.log(jnp.mean(total[:-1]) + _LEAST_SHARE), log_weights),
+        centre + jnp.where(one[:, None], mean, loc),
+        jnp.where(one[:, None, None], factor, factors),
+    )
+
+
+def _inverse(factor: Array) -> Array:
+    # of a triangular solve with thousands of columns a processor makes heavy weather
+    return solve_triangular(factor, jnp.eye(factor.shape[0], dtype=factor.dtype), lower=True)
+
+
+def _sum(x: Array) -> Array:
+    """Sum over the last axis, in blocks, so that a processor adds many numbers at once."""
+    block = math.gcd(x.shape[-1], 64)
+    return jnp.sum(jnp.sum(x.reshape(*x.shape[:-1], -1, block), axis=-2), axis=-1)
+
+
+def _rotation(key: Array, dim: int, dtype: Any) -> Array:
+    """A random rotation (D, D), uniform over all of them."""
+    q, r = jnp.linalg.qr(jax.random.normal(key, (dim, dim), dtype))
+    return q * jnp.where(jnp.diagonal(r) < 0, -1, 1)
+
+
+def _apply(matrices: Array, draws: Array) -> Array:
+    """matrices (K, D, D) times draws (D, S), as one product."""
+    number, dim, _ = matrices.shape
+    return dot(matrices.reshape(-1, dim), draws).reshape(number, dim, -1)
