@@ -36,7 +36,7 @@ def compiled(name: str, log_density, dim: int, draws: int, data):
     key = jax.random.key(0)
 
     def build(steps):
-        return jax.jit(lambda key, data: run(steps, key, data)).lower(key, data).compile()
+        return jax.jit(lambda key, data: run(steps, key, data))
 
     def clock(program):
         began = time.perf_counter()
@@ -44,13 +44,13 @@ def compiled(name: str, log_density, dim: int, draws: int, data):
         return time.perf_counter() - began
 
     few = build(10)
+    # of few steps: the trace of losses grows with their number, and is not the loop's
+    memory = few.lower(key, data).compile().memory_analysis()
+    size = memory.temp_size_in_bytes + memory.argument_size_in_bytes
     clock(few)
     steps = int(np.clip(10 * SECONDS / clock(few), 10, 20_000))
     program = build(steps)
     clock(program)
-    memory = program.memory_analysis()
-    # what grows with the number of steps is the trace of losses, which is not the loop's
-    size = few.memory_analysis().temp_size_in_bytes + memory.argument_size_in_bytes
     return lambda: clock(program) / steps, size
 
 
