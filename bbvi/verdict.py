@@ -45,7 +45,6 @@ DIVERGENT_SHARE_IF_CLOSE, CLOSE = 1e-2, 0.25
 LEAST_ACCEPTANCE = 0.5
 # A correction smaller than this is not worth the Monte Carlo noise it brings.
 _VISIBLE = 0.02
-_UNEVEN_ERRORS = 2.5  # that a correction must exceed where the weights are uneven
 _FALSE_CORRECTIONS = 0.01  # share of exact approximations that noise has corrected
 _RICHER = (
     "Try a richer family, a reparameterisation (non-centred for hierarchies), or MCMC started "
@@ -187,19 +186,20 @@ def _agree(d: Diagnostics, share: float) -> bool:
 
 
 def needs_correction(d: Diagnostics) -> bool:
-    """Whether the corrected moments differ from the raw ones by more than their own noise.
+    """Whether the weighted draws say more of the moments than the approximation itself.
 
-    Means and sds of all C scalars are looked at. Where the weights are as even as those of an
-    exact approximation, the bound is that of 2C comparisons (Bonferroni), so that noise has one
-    in a hundred such fits corrected. Uneven weights say by themselves that there is something to
-    correct, and a correction too many does no harm.
+    Uneven weights say by themselves that there is something to correct. It must not depend on
+    how far raw and corrected moments are apart: where the approximation's tail is too heavy for
+    a scalar, as for the exponential of a wide Gaussian, its raw sd is so noisy that no distance
+    stands out. Where the weights are as even as those of an exact approximation, means and sds
+    of all C scalars are compared, within the bound of 2C comparisons (Bonferroni).
     """
+    if efficiency(d) < EXACT_SHARE:
+        return True
     shift, ratio = moment_errors(d)
     tiny = np.finfo(np.asarray(d.raw.sd).dtype).tiny
     raw_sd = np.maximum(d.raw.sd, tiny)
-    errors = _UNEVEN_ERRORS
-    if efficiency(d) >= EXACT_SHARE:
-        errors = NormalDist().inv_cdf(1 - _FALSE_CORRECTIONS / (4 * shift.size))
+    errors = NormalDist().inv_cdf(1 - _FALSE_CORRECTIONS / (4 * shift.size))
     noisy_shift = errors * np.hypot(d.corrected.mean_se, d.raw.mean_se) / raw_sd
     noisy_ratio = errors * np.hypot(d.corrected.sd_se, d.raw.sd_se) / raw_sd
     far = (shift > np.maximum(_VISIBLE, noisy_shift)) | (
