@@ -31,3 +31,12 @@ def test_an_exact_approximation_is_left_alone(dim):
     # one in a hundred is corrected: two of twenty would be rarer than one in fifty
     corrected = [needs_correction(d) for d in diagnosed(dim, 1.0, range(20))]
     assert sum(corrected) <= 1
+
+
+@pytest.mark.usefixtures("x64")
+def test_uneven_weights_correct_however_noisy_the_raw_sds_are():
+    # the exponential of a wide Gaussian: a raw sd twice too large, with an error as large
+    (d,) = diagnosed(1, 1.0, [0])
+    raw = d.raw._replace(sd=2 * d.raw.sd, sd_se=2 * d.raw.sd)
+    assert not needs_correction(d._replace(raw=raw))
+    assert needs_correction(d._replace(raw=raw, ess=0.8 * d.best_ess))
