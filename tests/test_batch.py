@@ -331,7 +331,9 @@ def test_no_problems():
 @pytest.mark.slow
 def test_compilations(count_compiles):
     def another(params, data):
-        return -0.5 * jnp.sum((data - params["x"]) ** 2) - 3 * params["x"] ** 4
+        # skewed, so that every program is needed by the first batch
+        x = params["x"]
+        return -0.05 * jnp.sum((data - x) ** 2) + x - jnp.exp(2 * x)
 
     def run(size, seed):
         y = np.random.default_rng(seed).normal(0, 1, (size, 3)).astype(np.float32)
@@ -339,12 +341,15 @@ def test_compilations(count_compiles):
 
     # helpers that every batch shares
     run(3, 0)
+    # a width of slots is compiled when a tail of problems first needs it
     with count_compiles() as n:
         run(70, 1)
-    assert n.count <= 6
-    with count_compiles() as n:
         run(70, 2)
         run(200, 3)
+    assert n.count <= 6
+    with count_compiles() as n:
+        run(70, 4)
+        run(200, 5)
     assert n.count == 0
 
 
