@@ -239,8 +239,8 @@ def machines() -> list[str]:
 def main() -> None:
     parts = [
         "# bbvi beside the field",
-        "Made by `make bench`; a part of it by `make bench-quick`. Seconds hold for the load that the "
-        "last section gives for each run; a load above the number of cores slows everything.",
+        "Made by `make bench`; a part of it by `make bench-quick`. Seconds hold for the load that "
+        "the last section gives; one above the number of cores slows everything.",
     ]
     for section in (accuracy, gradients, cold, refit, loop, scale, machines):
         parts += section()
