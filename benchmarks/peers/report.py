@@ -226,15 +226,22 @@ def machines() -> list[str]:
     names = ("accuracy", "cold", "refit", "loop", "scale")
     lines = []
     for name in names:
-        for run in load(f"peers_{name}")["runs"]:
+        found = load(f"peers_{name}")
+        for i, run in enumerate(found["runs"]):
             versions = ", ".join(f"{k} {v}" for k, v in run["versions"].items())
-            head = f"- {name}, {run['date']}, commit {run['commit']}: {run['machine']}"
+            loads = [row["load"] for row in found["rows"] if row["run"] == i]
+            busy = f"load {min(loads)} to {max(loads)}"
+            head = f"- {name}, {run['date']}, commit {run['commit']}: {run['machine']}, {busy}"
             lines.append(f"{head}; {versions}")
     return ["## Runs", "\n".join(lines)] if lines else []
 
 
 def main() -> None:
-    parts = ["# bbvi beside the field", "Made by `make bench`; a part of it by `make bench-quick`."]
+    parts = [
+        "# bbvi beside the field",
+        "Made by `make bench`; a part of it by `make bench-quick`. Seconds hold for the load that "
+        "the last section gives; one above the number of cores slows everything.",
+    ]
     for section in (accuracy, gradients, cold, refit, loop, scale, machines):
         parts += section()
     OUTPUT.write_text("\n\n".join(parts) + "\n")

@@ -41,7 +41,7 @@ def bare(log_density: Density, dim: int, draws: int, data) -> Callable:
 def of_bbvi(family: bbvi.Family) -> Callable:
     def make(log_density, dim, draws, data):
         # a tolerance that is never met: the stop is computed, and the loop runs on
-        objective = bbvi.ELBO(num_draws=draws)
+        objective = bbvi.ELBO(num_draws=draws, antithetic=draws > 1, entropy="monte_carlo")
         solver = bbvi.StochasticGradient(family, objective, tolerance=1e-12)
         target, _, _ = bbvi.make_target(log_density, jnp.zeros(dim), data, None)
 
@@ -67,10 +67,12 @@ def of_numpyro(guide: str, **settings) -> Callable:
 
         automatic = getattr(autoguide, guide)(model, **settings)
         svi = SVI(model, automatic, numpyro.optim.Adam(RATE), Trace_ELBO(num_particles=draws))
+        # the guide keeps what it sees first, which inside a trace would leak
+        start = svi.init(jax.random.key(0), data)
 
         def run(steps, key, data):
             step = lambda state, _: svi.update(state, data)  # noqa: E731
-            return jax.lax.scan(step, svi.init(key, data), None, length=steps)
+            return jax.lax.scan(step, start, None, length=steps)
 
         return run
 
