@@ -216,10 +216,12 @@ def _assemble(
 
 
 def _better(one: Fitted, other: Fitted) -> Fitted:
-    """Which of two stages to keep: sound weights first, then mass covered, then precision."""
+    """Which of two stages to keep: sound weights, then modes and mass covered, then precision."""
     for first, second in (
         (not one.status.failed, not other.status.failed),
         (one.sound, other.sound),
+        # a fit of one of several modes: a draw that strayed into another hides what it lacks
+        (not one.mode_weights, not other.mode_weights),
         (one.settled, other.settled),
     ):
         if first != second:

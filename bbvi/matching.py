@@ -100,7 +100,7 @@ def match_starts(
     """
     race_key, match_key = jax.random.split(key)
     starts = race(target, loc, race_key, data, limits.path_evaluations)
-    diverse = _diverse(starts)
+    diverse = _diverse(target, starts, data)
     chosen = Frame(starts.loc[diverse], starts.scale[diverse])
     matched = partial(_match, target, match_key, data, limits.match_steps)
     mapped = jax.lax.map(matched, chosen) if target.sequential else jax.vmap(matched)(chosen)
@@ -120,12 +120,13 @@ def match_starts(
     return params, log, matches
 
 
-def _diverse(starts: Starts) -> Array:
-    """Indices of the best start and of the best ones far from it and from each other.
+def _diverse(target: Target, starts: Starts, data: PyTree) -> Array:
+    """Indices of the best start and of the best ones in other valleys than it and each other.
 
-    Starts that are near one another end in the same mode; where there are no far ones, the
-    next best are taken.
+    Starts that are near one another, or with no valley between them, end in the same mode;
+    where there are no others, the next best are taken.
     """
+    apart = jax.lax.map if target.sequential else _vmapped
     chosen = [jnp.zeros((), jnp.int32)]
     taken = jnp.arange(starts.elbo.shape[0]) == 0
     near = taken
@@ -133,13 +134,18 @@ def _diverse(starts: Starts) -> Array:
         last = chosen[-1]
         gap = jnp.abs(starts.loc - starts.loc[last])
         width = jnp.maximum(starts.scale, starts.scale[last])
-        near = near | (jnp.max(gap / width, axis=1) < _FAR)
+        depth = apart(lambda z, last=last: _depth(target, starts.loc[last], z, data), starts.loc)
+        near = near | (jnp.linalg.norm(gap / width, axis=1) < _FAR) | ~(depth > _VALLEY_NATS)
         far = jnp.isfinite(starts.elbo) & ~near
         # argmax takes the first, which is the best, of those that are left
         index = jnp.where(jnp.any(far), jnp.argmax(far), jnp.argmin(taken)).astype(jnp.int32)
         chosen.append(index)
         taken = taken | (jnp.arange(taken.shape[0]) == index)
     return jnp.stack(chosen)
+
+
+def _vmapped(function, inputs):
+    return jax.vmap(function)(inputs)
 
 
 @quick_jit()
@@ -180,7 +186,7 @@ def separate_modes(target: Target, matches: Matches, data: PyTree) -> list[int]:
     def far(i, j):
         gap = loc[i] - loc[j]
         distances = [np.linalg.norm(np.linalg.solve(scale[k], gap)) for k in (i, j)]
-        return max(distances) > _FAR * np.sqrt(len(gap))
+        return max(distances) > _FAR
 
     modes: list[int] = []
     for i in range(len(loc)):
@@ -198,6 +204,10 @@ def valley(target: Target, a: Array, b: Array, data: PyTree) -> Array:
 
     Counted from the lower of both ends; a point outside the support is an infinite fall.
     """
+    return _depth(target, a, b, data)
+
+
+def _depth(target, a, b, data):
     t = jnp.linspace(0, 1, _WAYPOINTS + 2, dtype=a.dtype)[:, None]
     log_p = target.log_densities((1 - t) * a + t * b, data)
     log_p = jnp.where(jnp.isnan(log_p), -jnp.inf, log_p)

@@ -273,7 +273,13 @@ def weights_even(d: Diagnostics) -> bool:
 
 
 def weights_usable(d: Diagnostics) -> bool:
-    """Whether averages under the importance weights can be believed."""
+    """Whether averages under the importance weights can be believed.
+
+    Where they are as even as those of an exact approximation, a tail fitted to them is a tail of
+    rounding errors, of any shape.
+    """
+    if efficiency(d) >= EXACT_SHARE:
+        return True
     return float(d.khat) < (KHAT_USABLE_IF_EVEN if weights_even(d) else KHAT_USABLE)
 
 

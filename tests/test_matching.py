@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import bbvi
 from bbvi.families import FullRankGaussian
 from bbvi.matching import Matches, separate_modes, valley
 from bbvi.target import make_target
@@ -65,3 +66,19 @@ def test_the_neck_of_a_funnel_is_no_mode():
     # the neck lies a hundred of its own sds from the wide part, uphill all the way
     wide, neck = ([0.0, 0.0, 0.0], [2.0, 1.0, 1.0]), ([-5.0, 0.0, 0.0], [0.05, 0.08, 0.08])
     assert separate_modes(target, matched([wide, neck]), data) == [0]
+
+
+@pytest.mark.parametrize("key", range(2))
+def test_a_mode_without_a_near_start_is_found(key):
+    """0.7 N(-4, 1) + 0.3 N(4, 1/2): starts within 2 lead to the first mode alone."""
+
+    def log_joint(x):
+        first = -0.5 * (x + 4) ** 2
+        second = -0.5 * ((x - 4) / 0.5) ** 2 - jnp.log(0.5)
+        return jnp.logaddexp(jnp.log(0.7) + first, jnp.log(0.3) + second)
+
+    result = bbvi.fit(log_joint, -4.0, key=key)
+    # moments of the mixture; a thousandth in the weight moves the mean by 0.002 sd
+    np.testing.assert_allclose(result.posterior.mean(), -1.6, atol=0.1)
+    np.testing.assert_allclose(result.posterior.sd(), np.sqrt(0.7 + 0.3 / 4 + 0.21 * 64), rtol=0.03)
+    assert result.verdict.level == "trusted"

@@ -1,4 +1,4 @@
-"""When the weights correct the moments."""
+"""When the weights can be believed, and when they correct the moments."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ import pytest
 from bbvi.diagnostics import diagnose
 from bbvi.families import FullRankGaussian
 from bbvi.target import make_target
-from bbvi.verdict import efficiency, needs_correction
+from bbvi.verdict import efficiency, needs_correction, weights_usable
 
 
 def diagnosed(dim, sd, keys):
@@ -40,3 +40,11 @@ def test_uneven_weights_correct_however_noisy_the_raw_sds_are():
     raw = d.raw._replace(sd=2 * d.raw.sd, sd_se=2 * d.raw.sd)
     assert not needs_correction(d._replace(raw=raw))
     assert needs_correction(d._replace(raw=raw, ess=0.8 * d.best_ess))
+
+
+def test_the_tail_of_even_weights_says_nothing():
+    (d,) = diagnosed(2, 1.0, [0])
+    assert weights_usable(d._replace(khat=4.9))
+    assert not weights_usable(d._replace(khat=4.9, ess=0.95 * d.best_ess))
+    assert weights_usable(d._replace(khat=0.9, ess=0.95 * d.best_ess))
+    assert not weights_usable(d._replace(khat=0.9, ess=0.5 * d.best_ess))
