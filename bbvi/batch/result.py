@@ -88,9 +88,9 @@ class BatchResult:
         >>> import bbvi, jax.numpy as jnp, numpy as np
         >>> def log_joint(params, data):
         ...     return -0.5 * jnp.sum((params["x"] - data) ** 2)
-        >>> results = bbvi.fit_batch(log_joint, {"x": 0.0}, np.arange(4.0))
+        >>> results = bbvi.fit_batch(log_joint, {"x": 0.0}, np.arange(1.0, 5.0))
         >>> results.posterior.mean()["x"].round(3).tolist()
-        [0.0, 1.0, 2.0, 3.0]
+        [1.0, 2.0, 3.0, 4.0]
         >>> results[2].verdict.level
         'trusted'
     """
