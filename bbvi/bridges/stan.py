@@ -131,8 +131,9 @@ def _ask_stan(u: Any, handle: Any) -> tuple[np.ndarray, np.ndarray]:
             except RuntimeError:  # what Stan's own samplers take for a point outside
                 values[i] = -np.inf
     shape = points.shape[:-1]
-    dtype = points.dtype
-    return values.reshape(shape).astype(dtype), gradients.reshape(points.shape).astype(dtype)
+    with np.errstate(over="ignore"):  # too large for float32 is infinite, which is masked
+        values, gradients = values.astype(points.dtype), gradients.astype(points.dtype)
+    return values.reshape(shape), gradients.reshape(points.shape)
 
 
 def _report(model: Any, density: _Density, draws: PyTree, seed: int) -> dict[str, np.ndarray]:
