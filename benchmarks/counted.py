@@ -3,8 +3,9 @@
     python -m benchmarks.counted            compare with the last entry of results/counted.json
     python -m benchmarks.counted --update   add an entry for the commit that is checked out
 
-No second is measured, so a busy machine changes nothing. A count that is more than 10% above the
-last entry's is an error. Entries are never removed: the file is the history.
+No second is measured, so a busy machine changes nothing. A count that is more than 10%, and more
+than two, above the last entry's is an error, if the entry is of the same jax: another compiler
+counts otherwise. Entries are never removed: the file is the history.
 """
 
 import argparse
@@ -21,7 +22,7 @@ import bbvi
 from bbvi.examples import eight_schools
 
 PATH = Path(__file__).parent / "results" / "counted.json"
-ALLOWED = 1.1
+ALLOWED, SLACK = 1.1, 2  # rounding on another processor may cost a small count a step
 COMPILED = "/jax/core/compile/backend_compile_duration"
 
 
@@ -120,7 +121,9 @@ def grown(old: dict, new: dict) -> list[str]:
         f"{name}: {what} {old[name][what]:,} -> {value:,}"
         for name, values in new.items()
         for what, value in values.items()
-        if name in old and what in old[name] and value > ALLOWED * old[name][what]
+        if name in old
+        and what in old[name]
+        and value > max(ALLOWED * old[name][what], old[name][what] + SLACK)
     ]
 
 
@@ -139,10 +142,11 @@ def main() -> None:
         PATH.write_text(json.dumps(entries, indent=1) + "\n")
     elif not entries:
         sys.exit(f"{PATH.name} has no entry: run it with --update.")
+    elif worse and last["jax"] != jax.__version__:
+        print(f"not compared: the last entry is of jax {last['jax']}, this is {jax.__version__}.")
     elif worse:
         sys.exit(
-            f"grown by more than 10% since {last['commit']} (jax {last['jax']}, here "
-            f"{jax.__version__}):\n  " + "\n  ".join(worse) + "\n"
+            f"grown by more than 10% since {last['commit']}:\n  " + "\n  ".join(worse) + "\n"
             "If it has to be so, say why in the commit that adds an entry with --update."
         )
 
