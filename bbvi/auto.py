@@ -201,14 +201,13 @@ class Auto:
 
     def _mixture(self, target, gaussian, matches, modes, judge_key, data) -> list[Fitted]:
         """Several modes: their mixture, and a note on the single Gaussian that it is but one."""
-        family, single = GaussianMixture(), BatchAndMatch().family
+        family = GaussianMixture()
         chosen = jax.tree.map(lambda x: x[np.array(modes)], matches)
         log_weights = chosen.elbo - chosen.elbo.max()
         weights = np.exp(log_weights) / np.exp(log_weights).sum()
 
         def run():
-            factor = jax.vmap(single.factor)(chosen.params)
-            params = family.join(log_weights, chosen.params["loc"], factor)
+            params = family.join(log_weights, chosen.frame.loc, chosen.frame.scale)
             return params, gaussian.log
 
         stage = judged_stage("mixture", gaussian.solver, family, target, run, judge_key, data)

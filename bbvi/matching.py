@@ -14,7 +14,7 @@ from bbvi._types import Array, PyTree
 from bbvi.families import Family, Frame
 from bbvi.solvers import BatchAndMatch
 from bbvi.solvers.base import RunLog
-from bbvi.solvers.starts import ORIGINS, PATH_EVALUATIONS, Starts, race
+from bbvi.solvers.starts import ORIGINS, PATH_EVALUATIONS, Starts, batched, race
 from bbvi.target import Target
 
 # Starts that are matched: the winner of the race need not be in the best mode.
@@ -78,14 +78,12 @@ class Matches(NamedTuple):
     """Full-rank Gaussians matched from several starts, the best first.
 
     Attributes:
-        params: their parameters, with a leading axis.
-        elbo: their bounds, nats; -inf where there is none.
         frame: the units in which each is standard, with a leading axis.
+        elbo: their bounds, nats; -inf where there is none.
     """
 
-    params: PyTree
-    elbo: Array
     frame: Frame
+    elbo: Array
 
 
 @quick_jit()
@@ -107,7 +105,8 @@ def match_starts(
     params, elbos, logs = mapped
     elbos = jnp.where(jnp.isfinite(elbos), elbos, -jnp.inf)
     order = jnp.argsort(-elbos)
-    matches = _matches(*jax.tree.map(lambda x: x[order], (params, elbos)))
+    units = jax.vmap(BatchAndMatch().family.frame)(params)
+    matches = Matches(*jax.tree.map(lambda x: x[order], (units, elbos)))
     params, log = jax.tree.map(lambda x: x[order[0]], (params, logs))
     raced = BatchAndMatch().family.init(starts.loc[0], starts.scale[0])
     # the matches began there: their bounds are no worse, and those of the race have draws of
@@ -126,7 +125,6 @@ def _diverse(target: Target, starts: Starts, data: PyTree) -> Array:
     Starts that are near one another, or with no valley between them, end in the same mode;
     where there are no others, the next best are taken.
     """
-    apart = jax.lax.map if target.sequential else _vmapped
     chosen = [jnp.zeros((), jnp.int32)]
     taken = jnp.arange(starts.elbo.shape[0]) == 0
     near = taken
@@ -134,7 +132,12 @@ def _diverse(target: Target, starts: Starts, data: PyTree) -> Array:
         last = chosen[-1]
         gap = jnp.abs(starts.loc - starts.loc[last])
         width = jnp.maximum(starts.scale, starts.scale[last])
-        depth = apart(lambda z, last=last: _depth(target, starts.loc[last], z, data), starts.loc)
+        depth = batched(
+            lambda z, last=last: valley(target, starts.loc[last], z, data),
+            starts.loc,
+            target,
+            _WAYPOINTS + 2,
+        )
         near = near | (jnp.linalg.norm(gap / width, axis=1) < _FAR) | ~(depth > _VALLEY_NATS)
         far = jnp.isfinite(starts.elbo) & ~near
         # argmax takes the first, which is the best, of those that are left
@@ -144,21 +147,14 @@ def _diverse(target: Target, starts: Starts, data: PyTree) -> Array:
     return jnp.stack(chosen)
 
 
-def _vmapped(function, inputs):
-    return jax.vmap(function)(inputs)
-
-
 @quick_jit()
 def match_from(
     target: Target, frame: Frame, key: Array, data: PyTree, limits: Limits = UNLIMITED
 ) -> tuple[PyTree, RunLog, Matches]:
     """Stage 2 from one given start, compiled."""
     params, elbo, log = _match(target, key, data, limits.match_steps, frame)
-    return params, log, _matches(jax.tree.map(lambda x: x[None], params), elbo[None])
-
-
-def _matches(params: PyTree, elbo: Array) -> Matches:
-    return Matches(params, elbo, jax.vmap(BatchAndMatch().family.frame)(params))
+    units = BatchAndMatch().family.frame(params)
+    return params, log, Matches(jax.tree.map(lambda x: x[None], units), elbo[None])
 
 
 @partial(jax.jit, static_argnums=0)
@@ -204,10 +200,6 @@ def valley(target: Target, a: Array, b: Array, data: PyTree) -> Array:
 
     Counted from the lower of both ends; a point outside the support is an infinite fall.
     """
-    return _depth(target, a, b, data)
-
-
-def _depth(target, a, b, data):
     t = jnp.linspace(0, 1, _WAYPOINTS + 2, dtype=a.dtype)[:, None]
     log_p = target.log_densities((1 - t) * a + t * b, data)
     log_p = jnp.where(jnp.isnan(log_p), -jnp.inf, log_p)
@@ -233,7 +225,7 @@ def covers(
     """Whether an approximation has its share of density at the centre of every mode."""
     if len(modes) < 2:
         return True
-    centres = jnp.asarray(matches.params["loc"][np.array(modes)])
+    centres = jnp.asarray(matches.frame.loc[np.array(modes)])
     log_ratio = _log_ratios(target, family, params, centres, data)
     return bool(np.all(np.asarray(log_ratio) < elbo + _COVERED_NATS))
 

@@ -28,7 +28,7 @@ def matched(pairs, elbo=(0.0, 0.0)):
     family = FullRankGaussian()
     params = [family.init(jnp.asarray(loc), jnp.asarray(scale)) for loc, scale in pairs]
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *params)
-    return jax.device_get(Matches(stacked, jnp.array(elbo), jax.vmap(family.frame)(stacked)))
+    return jax.device_get(Matches(jax.vmap(family.frame)(stacked), jnp.array(elbo)))
 
 
 def test_depth_of_a_valley():

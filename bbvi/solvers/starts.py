@@ -65,7 +65,7 @@ def race(
     noise = jax.random.uniform(point_key, (radii.size, dim), dtype, -1, 1)
     pairs = [radii * noise, -radii * noise]
     origins = jnp.concatenate([loc[None], jnp.zeros((1, dim), dtype), *pairs])
-    paths = _batched(lambda x: lbfgs_path(target, x, data, path_evaluations), origins, target)
+    paths = batched(lambda x: lbfgs_path(target, x, data, path_evaluations), origins, target)
     number = origins.shape[0]
     locs = jnp.concatenate([origins, paths.points.reshape(-1, dim)])
     scales = jnp.concatenate([jnp.ones_like(origins), paths.curvature_scale.reshape(-1, dim)])
@@ -82,7 +82,7 @@ def race(
         elbo = jnp.where(count > _DRAWS // 2, mean + entropy, -jnp.inf)
         return jnp.where(jnp.isnan(elbo), -jnp.inf, elbo)
 
-    elbo = _batched(bound, (locs, scales), target, _DRAWS)
+    elbo = batched(bound, (locs, scales), target, _DRAWS)
     order = jnp.argsort(-elbo)
     spent = jnp.sum(paths.num_gradients)
     assert locs.shape[0] == number * (2 + len(SNAPSHOTS))
@@ -90,7 +90,7 @@ def race(
     return Starts(locs[order], scales[order], elbo[order], spent, densities)
 
 
-def _batched(function, inputs: PyTree, target: Target, draws: int = 1) -> PyTree:
+def batched(function, inputs: PyTree, target: Target, draws: int = 1) -> PyTree:
     """`function` over the leading axis, as many at once as memory and the target allow."""
     if target.sequential:
         return jax.lax.map(function, inputs)
