@@ -2,7 +2,6 @@
 
 import io
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,10 @@ from jax.experimental import multihost_utils
 from bbvi import storage
 from bbvi._types import PyTree
 from bbvi.batch.engine import Work, join, pick
+from bbvi.batch.packing import flatten_mixtures, flatten_singles, read_mixtures, read_singles
 from bbvi.batch.pipeline import Records
-from bbvi.batch.result import flatten_mixtures, read_mixtures, records_like
-from bbvi.result import FitResult, load
+from bbvi.batch.result import records_like
+from bbvi.result import FitResult
 
 
 def own_share(size: int) -> np.ndarray:
@@ -54,19 +54,10 @@ def gather(
         "work": np.array([work.steps, work.slot_steps]),
         **storage.flatten("records", records),
         **flatten_mixtures(mixtures),
+        **flatten_singles(singles),
     }
-    with tempfile.TemporaryDirectory() as folder:
-        part = Path(folder) / "single"
-        for i, single in singles.items():
-            single.save(part)
-            arrays[f"single/{i}"] = np.frombuffer(part.read_bytes(), np.uint8)
-        every = [_unpack(x) for x in _exchange(_pack(arrays))]
-        found: dict[int, FitResult] = {}
-        for other in every:
-            for name in other:
-                if name.startswith("single/"):
-                    part.write_bytes(other[name].tobytes())
-                    found[int(name.partition("/")[2])] = load(part)
+    every = [_unpack(x) for x in _exchange(_pack(arrays))]
+    found = {i: single for x in every for i, single in read_singles(x).items()}
     order = np.argsort(np.concatenate([x["index"] for x in every]))
     like = records_like(records.params)
     parts = [jax.tree.map(np.asarray, storage.rebuild("records", x, like)) for x in every]

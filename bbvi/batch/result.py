@@ -1,11 +1,9 @@
 """What a batch of fits returns: everything by problem, one table, and each fit by itself."""
 
 import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -17,6 +15,7 @@ from bbvi._tree import as_key
 from bbvi._types import Key, LogJoint, PyTree
 from bbvi.batch.engine import Work, blocks, pad, pick, place
 from bbvi.batch.judging import FIRST_DRAWS, LEVELS, MORE_DRAWS, verdict_of
+from bbvi.batch.packing import flatten_mixtures, flatten_singles, read_mixtures, read_singles
 from bbvi.batch.pipeline import Records
 from bbvi.batch.problems import Problems, make_problems
 from bbvi.batch.programs import End, Look, Plan, draw_some, look_key
@@ -24,7 +23,7 @@ from bbvi.batch.refine import FAMILY as MIXTURE
 from bbvi.diagnostics import Diagnostics, Moments, diagnose
 from bbvi.families import Family
 from bbvi.posterior import Posterior
-from bbvi.result import FitResult, decode_target, encode_target, load
+from bbvi.result import FitResult, decode_target, encode_target
 from bbvi.solvers import BatchAndMatch
 from bbvi.stage import Trace
 from bbvi.status import InputError, Status
@@ -397,12 +396,7 @@ class BatchResult:
             "timings": self.timings,
         }
         arrays = storage.flatten("records", self.records) | flatten_mixtures(self.mixtures)
-        with tempfile.TemporaryDirectory() as folder:
-            for i, single in self.singles.items():
-                part = Path(folder) / "single"
-                single.save(part)
-                arrays[f"single/{i}"] = np.frombuffer(part.read_bytes(), np.uint8)
-        storage.write(path, "batch", header, arrays)
+        storage.write(path, "batch", header, arrays | flatten_singles(self.singles))
 
     @classmethod
     def load(
@@ -452,13 +446,7 @@ class BatchResult:
                 raise InputError(
                     f"{path} holds {len(records.level)} problems, but {problems.size} were given."
                 )
-        singles = {}
-        with tempfile.TemporaryDirectory() as folder:
-            for name, content in arrays.items():
-                if name.startswith("single/"):
-                    part = Path(folder) / "single"
-                    part.write_bytes(content.tobytes())
-                    singles[int(name.partition("/")[2])] = load(part, log_joint, support)
+        singles = read_singles(arrays, log_joint, support)
         solver: Any = _Fitted(family=kind(**header["family"][1]))
         shape: Any = None if problems is None else problems.shape
         timings = tuple((name, seconds) for name, seconds in header["timings"])
@@ -495,21 +483,3 @@ def records_like(params: PyTree) -> Records:
     diagnostics = Diagnostics(*[0] * 8, moments, moments, *[0] * 4)  # type: ignore
     look = Look(diagnostics, *[0] * 3)  # type: ignore[arg-type]
     return Records(params, look, End(*[0] * 6), 0, 0, 0)  # type: ignore[arg-type]
-
-
-def flatten_mixtures(mixtures: Mapping[int, PyTree]) -> dict[str, np.ndarray]:
-    """Mixtures by number as a few arrays."""
-    if not mixtures:
-        return {}
-    stacked = jax.tree.map(lambda *x: np.stack(x), *mixtures.values())
-    arrays = {f"mixture/{name}": x for name, x in stacked.items()}
-    return {"mixture/index": np.array(list(mixtures), np.int32), **arrays}
-
-
-def read_mixtures(arrays: Mapping[str, np.ndarray]) -> dict[int, PyTree]:
-    """What `flatten_mixtures` made arrays of."""
-    index = arrays.get("mixture/index", np.empty(0, np.int32))
-    names = ("log_weights", "loc", "factor")
-    return {
-        int(i): {name: arrays[f"mixture/{name}"][k] for name in names} for k, i in enumerate(index)
-    }

@@ -9,9 +9,10 @@ import numpy as np
 
 from bbvi import storage
 from bbvi.batch.engine import join
+from bbvi.batch.packing import flatten_mixtures, read_mixtures
 from bbvi.batch.pipeline import Found, Records
 from bbvi.batch.problems import Problems
-from bbvi.batch.result import flatten_mixtures, read_mixtures, records_like
+from bbvi.batch.result import records_like
 from bbvi.observers import describe
 from bbvi.result import FitResult, load
 from bbvi.solvers import Solver
