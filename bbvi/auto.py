@@ -20,7 +20,7 @@ from bbvi.matching import (
     covers,
     find_start,
     match_from,
-    match_starts,
+    match_modes,
     move,
     separate_modes,
 )
@@ -184,13 +184,14 @@ class Auto:
         self, target, loc, start_key, judge_key, data, previous, purse
     ) -> tuple[Fitted, Matches]:
         found: list[Matches] = []
-        limits = affordable(target, purse.gradients)
 
         def run():
             if previous is None:
-                params, log, matches = match_starts(target, loc, start_key, data, limits)
+                args = (target, loc, start_key, data, purse.gradients)
+                params, log, matches = match_modes(*args)
             else:
                 frame = previous[0].frame(previous[1])
+                limits = affordable(target, purse.gradients)
                 params, log, matches = match_from(target, frame, start_key, data, limits)
             found.append(jax.device_get(matches))
             return params, log

@@ -17,19 +17,21 @@ from bbvi.solvers.base import RunLog
 from bbvi.solvers.starts import ORIGINS, PATH_EVALUATIONS, Starts, batched, race
 from bbvi.target import Target
 
-# Starts that are matched: the winner of the race need not be in the best mode.
+# Starts that are matched together: the winner of the race need not be in the best mode.
 _MATCHED = 3
+# ... and how many in all, one after the other where starts lie in valleys that no match is in.
+_MOST_MATCHES = 12
 # ... beyond which a match costs seconds of matrix products, and only the winner is matched.
 _SEVERAL_UP_TO = 256
 # Starts and modes are separate beyond so many of their standard deviations.
-_FAR = 6.0
+FAR = 6.0
 # ... and the log density falls by so many nats on the straight way from either to the other: on
 # a funnel or a ridge, starts end far apart with no valley between them.
-_VALLEY_NATS = 1.0
+VALLEY_NATS = 1.0
 _WAYPOINTS = 32
 # A mode with a share of the evidence below e^-5.3 = 0.5% moves no mean by 0.1 sd unless it lies
 # 20 sds away.
-_VISIBLE_NATS = 5.3
+VISIBLE_NATS = 5.3
 # A family that covers a mode has a density there within a few nats of the target's.
 _COVERED_NATS = 5.0
 
@@ -86,15 +88,82 @@ class Matches(NamedTuple):
     elbo: Array
 
 
-@quick_jit()
-def match_starts(
-    target: Target, loc: Array, key: Array, data: PyTree, limits: Limits = UNLIMITED
+def match_modes(
+    target: Target, loc: Array, key: Array, data: PyTree, gradients: float = np.inf
 ) -> tuple[PyTree, RunLog, Matches]:
-    """Stages 1 and 2 of `Auto`, compiled together.
+    """Stages 1 and 2 of `Auto`: from some starts at once, then from those in other valleys.
+
+    Args:
+        target: the target.
+        loc: the user's point (D,).
+        key: a typed random key.
+        data: the user's data.
+        gradients: how many may be spent.
 
     Returns:
         parameters of the full-rank Gaussian with the best bound, the run so far, and all
         Gaussians matched.
+    """
+    limits = affordable(target, gradients)
+    params, log, matches, starts = match_starts(target, loc, key, data, limits)
+    matches, starts = jax.device_get((matches, starts))
+    waiting = starts.elbo > starts.elbo[0] - VISIBLE_NATS
+    cost = int(limits.match_steps) * BatchAndMatch().draws(target.dim)
+    while len(matches.elbo) < _MOST_MATCHES and int(log.num_gradients) + cost <= gradients:
+        waiting = waiting & _apart(matches, starts)
+        index = _in_a_valley_of_its_own(target, matches, starts, waiting, data)
+        if index is None:
+            break
+        # wherever its match ends, those beside it would end there too
+        gap = np.linalg.norm((starts.loc - starts.loc[index]) / starts.scale[index], axis=1)
+        waiting = waiting & (gap > FAR)
+        units = Frame(*map(jnp.asarray, (starts.loc[index], np.diag(starts.scale[index]))))
+        key = jax.random.fold_in(key, index)
+        another, more, match = match_from(target, units, key, data, limits)
+        match = jax.device_get(match)
+        spent = log.num_gradients + more.num_gradients, log.num_skipped + more.num_skipped
+        if match.elbo[0] > matches.elbo[0]:
+            params, log = another, more
+        log = log._replace(num_gradients=spent[0], num_skipped=spent[1])
+        both = jax.tree.map(lambda a, b: np.concatenate([a, b]), matches, match)
+        matches = _in_order(both)
+    return params, log, matches
+
+
+def _in_order(matches: Matches) -> Matches:
+    order = np.argsort(-matches.elbo, kind="stable")
+    return jax.tree.map(lambda x: x[order], matches)
+
+
+def _apart(matches: Matches, starts: Starts) -> np.ndarray:
+    """Which starts lie beyond a few standard deviations of every match, in its units or theirs."""
+    apart = np.ones(len(starts.elbo), bool)
+    for loc, scale, elbo in zip(*matches.frame, matches.elbo, strict=True):
+        if np.isneginf(elbo):
+            continue
+        gaps = starts.loc - loc
+        distance = np.linalg.norm(np.linalg.solve(scale, gaps.T), axis=0)
+        apart &= np.maximum(distance, np.linalg.norm(gaps / starts.scale, axis=1)) > FAR
+    return apart
+
+
+def _in_a_valley_of_its_own(target, matches, starts, waiting, data) -> int | None:
+    for i in np.flatnonzero(waiting).tolist():
+        centres = matches.frame.loc
+        if all(valley(target, starts.loc[i], at, data) > VALLEY_NATS for at in centres):
+            return i
+    return None
+
+
+@quick_jit()
+def match_starts(
+    target: Target, loc: Array, key: Array, data: PyTree, limits: Limits = UNLIMITED
+) -> tuple[PyTree, RunLog, Matches, Starts]:
+    """Match from a few starts at once, compiled together with their race.
+
+    Returns:
+        parameters of the full-rank Gaussian with the best bound, the run so far, all
+        Gaussians matched, and the starts.
     """
     race_key, match_key = jax.random.split(key)
     starts = race(target, loc, race_key, data, limits.path_evaluations)
@@ -116,7 +185,7 @@ def match_starts(
         num_gradients=starts.num_gradients + jnp.sum(logs.num_gradients),
         num_skipped=jnp.sum(logs.num_skipped),
     )
-    return params, log, matches
+    return params, log, matches, starts
 
 
 def _diverse(target: Target, starts: Starts, data: PyTree) -> Array:
@@ -138,7 +207,7 @@ def _diverse(target: Target, starts: Starts, data: PyTree) -> Array:
             target,
             _WAYPOINTS + 2,
         )
-        near = near | (jnp.linalg.norm(gap / width, axis=1) < _FAR) | ~(depth > _VALLEY_NATS)
+        near = near | (jnp.linalg.norm(gap / width, axis=1) < FAR) | ~(depth > VALLEY_NATS)
         far = jnp.isfinite(starts.elbo) & ~near
         # argmax takes the first, which is the best, of those that are left
         index = jnp.where(jnp.any(far), jnp.argmax(far), jnp.argmin(taken)).astype(jnp.int32)
@@ -182,13 +251,13 @@ def separate_modes(target: Target, matches: Matches, data: PyTree) -> list[int]:
     def far(i, j):
         gap = loc[i] - loc[j]
         distances = [np.linalg.norm(np.linalg.solve(scale[k], gap)) for k in (i, j)]
-        return max(distances) > _FAR
+        return max(distances) > FAR
 
     modes: list[int] = []
     for i in range(len(loc)):
-        visible = matches.elbo[i] > matches.elbo[0] - _VISIBLE_NATS
+        visible = matches.elbo[i] > matches.elbo[0] - VISIBLE_NATS
         if visible and all(
-            far(i, j) and valley(target, loc[i], loc[j], data) > _VALLEY_NATS for j in modes
+            far(i, j) and valley(target, loc[i], loc[j], data) > VALLEY_NATS for j in modes
         ):
             modes.append(i)
     return modes

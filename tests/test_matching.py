@@ -82,3 +82,16 @@ def test_a_mode_without_a_near_start_is_found(key):
     np.testing.assert_allclose(result.posterior.mean(), -1.6, atol=0.1)
     np.testing.assert_allclose(result.posterior.sd(), np.sqrt(0.7 + 0.3 / 4 + 0.21 * 64), rtol=0.03)
     assert result.verdict.level == "trusted"
+
+
+def test_more_modes_than_are_matched_at_once():
+    """Five equal normals of sd 1/2, nine sds apart: three are matched first."""
+    centres = jnp.linspace(-9, 9, 5)
+
+    def log_joint(x):
+        return jax.scipy.special.logsumexp(-0.5 * ((x - centres) / 0.5) ** 2)
+
+    result = bbvi.fit(log_joint, 0.0, key=0)
+    np.testing.assert_allclose(result.posterior.mean(), 0, atol=0.1)
+    np.testing.assert_allclose(result.posterior.sd(), np.sqrt(0.25 + 81 / 2), rtol=0.03)
+    assert result.verdict.level == "trusted"

@@ -11,7 +11,14 @@ from bbvi.batch.judging import MORE_DRAWS
 from bbvi.batch.marginals import own_moments
 from bbvi.batch.problems import Common, Rows
 from bbvi.batch.programs import Look, Plan, each, log_proposal, look_key, program
-from bbvi.batch.refine import add_peak, base_draws, log_proposal_of, look_at_mixture, refit
+from bbvi.batch.refine import (
+    add_peak,
+    base_draws,
+    is_apart,
+    log_proposal_of,
+    look_at_mixture,
+    refit,
+)
 from bbvi.batch.start import QuickStart, uncovered_peak
 from bbvi.diagnostics import diagnose
 from bbvi.families import FullRankGaussian
@@ -84,7 +91,8 @@ def refine(
         left = uncovered_peak(
             target, log_proposal_of(mixture, start.peaks), start, found.log_evidence, data
         )
-        return Look(found, found.raw.mean, found.raw.sd, left), mixture
+        apart = is_apart(target, mixture, data)
+        return Look(found, found.raw.mean, found.raw.sd, left, apart), mixture
 
     return each(plan.mesh, one, (mixture, start, number, rows))((common, base))
 
@@ -123,7 +131,7 @@ def look_again(
         log_q = log_proposal(target, family, params, start.peaks)
         left = uncovered_peak(target, log_q, start, found.log_evidence, data)
         # the draws would outweigh all else
-        look = Look(found._replace(**short), mean, sd, left)
+        look = Look(found._replace(**short), mean, sd, left, jnp.zeros((), bool))
         if not isinstance(family, FullRankGaussian):
             return look, params
         # inside vmap a draw without weight may not be a NaN

@@ -43,6 +43,7 @@ class Facts(NamedTuple):
         status: how its run ended.
         usable: whether the user's point could be used.
         uncovered: whether a peak is left that the fit does not cover.
+        apart: whether the fit consists of separate modes.
         looks: number of looks after the first.
         corrected: whether moments and draws are corrected by the importance weights.
         drift: how far the averaged parameters last moved, in posterior sds.
@@ -53,6 +54,7 @@ class Facts(NamedTuple):
     status: Status
     usable: bool
     uncovered: bool
+    apart: bool
     looks: int
     corrected: bool
     drift: float
@@ -115,6 +117,10 @@ def verdict_of(facts: Facts, names: list[str]) -> Verdict:
             action = "Look at quantiles of these, or use MCMC started from this fit."
             reasons, actions = (*found.reasons, reason), (*found.actions, action)
             found = Verdict("caution", reasons, actions, flagged)
+    if facts.apart and found.level == "trusted":
+        reason = "There are separate modes, and three short paths may not have seen all of them."
+        action = "Fit it by itself, with more starts: bbvi.fit, or fit_batch with escalate=True."
+        found = Verdict("caution", (*found.reasons, reason), (*found.actions, action))
     if not facts.uncovered:
         return found
     reason = "A path uphill ended on a peak of its own, which this fit does not cover."

@@ -58,6 +58,7 @@ class Records(NamedTuple):
             status_of(int(end.status)),
             bool(end.usable),
             bool(self.look.uncovered[i]),
+            bool(self.look.apart[i]),
             int(self.looks[i]),
             bool(self.corrected[i]),
             float(end.drift),

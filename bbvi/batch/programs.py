@@ -86,12 +86,14 @@ class Look(NamedTuple):
         mean: (C,) means of the scalar parameters under the family.
         sd: (C,) their standard deviations.
         uncovered: whether a path ended on a peak that the fit does not cover.
+        apart: whether the fit consists of separate modes.
     """
 
     diagnostics: Diagnostics
     mean: Array
     sd: Array
     uncovered: Array
+    apart: Array
 
 
 class End(NamedTuple):
@@ -217,7 +219,7 @@ def judge_lives(
         # what the heavier half of the fresh draws would have found is covered as well
         log_q = log_proposal(target, family, params, life.start.peaks)
         left = uncovered_peak(target, log_q, life.start, found.log_evidence, data)
-        look = Look(found, mean, sd, left)
+        look = Look(found, mean, sd, left, jnp.zeros((), bool))
         return params, look, end
 
     return each(plan.mesh, one, (life, rows))(common)

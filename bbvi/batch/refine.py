@@ -18,6 +18,7 @@ from bbvi.batch.weighing import weigh
 from bbvi.diagnostics import Diagnostics
 from bbvi.families import GaussianMixture
 from bbvi.families.base import LOG_2PI, TAIL_DF, with_tails
+from bbvi.matching import FAR, VALLEY_NATS, VISIBLE_NATS, valley
 from bbvi.target import Target
 
 FAMILY = GaussianMixture()
@@ -92,6 +93,23 @@ def add_peak(target: Target, mixture: PyTree, start: QuickStart, data: PyTree) -
         "loc": mixture["loc"].at[-1].set(peak),
         "factor": mixture["factor"].at[-1].set(jnp.linalg.cholesky(dot(root, root.T))),
     }
+
+
+def is_apart(target: Target, mixture: PyTree, data: PyTree) -> Array:
+    """Whether the last component is a mode of its own, by the rule of `bbvi.matching`.
+
+    Args:
+        target: the target.
+        mixture: parameters of `FAMILY`.
+        data: the user's data.
+    """
+    shares = jnp.exp(mixture["log_weights"])
+    visible = shares[-1] > math.exp(-VISIBLE_NATS)
+    gaps = mixture["loc"][:-1] - mixture["loc"][-1]
+    inverse = _inverse(mixture["factor"][-1])
+    far = jnp.linalg.norm(dot(gaps, inverse.T), axis=1) > FAR
+    depth = jax.vmap(lambda at: valley.plain(target, at, mixture["loc"][-1], data))
+    return visible & jnp.all(far & (depth(mixture["loc"][:-1]) > VALLEY_NATS))
 
 
 class Seen(NamedTuple):
