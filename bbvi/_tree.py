@@ -1,6 +1,7 @@
 """Small helpers on pytrees and keys."""
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -85,3 +86,8 @@ def all_finite(tree: PyTree) -> Array:
     """Whether every entry of every floating leaf is finite; a scalar."""
     finite = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)]
     return jnp.all(jnp.stack(finite)) if finite else jnp.array(True)
+
+
+def pick(tree: PyTree, chosen: Any) -> PyTree:
+    """Entries along the leading axis of every array."""
+    return jax.tree.map(lambda x: x[chosen], tree)

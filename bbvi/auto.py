@@ -9,15 +9,15 @@ import jax
 import numpy as np
 import optax
 
-from bbvi._tree import split
+from bbvi._tree import pick, split
 from bbvi._types import Array, PyTree
 from bbvi.budget import Purse
 from bbvi.chains import expected_gradients
+from bbvi.coverage import covers, leaves_out
 from bbvi.families import CouplingFlow, GaussianMixture, LowRankGaussian
 from bbvi.matching import (
     Matches,
     affordable,
-    covers,
     find_start,
     match_from,
     match_modes,
@@ -102,6 +102,8 @@ class Auto:
             purse: what may be spent; stages that cannot be paid for are left out.
         """
         start_key, run_key, judge_key = split(key, 3)
+        if previous is not None and isinstance(previous[0], GaussianMixture):
+            previous = None  # a match from the moments of several modes ends in one of them
         if target.dim > _DENSE_LIMIT:
             solver = StochasticGradient(LowRankGaussian())
             begin = find_start(target, loc, start_key, data) if previous is None else None
@@ -118,6 +120,16 @@ class Auto:
             stages = self._mixture(target, gaussian, matches, modes, judge_key, data)
         else:
             stages += self._moves(target, gaussian, judge_key, data)
+
+        def looked_at(stage: Fitted) -> Fitted:
+            if not stage.sound or stage.mode_weights:
+                return stage
+            d, states = stage.diagnostics, None if stage.chains is None else stage.chains.draws
+            args = (matches.starts, d.log_evidence, states, start_key, data)
+            missing = leaves_out(target, stage.family, stage.params, *args)
+            return stage._replace(left_out=missing)
+
+        stages = list(map(looked_at, stages))
         # where there are several modes, a fit of one of them cannot see what it lacks
         if any(s.settled for s in (stages if len(modes) == 1 else stages[-1:])):
             return stages
@@ -129,7 +141,8 @@ class Auto:
         if len(modes) == 1:
             if not purse.allows(chains_cost):
                 return stages
-            stages.append(chain_stage(single, target, chain_key, data, _enough, purse))
+            chains = chain_stage(single, target, chain_key, data, _enough, purse)
+            stages.append(looked_at(chains))
             if stages[-1].settled:
                 return stages
         warm = previous if previous is not None and previous[0] == self.flow else None
@@ -145,10 +158,11 @@ class Auto:
             target, flow.family, flow.params, matches, modes, flow.diagnostics.elbo, data
         ):
             flow = flow._replace(mode_weights=stages[0].mode_weights)
-        stages.append(flow)
+        stages.append(looked_at(flow))
         purse.spend(flow.num_gradients)
-        if not flow.settled and purse.allows(chains_cost):
-            stages.append(chain_stage(flow, target, chain_key, data, _enough, purse))
+        if not stages[-1].settled and purse.allows(chains_cost):
+            chains = chain_stage(flow, target, chain_key, data, _enough, purse)
+            stages.append(looked_at(chains))
         return stages
 
     def _moves(self, target, gaussian, judge_key, data) -> list[Fitted]:
@@ -203,12 +217,12 @@ class Auto:
     def _mixture(self, target, gaussian, matches, modes, judge_key, data) -> list[Fitted]:
         """Several modes: their mixture, and a note on the single Gaussian that it is but one."""
         family = GaussianMixture()
-        chosen = jax.tree.map(lambda x: x[np.array(modes)], matches)
-        log_weights = chosen.elbo - chosen.elbo.max()
+        frame, elbo = pick((matches.frame, matches.elbo), np.array(modes))
+        log_weights = elbo - elbo.max()
         weights = np.exp(log_weights) / np.exp(log_weights).sum()
 
         def run():
-            params = family.join(log_weights, chosen.frame.loc, chosen.frame.scale)
+            params = family.join(log_weights, frame.loc, frame.scale)
             return params, gaussian.log
 
         stage = judged_stage("mixture", gaussian.solver, family, target, run, judge_key, data)

@@ -4,7 +4,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable
-from functools import reduce
+from functools import partial, reduce
 from typing import Any
 
 import jax
@@ -18,6 +18,7 @@ from bbvi.diagnostics import Diagnostics
 from bbvi.matching import find_start
 from bbvi.observers import BudgetWatch, Checkpoint, Observers, ProgressBar, Snapshot
 from bbvi.posterior import Posterior
+from bbvi.propriety import unbounded
 from bbvi.result import FitResult
 from bbvi.run import constrain, examine, run
 from bbvi.solvers import Solver
@@ -175,7 +176,8 @@ def _assemble(
     # The race and the match try far-out points on purpose: what they skip biases nothing.
     share = best.num_skipped / max(1, best.num_gradients) if best.state is not None else 0.0
     names = target.scalar_names
-    verdict = judge(
+    verdict_of = partial(
+        judge,
         diagnostics,
         best.status,
         names,
@@ -186,6 +188,10 @@ def _assemble(
         best.chains,
         budget_ended and not best.settled,
     )
+    verdict = verdict_of(left_out=best.left_out)
+    if verdict.level != "trusted":
+        open_ended = _open_ended(target, best, data)
+        verdict = verdict_of(left_out=best.left_out, unbounded=open_ended)
     bounds_need_data = any(leaf.bijector.functions for leaf in target.leaves)
     timings = [("check", checked)]
     for stage in stages:
@@ -215,6 +221,15 @@ def _assemble(
     )
 
 
+def _open_ended(target: Target, stage: Fitted, data: PyTree) -> tuple[str, ...]:
+    """Names of leaves that nothing bounds, seen from the draw with the largest weight."""
+    d = stage.diagnostics
+    if not np.isfinite(d.log_weights).any():
+        return ()
+    centre = d.draws[np.argmax(np.nan_to_num(d.log_weights, nan=-np.inf))]
+    return unbounded(target, centre, stage.family.frame(stage.params), data)
+
+
 def _better(one: Fitted, other: Fitted) -> Fitted:
     """Which of two stages to keep: sound weights, then modes and mass covered, then precision."""
     for first, second in (
@@ -222,6 +237,7 @@ def _better(one: Fitted, other: Fitted) -> Fitted:
         (one.sound, other.sound),
         # a fit of one of several modes: a draw that strayed into another hides what it lacks
         (not one.mode_weights, not other.mode_weights),
+        (not one.left_out, not other.left_out),
         (one.settled, other.settled),
     ):
         if first != second:

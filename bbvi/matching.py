@@ -9,7 +9,7 @@ import numpy as np
 
 from bbvi._compile import quick_jit
 from bbvi._linalg import dot
-from bbvi._tree import tree_where
+from bbvi._tree import pick, tree_where
 from bbvi._types import Array, PyTree
 from bbvi.families import Family, Frame
 from bbvi.solvers import BatchAndMatch
@@ -32,8 +32,6 @@ _WAYPOINTS = 32
 # A mode with a share of the evidence below e^-5.3 = 0.5% moves no mean by 0.1 sd unless it lies
 # 20 sds away.
 VISIBLE_NATS = 5.3
-# A family that covers a mode has a density there within a few nats of the target's.
-_COVERED_NATS = 5.0
 
 
 @quick_jit()
@@ -82,10 +80,12 @@ class Matches(NamedTuple):
     Attributes:
         frame: the units in which each is standard, with a leading axis.
         elbo: their bounds, nats; -inf where there is none.
+        starts: of the race, the best first; None where there was no race.
     """
 
     frame: Frame
-    elbo: Array
+    elbo: Any
+    starts: Starts | None = None
 
 
 def match_modes(
@@ -105,12 +105,14 @@ def match_modes(
         Gaussians matched.
     """
     limits = affordable(target, gradients)
-    params, log, matches, starts = match_starts(target, loc, key, data, limits)
-    matches, starts = jax.device_get((matches, starts))
+    params, log, matches = match_starts(target, loc, key, data, limits)
+    matches = jax.device_get(matches)
+    starts = matches.starts
+    assert starts is not None
     waiting = starts.elbo > starts.elbo[0] - VISIBLE_NATS
     cost = int(limits.match_steps) * BatchAndMatch().draws(target.dim)
     while len(matches.elbo) < _MOST_MATCHES and int(log.num_gradients) + cost <= gradients:
-        waiting = waiting & _apart(matches, starts)
+        waiting = waiting & apart(starts, *matches[:2])
         index = _in_a_valley_of_its_own(target, matches, starts, waiting, data)
         if index is None:
             break
@@ -125,26 +127,37 @@ def match_modes(
         if match.elbo[0] > matches.elbo[0]:
             params, log = another, more
         log = log._replace(num_gradients=spent[0], num_skipped=spent[1])
-        both = jax.tree.map(lambda a, b: np.concatenate([a, b]), matches, match)
-        matches = _in_order(both)
+        pair = ((matches.frame, matches.elbo), (match.frame, match.elbo))
+        both = jax.tree.map(lambda a, b: np.concatenate([a, b]), *pair)
+        frame, elbo = pick(both, np.argsort(-both[1], kind="stable"))
+        matches = Matches(frame, elbo, starts)
     return params, log, matches
 
 
-def _in_order(matches: Matches) -> Matches:
-    order = np.argsort(-matches.elbo, kind="stable")
-    return jax.tree.map(lambda x: x[order], matches)
+def apart(starts: Starts, frames: Frame, elbo: Any) -> np.ndarray:
+    """Which starts lie beyond a few standard deviations of all Gaussians, in either's units.
+
+    Args:
+        starts: P starts.
+        frames: units of K Gaussians, with a leading axis.
+        elbo: (K,) their bounds; those of -inf do not count.
+    """
+    found = np.ones(len(starts.elbo), bool)
+    for loc, scale in zip(*(x[~np.isneginf(elbo)] for x in map(np.asarray, frames)), strict=True):
+        gaps = np.asarray(starts.loc) - loc
+        with np.errstate(all="ignore"):
+            widths = np.linalg.norm(gaps / np.asarray(starts.scale), axis=1)
+            found &= np.maximum(_distances(scale, gaps), widths) > FAR
+    return found
 
 
-def _apart(matches: Matches, starts: Starts) -> np.ndarray:
-    """Which starts lie beyond a few standard deviations of every match, in its units or theirs."""
-    apart = np.ones(len(starts.elbo), bool)
-    for loc, scale, elbo in zip(*matches.frame, matches.elbo, strict=True):
-        if np.isneginf(elbo):
-            continue
-        gaps = starts.loc - loc
-        distance = np.linalg.norm(np.linalg.solve(scale, gaps.T), axis=0)
-        apart &= np.maximum(distance, np.linalg.norm(gaps / starts.scale, axis=1)) > FAR
-    return apart
+def _distances(scale: np.ndarray, gaps: np.ndarray) -> np.ndarray:
+    """Lengths (P,) of gaps (P, D) in the units of a Gaussian with the factor `scale` (D, D)."""
+    with np.errstate(all="ignore"):
+        try:
+            return np.linalg.norm(np.linalg.solve(scale, gaps.T), axis=0)
+        except np.linalg.LinAlgError:  # a match of no extent tells no distances
+            return np.zeros(len(gaps))
 
 
 def _in_a_valley_of_its_own(target, matches, starts, waiting, data) -> int | None:
@@ -158,12 +171,12 @@ def _in_a_valley_of_its_own(target, matches, starts, waiting, data) -> int | Non
 @quick_jit()
 def match_starts(
     target: Target, loc: Array, key: Array, data: PyTree, limits: Limits = UNLIMITED
-) -> tuple[PyTree, RunLog, Matches, Starts]:
+) -> tuple[PyTree, RunLog, Matches]:
     """Match from a few starts at once, compiled together with their race.
 
     Returns:
-        parameters of the full-rank Gaussian with the best bound, the run so far, all
-        Gaussians matched, and the starts.
+        parameters of the full-rank Gaussian with the best bound, the run so far, and all
+        Gaussians matched.
     """
     race_key, match_key = jax.random.split(key)
     starts = race(target, loc, race_key, data, limits.path_evaluations)
@@ -175,8 +188,9 @@ def match_starts(
     elbos = jnp.where(jnp.isfinite(elbos), elbos, -jnp.inf)
     order = jnp.argsort(-elbos)
     units = jax.vmap(BatchAndMatch().family.frame)(params)
-    matches = Matches(*jax.tree.map(lambda x: x[order], (units, elbos)))
-    params, log = jax.tree.map(lambda x: x[order[0]], (params, logs))
+    frame, elbo = pick((units, elbos), order)
+    matches = Matches(frame, elbo, starts)
+    params, log = pick((params, logs), order[0])
     raced = BatchAndMatch().family.init(starts.loc[0], starts.scale[0])
     # the matches began there: their bounds are no worse, and those of the race have draws of
     # their own, whose luck must not count
@@ -185,7 +199,7 @@ def match_starts(
         num_gradients=starts.num_gradients + jnp.sum(logs.num_gradients),
         num_skipped=jnp.sum(logs.num_skipped),
     )
-    return params, log, matches, starts
+    return params, log, matches
 
 
 def _diverse(target: Target, starts: Starts, data: PyTree) -> Array:
@@ -249,9 +263,8 @@ def separate_modes(target: Target, matches: Matches, data: PyTree) -> list[int]:
     loc, scale = map(np.asarray, matches.frame)
 
     def far(i, j):
-        gap = loc[i] - loc[j]
-        distances = [np.linalg.norm(np.linalg.solve(scale[k], gap)) for k in (i, j)]
-        return max(distances) > FAR
+        gap = (loc[i] - loc[j])[None]
+        return max(_distances(scale[k], gap)[0] for k in (i, j)) > FAR
 
     modes: list[int] = []
     for i in range(len(loc)):
@@ -280,25 +293,3 @@ def _match(target, key, data, steps, frame):
     state = solver.init(target, frame.loc, frame.scale, key, data)
     state = solver.advance(target, state, data, jnp.minimum(steps, solver.max_steps))
     return solver.output(state), state.best.elbo, state.log
-
-
-def covers(
-    target: Target,
-    family: Family,
-    params: PyTree,
-    matches: Matches,
-    modes: list[int],
-    elbo: Array,
-    data: PyTree,
-) -> bool:
-    """Whether an approximation has its share of density at the centre of every mode."""
-    if len(modes) < 2:
-        return True
-    centres = jnp.asarray(matches.frame.loc[np.array(modes)])
-    log_ratio = _log_ratios(target, family, params, centres, data)
-    return bool(np.all(np.asarray(log_ratio) < elbo + _COVERED_NATS))
-
-
-@quick_jit(0, (0, 1))
-def _log_ratios(target: Target, family: Family, params: PyTree, zs: Array, data: PyTree) -> Array:
-    return target.log_densities(zs, data) - family.log_prob(params, zs)

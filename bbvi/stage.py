@@ -56,6 +56,7 @@ class Fitted(NamedTuple):
         mode_weights: where several modes were found and this is but the first of them, their
             estimated shares of the evidence.
         chains: short chains from its draws, whose moments then are the corrected ones.
+        left_out: whether it misses visible mass around a start.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Fitted(NamedTuple):
     state: Any = None
     mode_weights: tuple[float, ...] = ()
     chains: Chains | None = None
+    left_out: bool = False
 
     @property
     def sound(self) -> bool:
@@ -85,7 +87,7 @@ class Fitted(NamedTuple):
     @property
     def settled(self) -> bool:
         """Whether it needs no richer stage after it."""
-        return is_settled(self.diagnostics, self.status, self.chains)
+        return not self.left_out and is_settled(self.diagnostics, self.status, self.chains)
 
 
 def chain_stage(

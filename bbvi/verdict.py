@@ -85,6 +85,8 @@ def judge(
     mode_weights: Sequence[float] = (),
     chains: Chains | None = None,
     budget_ended: bool = False,
+    unbounded: Sequence[str] = (),
+    left_out: bool = False,
 ) -> Verdict:
     """Turn figures into a verdict.
 
@@ -99,6 +101,8 @@ def judge(
         chains: short chains that stand in for weights that cannot be believed; the corrected
             moments are then theirs.
         budget_ended: whether the budget ended the fit before a stage had settled it.
+        unbounded: names of the leaves along which the log joint does not fall.
+        left_out: whether visible mass around a start is missing from the fit.
     """
     findings = [
         _about_run(status, drift),
@@ -106,6 +110,8 @@ def judge(
         _about_lost_draws(diagnostics, skipped_share),
         *_about_fit(diagnostics, names, corrected, chains),
         _about_modes(mode_weights),
+        _about_propriety(unbounded),
+        _about_starts(left_out),
     ]
     level: Level = "trusted"
     reasons: list[str] = []
@@ -219,6 +225,29 @@ def _about_modes(weights: Sequence[float]) -> Verdict:
     action = "Fit each mode from its own init and combine them, or remove a symmetry of the model."
     level: Level = "rejected" if 1 - max(weights) > MODE_SHARE else "caution"
     return Verdict(level, (reason,), (action,))
+
+
+def _about_propriety(unbounded: Sequence[str]) -> Verdict:
+    if not unbounded:
+        return Verdict("trusted", (), ())
+    names = ", ".join(unbounded)
+    reason = f"The log joint does not fall along {names}: the posterior looks improper."
+    action = f"Give {names} a proper prior, or remove what the data cannot tell apart."
+    return Verdict("rejected", (reason,), (action,))
+
+
+def _about_starts(left_out: bool) -> Verdict:
+    if not left_out:
+        return Verdict("trusted", (), ())
+    reason = (
+        "Around a point that the race of starts passed there is visible mass that the fit does "
+        "not cover: another mode, or a funnel whose neck has no end."
+    )
+    action = (
+        "Check that the posterior is proper (a prior such as 1/tau on the scale of effects is "
+        "not), or reparameterise (non-centred for hierarchies)."
+    )
+    return Verdict("rejected", (reason,), (action,))
 
 
 def _about_budget(ended: bool) -> Verdict:

@@ -495,3 +495,20 @@ def test_the_tail_ratio_is_that_of_densities(x64):
     expected -= stats.multivariate_normal(np.zeros(3), np.eye(3)).logpdf(x)
     found = jax.jit(log_tail_ratio, static_argnums=1)((x**2).sum(1), 3)
     np.testing.assert_allclose(found, expected, rtol=1e-10)
+
+
+def test_a_mixture_in_its_own_frame_is_standard(x64):
+    family = GaussianMixture()
+    loc = jnp.array([[-4.0, 0.0], [4.0, 1.0], [0.0, 9.0]])
+    factor = jnp.array([[[1.0, 0.0], [0.5, 2.0]]] * 3) * jnp.array([1.0, 0.5, 2.0])[:, None, None]
+    params = family.join(jnp.log(jnp.array([0.2, 0.5, 0.3])), loc, factor)
+    frame = family.frame(params)
+    inside = family.to_frame(params, frame)
+    np.testing.assert_allclose(family.mean(inside), 0, atol=1e-12)
+    np.testing.assert_allclose(family.sd(inside), 1, rtol=1e-12)
+    # the same member, seen in other units
+    z = jax.random.normal(jax.random.key(0), (5, 2), float)
+    log_q = family.log_prob(inside, frame.invert(z)) - frame.log_det
+    np.testing.assert_allclose(log_q, family.log_prob(params, z), rtol=1e-10)
+    back = family.from_frame(inside, frame)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-10), back, params)

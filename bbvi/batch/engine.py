@@ -9,6 +9,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from bbvi._tree import pick
 from bbvi._types import PyTree
 from bbvi.batch.problems import Problems, Rows
 from bbvi.batch.programs import AXIS, Life, Plan, advance, begin
@@ -66,11 +67,6 @@ def sharding_of(plan: Plan) -> NamedSharding:
 def pad(index: np.ndarray, width: int) -> np.ndarray:
     """`index` made `width` long by its last entry."""
     return np.concatenate([index, np.full(width - len(index), index[-1], index.dtype)])
-
-
-def pick(tree: PyTree, chosen: Any) -> PyTree:
-    """Entries along the problem axis of every array."""
-    return jax.tree.map(lambda x: x[chosen], tree)
 
 
 def join(parts: list[PyTree]) -> PyTree:

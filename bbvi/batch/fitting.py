@@ -9,9 +9,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from bbvi._tree import pick
 from bbvi._types import Key, LogJoint, PyTree
 from bbvi.auto import Auto
-from bbvi.batch.engine import Work, join, pick
+from bbvi.batch.engine import Work, join
 from bbvi.batch.judging import is_hopeless
 from bbvi.batch.memory import choose_mesh, choose_widths, compiles_quickly
 from bbvi.batch.pipeline import Records, make_records

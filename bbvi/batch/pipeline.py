@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from bbvi._tree import pick
 from bbvi._types import PyTree
 from bbvi.batch.again import base_for, look_again, refine
-from bbvi.batch.engine import Widths, Work, blocks, join, pad, pick, place, run_lives
+from bbvi.batch.engine import Widths, Work, blocks, join, pad, place, run_lives
 from bbvi.batch.judging import (
     FIRST_DRAWS,
     LEVELS,

@@ -10,8 +10,9 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from bbvi import storage
+from bbvi._tree import pick
 from bbvi._types import PyTree
-from bbvi.batch.engine import Work, join, pick
+from bbvi.batch.engine import Work, join
 from bbvi.batch.packing import flatten_mixtures, flatten_singles, read_mixtures, read_singles
 from bbvi.batch.pipeline import Records
 from bbvi.batch.result import records_like

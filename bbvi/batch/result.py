@@ -11,9 +11,9 @@ import numpy as np
 
 import bbvi.families
 from bbvi import storage
-from bbvi._tree import as_key
+from bbvi._tree import as_key, pick
 from bbvi._types import Key, LogJoint, PyTree
-from bbvi.batch.engine import Work, blocks, pad, pick, place
+from bbvi.batch.engine import Work, blocks, pad, place
 from bbvi.batch.judging import FIRST_DRAWS, LEVELS, MORE_DRAWS, verdict_of
 from bbvi.batch.packing import flatten_mixtures, flatten_singles, read_mixtures, read_singles
 from bbvi.batch.pipeline import Records

@@ -13,6 +13,7 @@ from bbvi._types import Array, PyTree
 from bbvi.families.base import (
     LOG_2PI,
     Family,
+    Frame,
     Proposal,
     broadcast_scale,
     widen,
@@ -106,3 +107,18 @@ class GaussianMixture(Family):
         variance = jnp.sum(params["factor"] ** 2, axis=-1)
         centred = params["loc"] - self.mean(params)
         return jnp.sqrt(einsum("k,kd->d", weights, variance + centred**2))
+
+    def frame(self, params: PyTree) -> Frame:
+        centred = params["loc"] - self.mean(params)
+        weights = jnp.exp(params["log_weights"])
+        within = einsum("k,kij,klj->il", weights, params["factor"], params["factor"])
+        between = einsum("k,ki,kj->ij", weights, centred, centred)
+        return Frame(self.mean(params), jnp.linalg.cholesky(within + between))
+
+    def to_frame(self, params: PyTree, frame: Frame) -> PyTree:
+        factor = jax.vmap(frame.unscale)(params["factor"])
+        return params | {"loc": frame.invert(params["loc"]), "factor": factor}
+
+    def from_frame(self, params: PyTree, frame: Frame) -> PyTree:
+        factor = jax.vmap(frame.rescale)(params["factor"])
+        return params | {"loc": frame.apply(params["loc"]), "factor": factor}

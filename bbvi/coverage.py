@@ -1,0 +1,109 @@
+"""Does an approximation have its share wherever the race of starts has seen some?"""
+
+import jax.numpy as jnp
+import numpy as np
+
+from bbvi._compile import quick_jit
+from bbvi._types import Array, PyTree
+from bbvi.families import Family, Frame
+from bbvi.families.base import LOG_2PI
+from bbvi.matching import Matches, apart
+from bbvi.objectives.draws import normals
+from bbvi.solvers.starts import Starts, batched
+from bbvi.target import Target
+
+# A family that covers a place has a density there within a few nats of the target's.
+_COVERED_NATS = 5.0
+# A Gaussian around a start whose bound is within 4.6 nats of the evidence has 1% of the mass.
+_VISIBLE_NATS = 4.6
+_DRAWS = 64
+# Draws of a D-dimensional standard normal lie near sqrt(D) from its centre.
+_REACH = 2.0
+
+
+def covers(
+    target: Target,
+    family: Family,
+    params: PyTree,
+    matches: Matches,
+    modes: list[int],
+    elbo: Array,
+    data: PyTree,
+) -> bool:
+    """Whether an approximation has its share of density at the centre of every mode."""
+    if len(modes) < 2:
+        return True
+    centres = jnp.asarray(matches.frame.loc[np.array(modes)])
+    log_ratio = _log_ratios(target, family, params, centres, data)
+    return bool(np.all(np.asarray(log_ratio) < elbo + _COVERED_NATS))
+
+
+def leaves_out(
+    target: Target,
+    family: Family,
+    params: PyTree,
+    starts: Starts | None,
+    log_evidence: Array,
+    draws: Array | None,
+    key: Array,
+    data: PyTree,
+) -> bool:
+    """Whether visible mass around some start of the race is missing from an approximation.
+
+    The bound of a Gaussian around a start is a lower bound on the mass there. Where it is a
+    visible share of the evidence, and the target's density is far above the approximation's,
+    the estimate of the evidence itself is wrong: as in the neck of a funnel without end, where
+    the posterior is improper and every check on the approximation's own draws is content.
+
+    Args:
+        target: the target.
+        family: the family of the approximation.
+        params: its parameters.
+        starts: of the race; None where there was none.
+        log_evidence: what the approximation's draws give, nats.
+        draws: (S, D) states of chains, which then count instead of the approximation.
+        key: a typed random key.
+        data: the user's data.
+    """
+    if starts is None or not np.isfinite(log_evidence):
+        return False
+    frame = family.frame(params)
+    scale = frame.scale if frame.scale.ndim == 2 else jnp.diag(frame.scale)
+    frames = Frame(frame.loc[None], scale[None])
+    seen = np.asarray(starts.elbo) > log_evidence - _VISIBLE_NATS
+    seen = seen & apart(starts, frames, np.zeros(1))
+    if not seen.any():
+        return False
+    bound, gap = map(np.asarray, _around(target, family, params, starts, key, data))
+    missing = (bound > log_evidence - _VISIBLE_NATS) & (gap > log_evidence + _COVERED_NATS)
+    missing = seen & missing
+    if draws is not None:
+        locs, scales = np.asarray(starts.loc)[missing], np.asarray(starts.scale)[missing]
+        away = (np.asarray(draws)[:, None] - locs) / scales
+        near = np.linalg.norm(away, axis=2) < _REACH * np.sqrt(target.dim)
+        return not near.any(axis=0).all()
+    return bool(missing.any())
+
+
+@quick_jit(0, (0, 1))
+def _around(
+    target: Target, family: Family, params: PyTree, starts: Starts, key: Array, data: PyTree
+) -> tuple[Array, Array]:
+    """Bounds (P,) of Gaussians around starts, and means of log p - log q under them; nats."""
+    dim = target.dim
+    eps = normals(key, _DRAWS, dim, starts.loc.dtype, antithetic=True, quasi=False)
+
+    def one(start):
+        loc, scale = start
+        z = loc + scale * eps
+        log_p = target.log_densities(z, data)
+        # one draw outside the support, and there is no bound
+        entropy = jnp.sum(jnp.log(scale)) + 0.5 * dim * (1 + LOG_2PI)
+        return jnp.mean(log_p) + entropy, jnp.mean(log_p - family.log_prob(params, z))
+
+    return batched(one, (starts.loc, starts.scale), target, _DRAWS)
+
+
+@quick_jit(0, (0, 1))
+def _log_ratios(target: Target, family: Family, params: PyTree, zs: Array, data: PyTree) -> Array:
+    return target.log_densities(zs, data) - family.log_prob(params, zs)

@@ -1,0 +1,88 @@
+"""Does the log density ever come down? Looks along lines from a point to far outside."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from bbvi._compile import quick_jit
+from bbvi._types import Array, PyTree
+from bbvi.bijectors import Ordered, Real, ZeroSum
+from bbvi.families import Frame
+from bbvi.target import Target
+
+# Coordinates are looked at from the widest on; one that a posterior does not bound is wide.
+_MOST_COORDINATES = 32
+_MOST_AXES = 2
+# Distances in fitted standard deviations. None of these counts as less than a unit, since a fit
+# that failed may be far too narrow; and a runaway scale has no end to look beyond.
+_FAR_ALONG_COORDINATES = (1e4, 1e6)
+_FAR_ALONG_AXES = (1e3, 1e4)
+_WIDEST_COORDINATE, _LONGEST_AXIS = 1e6, 1e4
+# Other supports have units of a logarithm, in which 80 is as far as single precision goes.
+_ON_ITS_OWN_SCALE = (Real, Ordered, ZeroSum)
+_FAR_WITH_SUPPORT = (40.0, 80.0)
+# A centre beyond this comes from a fit that ran away, and would swallow the distances.
+_FARTHEST_CENTRE = 1e12
+# A density whose integral along the line converges falls at least as the inverse distance: by
+# 4.6 nats from the first of two such points to the second, or by 2.3.
+_FALL = 1.0
+# Further below the centre no mass is at stake.
+_DEPTH = 30.0
+
+
+def unbounded(target: Target, centre: Array, frame: Frame, data: PyTree) -> tuple[str, ...]:
+    """Names of the leaves along which the posterior has an infinite mass, as far as can be seen.
+
+    Looks both ways along the widest coordinates and the longest axes of a fit. A density that
+    does not fall with the distance is no proof where the line leaves the posterior's bulk,
+    so this is for fits that are in doubt for other reasons.
+
+    Args:
+        target: the target.
+        centre: a point (D,) of the posterior's bulk, and not one of a symmetry, such as equal
+            effects, where the density of a proper posterior may have no bound.
+        frame: the fit's units.
+        data: the user's data.
+
+    Example:
+        >>> from bbvi.target import make_target
+        >>> flat = lambda x: -0.5 * x["a"] ** 2  # of b it says nothing
+        >>> target, _, data = make_target(flat, {"a": 0.0, "b": 0.0}, None, None)
+        >>> unbounded(target, jnp.zeros(2), Frame(jnp.zeros(2), jnp.ones(2)), data)
+        ('b',)
+    """
+    leaves = target.leaves
+    owner = np.repeat(np.arange(len(leaves)), [leaf.size for leaf in leaves])
+    plain = np.array([isinstance(leaf.bijector, _ON_ITS_OWN_SCALE) for leaf in leaves])[owner]
+    directions, distances = _lines(frame, plain)
+    ends = distances[:, None, :, None] * np.array([1.0, -1.0])[:, None, None]
+    centre = np.clip(np.asarray(centre), -_FARTHEST_CENTRE, _FARTHEST_CENTRE)
+    points = centre + ends * directions[:, None, None]
+    points = np.concatenate([points.reshape(-1, target.dim), centre[None]])
+    log_p = np.asarray(_log_densities(target, jnp.asarray(points, target.dtype), data))
+    near, far = np.moveaxis(log_p[:-1].reshape(-1, 2, 2), 2, 0)
+    with np.errstate(invalid="ignore"):
+        level = np.isfinite(far) & (far > near - _FALL) & (far > log_p[-1] - _DEPTH)
+    found = [owner[np.argmax(np.abs(d))] for d in directions[level.any(axis=1)]]
+    return tuple(leaves[i].name for i in dict.fromkeys(found))
+
+
+def _lines(frame: Frame, plain: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Directions (L, D) of unit length, and two distances along each (L, 2)."""
+    scale = np.nan_to_num(np.asarray(frame.scale, np.float64), nan=1.0)
+    scale = np.clip(scale, -1e30, 1e30)
+    sd = scale if scale.ndim == 1 else np.linalg.norm(scale, axis=1)
+    widest = np.argsort(-sd)[:_MOST_COORDINATES]
+    directions = np.eye(len(sd))[widest]
+    distances = np.clip(sd[widest], 1.0, _WIDEST_COORDINATE)[:, None] * _FAR_ALONG_COORDINATES
+    distances = np.where(plain[widest, None], distances, _FAR_WITH_SUPPORT)
+    if scale.ndim == 1:
+        return directions, distances
+    axes, lengths, _ = np.linalg.svd(scale)
+    axes = axes.T[:_MOST_AXES]
+    lengths = np.clip(lengths[:_MOST_AXES, None], 1.0, _LONGEST_AXIS) * _FAR_ALONG_AXES
+    return np.concatenate([directions, axes]), np.concatenate([distances, lengths])
+
+
+@quick_jit()
+def _log_densities(target: Target, zs: Array, data: PyTree) -> Array:
+    return target.log_densities(zs, data)

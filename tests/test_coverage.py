@@ -1,0 +1,103 @@
+"""What no draw of a fit shows: posteriors without end, and mass that only the starts have seen."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import bbvi
+from bbvi.coverage import leaves_out
+from bbvi.families import Frame, FullRankGaussian
+from bbvi.propriety import unbounded
+from bbvi.solvers.starts import Starts
+from bbvi.target import make_target
+
+
+@pytest.mark.parametrize("key", range(2))
+def test_a_funnel_without_end_is_not_trusted(key):
+    """Effects with the prior 1/t on their scale: the neck has the same mass at every log t.
+
+    The fit of all but the neck's end looks perfect to its own draws.
+    """
+
+    def log_joint(params, y):
+        theta, t = params["theta"], params["t"]
+        likelihood = -0.5 * jnp.sum((y - theta) ** 2)
+        return likelihood - 0.5 * jnp.sum((theta / t) ** 2) - (3 + 1) * jnp.log(t)
+
+    init = {"theta": np.zeros(3, np.float32), "t": np.float32(1)}
+    y = np.array([1.0, 2.0, -1.0], np.float32)
+    result = bbvi.fit(log_joint, init, y, support={"t": bbvi.positive}, key=key, throw=False)
+    assert result.verdict.level != "trusted"
+
+
+def test_mass_that_only_a_start_has_seen():
+    """0.5 N(-9, 1) + 0.5 N(9, 1): a fit of one, and starts in one or in both."""
+
+    def two(x):
+        return jnp.logaddexp(-0.5 * (x + 9) ** 2, -0.5 * (x - 9) ** 2)
+
+    target, _, _ = make_target(two, np.float32(0), None, None)
+    family = FullRankGaussian()
+    params = family.init(jnp.array([-9.0]), jnp.ones(1))
+    log_evidence = np.log(np.sqrt(2 * np.pi))  # of what the fit sees
+
+    def missing(locs, draws=None):
+        locs = jnp.array(locs)[:, None]
+        count = jnp.zeros((), jnp.int32)
+        starts = Starts(locs, jnp.ones_like(locs), jnp.full(len(locs), 0.9), count, count)
+        key = jax.random.key(0)
+        return leaves_out(target, family, params, starts, log_evidence, draws, key, None)
+
+    assert not missing([-9.0, -8.0])
+    assert missing([-9.0, 9.0])
+    assert not missing([-9.0, 30.0])  # far, and no mass there
+    # states of chains that have been there stand for it
+    states = np.array([[-9.0], [9.3]])
+    assert not missing([-9.0, 9.0], states)
+    assert missing([-9.0, 9.0], states[:1])
+
+
+UNIT = jnp.eye(2)
+RIDGE = jnp.linalg.cholesky(1e4 * jnp.array([[1.0, -1.0], [-1.0, 1.0]]) + 0.5 * UNIT)
+
+
+@pytest.mark.parametrize(
+    ("log_joint", "support", "scale", "expected"),
+    [
+        (lambda p: -0.5 * p["a"] ** 2, None, UNIT, {"b"}),
+        (lambda p: -0.5 * p["a"] ** 2 - jax.nn.softplus(-p["b"]), None, UNIT, {"b"}),
+        # along a + b = 0, as a fit sees it that has begun to spread there; either names it
+        (lambda p: -0.5 * (p["a"] + p["b"]) ** 2, None, RIDGE, {"a", "b"}),
+        # 1/b is flat in log b
+        (lambda p: -0.5 * p["a"] ** 2 - jnp.log(p["b"]), {"b": bbvi.positive}, UNIT, {"b"}),
+        # proper, with tails from light to Cauchy, and a fit that is far too narrow
+        (lambda p: -0.5 * p["a"] ** 2 - p["b"] ** 4, None, UNIT, set()),
+        (lambda p: -jnp.log1p(p["a"] ** 2) - jnp.log1p(p["b"] ** 2), None, UNIT, set()),
+        (lambda p: -0.5 * p["a"] ** 2 - p["b"], {"b": bbvi.positive}, UNIT, set()),
+        (lambda p: -0.5 * (p["a"] / 1e3) ** 2 - 0.5 * p["b"] ** 2, None, UNIT, set()),
+    ],
+)
+def test_what_nothing_bounds_is_named(log_joint, support, scale, expected):
+    target, _, data = make_target(log_joint, {"a": 0.3, "b": 0.5}, None, support)
+    found = set(unbounded(target, jnp.array([0.3, -0.3]), Frame(jnp.zeros(2), scale), data))
+    assert found <= expected and bool(found) == bool(expected)
+
+
+def test_the_verdict_on_an_improper_posterior_names_the_leaf():
+    result = bbvi.fit(lambda p: -0.5 * p["a"] ** 2, {"a": 0.0, "b": 0.0}, throw=False)
+    assert result.verdict.level == "rejected"
+    assert "does not fall along b" in str(result.verdict)
+    assert "Give b a proper prior" in str(result.verdict)
+
+
+def test_a_fit_goes_on_from_one_of_several_modes():
+    """A mixture has no start of its own to offer: the race finds its modes again."""
+
+    def two(x):
+        return jnp.logaddexp(-0.5 * (x + 5) ** 2, -0.5 * (x - 5) ** 2)
+
+    first = bbvi.fit(two, 1.0)
+    again = bbvi.fit(two, first)
+    assert first.verdict.level == again.verdict.level == "trusted"
+    np.testing.assert_allclose(again.posterior.sd(), np.sqrt(26), rtol=0.03)
