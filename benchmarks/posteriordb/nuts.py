@@ -5,10 +5,14 @@
 Numpyro's NUTS on the same flat log density, float64: 4 chains, 1,000 + 1,000, vectorised, from
 uniform(-2, 2). Each of the two is run twice with different keys; the first run compiles. Seconds
 are those of the calls, imports left out. Gradients of NUTS are counted in a third run, untimed.
+Each posterior has a process of its own, NUTS at most ten minutes: what it has not done by then is
+left out of its row. Rows are written as they come; a run of some posteriors replaces those alone.
 """
 
 import argparse
 import json
+import subprocess
+import sys
 import time
 from pathlib import Path
 from statistics import median
@@ -25,6 +29,7 @@ from .report import environment
 
 OUTPUT = Path(__file__).parents[1] / "results" / "nuts.json"
 CHAINS, WARMUP, DRAWS = 4, 1000, 1000
+PATIENCE = 600.0
 
 
 class Moments:
@@ -40,7 +45,8 @@ class Moments:
         return jax.tree.map(lambda x: x.std(0, ddof=1), self._draws)
 
 
-def nuts(posterior) -> dict:
+def nuts(posterior):
+    """What is known after each of three runs."""
     from numpyro.infer import MCMC, NUTS
 
     model, data = posterior.model, posterior.data()
@@ -53,24 +59,25 @@ def nuts(posterior) -> dict:
         settings = {"num_chains": CHAINS, "chain_method": "vectorized", "progress_bar": False}
         return MCMC(kernel, num_warmup=WARMUP, num_samples=DRAWS, **settings)
 
-    seconds, mcmc = [], sampler()
-    for key in (0, 1):
+    found, mcmc = {}, sampler()
+    for key, label in enumerate(("cold", "warm")):
         began = time.perf_counter()
         mcmc.run(jax.random.key(key), init_params=jnp.asarray(starts))
         z = jax.block_until_ready(mcmc.get_samples())
-        seconds.append(time.perf_counter() - began)
-    draws = jax.jit(jax.vmap(lambda z: target.constrain(z, data)))(z)
+        found[label] = time.perf_counter() - began
+        draws = jax.jit(jax.vmap(lambda z: target.constrain(z, data)))(z)
+        found |= compare(Moments(draws), posterior.reference())
+        yield found
     counted, fields = sampler(), ("num_steps",)
     key, start = jax.random.key(1), jnp.asarray(starts)
     counted.warmup(key, init_params=start, extra_fields=fields, collect_warmup=True)
     gradients = int(counted.get_extra_fields()["num_steps"].sum())
     counted.run(counted.post_warmup_state.rng_key, extra_fields=fields)
-    gradients += int(counted.get_extra_fields()["num_steps"].sum())
-    found = compare(Moments(draws), posterior.reference())
-    return found | {"cold": seconds[0], "warm": seconds[1], "gradients": gradients}
+    yield found | {"gradients": gradients + int(counted.get_extra_fields()["num_steps"].sum())}
 
 
-def default(posterior) -> dict:
+def default(posterior):
+    """The same after both runs of the default."""
     model, data = posterior.model, posterior.data()
     init, support = model.init(data), model.support(data)
     seconds = []
@@ -79,47 +86,75 @@ def default(posterior) -> dict:
         fit = bbvi.fit(model.log_joint, init, data, support=support, key=key, throw=False)
         seconds.append(time.perf_counter() - began)
     found = compare(fit.posterior, posterior.reference()) | {"verdict": fit.verdict.level}
-    return found | {"cold": seconds[0], "warm": seconds[1], "gradients": fit.num_gradients}
+    yield found | {"cold": seconds[0], "warm": seconds[1], "gradients": fit.num_gradients}
+
+
+METHODS = {"bbvi": default, "nuts": nuts}
+
+
+def alone(label: str, name: str) -> dict:
+    """The last line of a process that runs one method on one posterior."""
+    command = [sys.executable, "-m", "benchmarks.posteriordb.nuts", name, "--method", label]
+    try:
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=PATIENCE)
+        lines = done.stdout.splitlines()
+    except subprocess.TimeoutExpired as late:
+        lines = (late.stdout or b"").decode().splitlines()
+    return json.loads(lines[-1]) if lines else {}
+
+
+def shown(row: dict, figure: str, form: str) -> str:
+    """A figure of both, or a dash where NUTS was not done in time."""
+    return " ".join(
+        format(row[label][figure], form) if figure in row[label] else "-".rjust(8)
+        for label in ("nuts", "bbvi")
+    )
+
+
+def summarise(rows: list[dict]) -> None:
+    for figure in ("cold", "warm", "gradients"):
+        done = [row for row in rows if figure in row["nuts"]]
+        ahead = sum(row["bbvi"][figure] < row["nuts"][figure] for row in done)
+        ratio = median(row["nuts"][figure] / row["bbvi"][figure] for row in done)
+        late = len(rows) - len(done)
+        print(
+            f"{figure}: the default below NUTS on {ahead} of {len(done)}, median {ratio:.3g} times"
+            + (f"; NUTS not done in time on {late}" if late else "")
+        )
+    for label in METHODS:
+        print(
+            f"{label}: right {sum(row[label].get('right', False) for row in rows)} of {len(rows)}"
+        )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("names", nargs="*", default=["*"], help="posteriors or patterns; all")
+    parser.add_argument(
+        "--method", choices=METHODS, help="in this process, and print what is found"
+    )
     parser.add_argument("--output", type=Path, default=OUTPUT, help="a JSON file")
     options = parser.parse_args()
     if find_database() is None:
         print(f"{MISSING} Nothing was measured.")
         return
     jax.config.update("jax_enable_x64", True)
-    rows = []
+    if options.method is not None:
+        for found in METHODS[options.method](POSTERIORS[options.names[0]]):
+            short = {k: v for k, v in found.items() if k != "sd_ratio"}
+            print(json.dumps(short, default=float), flush=True)
+        return
+    old = json.loads(options.output.read_text())["rows"] if options.output.exists() else []
+    rows = {row["posterior"]: row for row in old}
     print(f"{'posterior':42s} cold s: NUTS, bbvi   warm s: NUTS, bbvi   gradients: NUTS, bbvi")
     for name in chosen(options.names):
-        row = {"posterior": name}
-        for label, run in (("bbvi", default), ("nuts", nuts)):
-            jax.clear_caches()  # the first run pays for compiling, as a new process would
-            found = run(POSTERIORS[name])
-            row[label] = {
-                k: float(f"{v:.5g}") if isinstance(v, float) else v for k, v in found.items()
-            }
-            row[label].pop("sd_ratio")
-        rows.append(row)
-        a, b = row["nuts"], row["bbvi"]
-        print(
-            f"{name[:42]:42s} {a['cold']:7.1f} {b['cold']:7.1f}      {a['warm']:7.2f} "
-            f"{b['warm']:7.2f}      {a['gradients']:9,d} {b['gradients']:9,d}",
-            flush=True,
-        )
-        options.output.write_text(
-            json.dumps({"on": environment(), "rows": rows}, indent=1, default=float) + "\n"
-        )
-    for figure in ("cold", "warm", "gradients"):
-        ahead = sum(row["bbvi"][figure] < row["nuts"][figure] for row in rows)
-        ratio = median(row["nuts"][figure] / row["bbvi"][figure] for row in rows)
-        print(
-            f"{figure}: the default below NUTS on {ahead} of {len(rows)}, median {ratio:.3g} times"
-        )
-    for label in ("nuts", "bbvi"):
-        print(f"{label}: right {sum(row[label]['right'] for row in rows)} of {len(rows)}")
+        rows[name] = {"posterior": name, "on": environment()}
+        rows[name] |= {label: alone(label, name) for label in METHODS}
+        figures = (("cold", "8.1f"), ("warm", "8.2f"), ("gradients", "9,d"))
+        print(f"{name[:42]:42s}", *(shown(rows[name], *f) for f in figures), sep="  ", flush=True)
+        ordered = [rows[name] for name in POSTERIORS if name in rows]
+        options.output.write_text(json.dumps({"rows": ordered}, indent=1) + "\n")
+    summarise(list(rows.values()))
 
 
 if __name__ == "__main__":
