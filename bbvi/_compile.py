@@ -5,14 +5,19 @@ milliseconds in its arithmetic; compiled without optimisation it takes about hal
 build. Where the log joint is heavy, or the program is the long loop, optimisation pays.
 """
 
+import os
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 # Elements computed by one evaluation of the log joint up to which programs are built quickly.
 # On one core a stage of 10^4 evaluations then loses at most a few tenths of a second.
 _SMALL_WORK = 30_000
+_seen: set[int] = set()
 
 
 class QuickJit:
@@ -28,6 +33,7 @@ class QuickJit:
         self.__doc__ = function.__doc__
         self.plain = function
         self._target_at = target_at
+        self._under_way: list[threading.Thread] = []
         self._optimised = jax.jit(function, static_argnums=static_argnums)
         self._quick = jax.jit(
             function,
@@ -39,14 +45,48 @@ class QuickJit:
         if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(args)):
             # inside somebody's own jit, which decides how it is compiled
             return self.plain(*args)
+        while self._under_way:
+            self._under_way.pop().join()
+        return self._chosen(args)(*args)
+
+    def prepare(self, *args: Any) -> Any:
+        """Trace for such arguments, and compile in a thread beside whatever comes next.
+
+        The next call waits for it. The compiler works on one core and lets Python run, so
+        programs that are needed one after the other are built at the same time. Arrays may be
+        given as `jax.ShapeDtypeStruct`, which is also what comes back.
+        """
+        lowered = self._chosen(args).lower(*args)
+
+        def build():
+            with suppress(Exception):  # the call that comes will meet it again, and raise
+                lowered.compile()
+
+        thread = threading.Thread(target=build, name="bbvi-compile")
+        thread.start()
+        self._under_way.append(thread)
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), lowered.out_info)
+
+    def _chosen(self, args: tuple) -> Any:
         small = args[self._target_at].work <= _SMALL_WORK
         on_cpu = jax.default_backend() == "cpu"
-        return (self._quick if small and on_cpu else self._optimised)(*args)
+        return self._quick if small and on_cpu else self._optimised
 
 
 def quick_jit(target_at: int = 0, static_argnums: tuple[int, ...] = (0,)) -> Callable:
     """Decorator: see `QuickJit`."""
     return lambda function: QuickJit(function, target_at, static_argnums)
+
+
+def worth_preparing(target: Any, arrays: Any) -> bool:
+    """Whether several cores could build programs for this, and it was not asked before."""
+    leaves, treedef = jax.tree.flatten(arrays)
+    shapes = tuple((jnp.shape(x), jnp.result_type(x)) for x in leaves)
+    which = hash((target, treedef, shapes))
+    if which in _seen or (os.cpu_count() or 1) < 2:
+        return False
+    _seen.add(which)
+    return True
 
 
 def count_work(jaxpr: Any) -> int:

@@ -31,7 +31,8 @@ def as_key(key: Key) -> Array:
     )
 
 
-@partial(jax.jit, static_argnums=1)
+# Random bits are many lines and little work: not worth the compiler's time.
+@partial(jax.jit, static_argnums=1, compiler_options={"xla_backend_optimization_level": 0})
 def split(key: Array, number: int) -> tuple[Array, ...]:
     """Several keys from one, by one small program and not one a key."""
     return tuple(jax.random.split(key, number))

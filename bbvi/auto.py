@@ -22,8 +22,8 @@ from bbvi.matching import (
     match_from,
     match_modes,
     move,
-    separate_modes,
 )
+from bbvi.modes import separate_modes
 from bbvi.objectives import ELBO
 from bbvi.solvers import BatchAndMatch, StochasticGradient
 from bbvi.stage import Fitted, chain_stage, fit_stage, judged_stage
@@ -101,7 +101,8 @@ class Auto:
             run: drives a solver's state to its end; see `bbvi.stage.fit_stage`.
             purse: what may be spent; stages that cannot be paid for are left out.
         """
-        start_key, run_key, judge_key = split(key, 3)
+        keys = split(key, 5 + _MOST_MOVES)
+        start_key, match_key, run_key, judge_key, chain_key, *move_keys = keys
         if previous is not None and isinstance(previous[0], GaussianMixture):
             previous = None  # a match from the moments of several modes ends in one of them
         if target.dim > _DENSE_LIMIT:
@@ -112,20 +113,21 @@ class Auto:
                     "low-rank", solver, target, begin, previous, run_key, judge_key, data, run
                 )
             ]
-        gaussian, matches = self._gaussian(target, loc, start_key, judge_key, data, previous, purse)
+        args = (target, loc, start_key, match_key, judge_key, data, previous, purse)
+        gaussian, matches = self._gaussian(*args)
         purse.spend(gaussian.num_gradients)
-        modes = separate_modes(target, matches, data)
+        modes = separate_modes(target, matches.frame, matches.elbo, data)
         stages = [gaussian]
         if len(modes) > 1:
             stages = self._mixture(target, gaussian, matches, modes, judge_key, data)
         else:
-            stages += self._moves(target, gaussian, judge_key, data)
+            stages += self._moves(target, gaussian, move_keys, data)
 
         def looked_at(stage: Fitted) -> Fitted:
             if not stage.sound or stage.mode_weights:
                 return stage
             d, states = stage.diagnostics, None if stage.chains is None else stage.chains.draws
-            args = (matches.starts, d.log_evidence, states, start_key, data)
+            args = (matches, d.log_evidence, states, start_key, data)
             missing = leaves_out(target, stage.family, stage.params, *args)
             return stage._replace(left_out=missing)
 
@@ -136,7 +138,6 @@ class Auto:
         single = max(
             (s for s in stages if s.family == gaussian.family), key=lambda s: s.diagnostics.ess
         )
-        chain_key = jax.random.fold_in(run_key, 1)
         chains_cost = expected_gradients(target.dim)
         if len(modes) == 1:
             if not purse.allows(chains_cost):
@@ -165,17 +166,16 @@ class Auto:
             stages.append(looked_at(chains))
         return stages
 
-    def _moves(self, target, gaussian, judge_key, data) -> list[Fitted]:
+    def _moves(self, target, gaussian, keys, data) -> list[Fitted]:
         """Gaussians with the moments of the weighted draws of the one before."""
         moved: list[Fitted] = []
         at = gaussian
         # fewer effective draws than this do not tell a covariance
         enough = _DRAWS_PER_DIMENSION * (target.dim + 1)
-        while len(moved) < _MOST_MOVES and not at.status.failed:
+        for key in keys:
             d = at.diagnostics
-            if is_sharp(d) and at.settled or float(d.ess) < enough:
+            if at.status.failed or is_sharp(d) and at.settled or float(d.ess) < enough:
                 break
-            key = jax.random.fold_in(judge_key, len(moved) + 1)
 
             def run(at=at, d=d):
                 return move(at.family, d.draws, d.log_weights), at.log
@@ -195,18 +195,18 @@ class Auto:
         return StochasticGradient(self.flow, objective, optimizer, 0.0, self.flow_steps)
 
     def _gaussian(
-        self, target, loc, start_key, judge_key, data, previous, purse
+        self, target, loc, start_key, match_key, judge_key, data, previous, purse
     ) -> tuple[Fitted, Matches]:
         found: list[Matches] = []
 
         def run():
             if previous is None:
-                args = (target, loc, start_key, data, purse.gradients)
+                args = (target, loc, start_key, match_key, data, purse.gradients)
                 params, log, matches = match_modes(*args)
             else:
                 frame = previous[0].frame(previous[1])
                 limits = affordable(target, purse.gradients)
-                params, log, matches = match_from(target, frame, start_key, data, limits)
+                params, log, matches = match_from(target, frame, match_key, data, limits)
             found.append(jax.device_get(matches))
             return params, log
 

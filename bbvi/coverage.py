@@ -5,9 +5,10 @@ import numpy as np
 
 from bbvi._compile import quick_jit
 from bbvi._types import Array, PyTree
-from bbvi.families import Family, Frame
+from bbvi.families import Family
 from bbvi.families.base import LOG_2PI
-from bbvi.matching import Matches, apart
+from bbvi.matching import Matches
+from bbvi.modes import apart
 from bbvi.objectives.draws import normals
 from bbvi.solvers.starts import Starts, batched
 from bbvi.target import Target
@@ -42,7 +43,7 @@ def leaves_out(
     target: Target,
     family: Family,
     params: PyTree,
-    starts: Starts | None,
+    matches: Matches,
     log_evidence: Array,
     draws: Array | None,
     key: Array,
@@ -59,19 +60,19 @@ def leaves_out(
         target: the target.
         family: the family of the approximation.
         params: its parameters.
-        starts: of the race; None where there was none.
+        matches: the Gaussians matched; starts near these have had their say.
         log_evidence: what the approximation's draws give, nats.
         draws: (S, D) states of chains, which then count instead of the approximation.
         key: a typed random key.
         data: the user's data.
     """
+    starts = matches.starts
     if starts is None or not np.isfinite(log_evidence):
         return False
-    frame = family.frame(params)
-    scale = frame.scale if frame.scale.ndim == 2 else jnp.diag(frame.scale)
-    frames = Frame(frame.loc[None], scale[None])
     seen = np.asarray(starts.elbo) > log_evidence - _VISIBLE_NATS
-    seen = seen & apart(starts, frames, np.zeros(1))
+    if not seen.any():
+        return False
+    seen = seen & apart(starts, matches.frame, matches.elbo)
     if not seen.any():
         return False
     bound, gap = map(np.asarray, _around(target, family, params, starts, key, data))

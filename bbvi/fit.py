@@ -153,8 +153,8 @@ def fit(
     else:
         auto = Auto() if solver is None else solver
         stages = auto.solve(target, start.z, root, data, warm, drive, purse)
-    correct = not isinstance(solver, Solver)
-    result = _assemble(target, data, spec, stages, checked, correct, purse.ended)
+    default = not isinstance(solver, Solver)
+    result = _assemble(target, data, spec, stages, checked, default, purse.ended)
     if throw and result.status.failed:
         raise FitError(" ".join([result.status.message, *result.verdict.actions]), result)
     return result
@@ -166,13 +166,13 @@ def _assemble(
     spec: tuple,
     stages: list[Fitted],
     checked: float,
-    correct: bool,
+    default: bool,
     budget_ended: bool,
 ) -> FitResult:
     """The best stage, judged; corrected by its importance weights if that helps."""
     best = reduce(_better, stages)
     diagnostics = best.diagnostics
-    correct = correct and best.sound and needs_correction(diagnostics)
+    correct = default and best.sound and needs_correction(diagnostics)
     # The race and the match try far-out points on purpose: what they skip biases nothing.
     share = best.num_skipped / max(1, best.num_gradients) if best.state is not None else 0.0
     names = target.scalar_names
@@ -189,7 +189,7 @@ def _assemble(
         budget_ended and not best.settled,
     )
     verdict = verdict_of(left_out=best.left_out)
-    if verdict.level != "trusted":
+    if verdict.level != "trusted" and default:
         open_ended = _open_ended(target, best, data)
         verdict = verdict_of(left_out=best.left_out, unbounded=open_ended)
     bounds_need_data = any(leaf.bijector.functions for leaf in target.leaves)

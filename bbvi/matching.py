@@ -7,11 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bbvi._compile import quick_jit
+from bbvi._compile import quick_jit, worth_preparing
 from bbvi._linalg import dot
 from bbvi._tree import pick, tree_where
 from bbvi._types import Array, PyTree
+from bbvi.diagnostics import diagnose
 from bbvi.families import Family, Frame
+from bbvi.modes import FAR, VALLEY_NATS, VISIBLE_NATS, WAYPOINTS, apart, valley
 from bbvi.solvers import BatchAndMatch
 from bbvi.solvers.base import RunLog
 from bbvi.solvers.starts import ORIGINS, PATH_EVALUATIONS, Starts, batched, race
@@ -23,15 +25,6 @@ _MATCHED = 3
 _MOST_MATCHES = 12
 # ... beyond which a match costs seconds of matrix products, and only the winner is matched.
 _SEVERAL_UP_TO = 256
-# Starts and modes are separate beyond so many of their standard deviations.
-FAR = 6.0
-# ... and the log density falls by so many nats on the straight way from either to the other: on
-# a funnel or a ridge, starts end far apart with no valley between them.
-VALLEY_NATS = 1.0
-_WAYPOINTS = 32
-# A mode with a share of the evidence below e^-5.3 = 0.5% moves no mean by 0.1 sd unless it lies
-# 20 sds away.
-VISIBLE_NATS = 5.3
 
 
 @quick_jit()
@@ -74,6 +67,16 @@ def _matched(dim: int) -> int:
     return _MATCHED if dim <= _SEVERAL_UP_TO else 1
 
 
+def _prepare(target: Target, loc: Array, race_key: Array, match_key: Array, data: PyTree) -> None:
+    """Begin to build the programs that every first fit comes through."""
+    if not worth_preparing(target, (loc, race_key, data)):
+        return
+    steps = UNLIMITED
+    starts, chosen, _ = race_starts.prepare(target, loc, race_key, data, steps.path_evaluations)
+    found = match_several.prepare(target, chosen, starts, match_key, data, steps.match_steps)
+    diagnose.prepare(target, BatchAndMatch().family, found[0], match_key, data)
+
+
 class Matches(NamedTuple):
     """Full-rank Gaussians matched from several starts, the best first.
 
@@ -89,14 +92,20 @@ class Matches(NamedTuple):
 
 
 def match_modes(
-    target: Target, loc: Array, key: Array, data: PyTree, gradients: float = np.inf
+    target: Target,
+    loc: Array,
+    race_key: Array,
+    key: Array,
+    data: PyTree,
+    gradients: float = np.inf,
 ) -> tuple[PyTree, RunLog, Matches]:
     """Stages 1 and 2 of `Auto`: from some starts at once, then from those in other valleys.
 
     Args:
         target: the target.
         loc: the user's point (D,).
-        key: a typed random key.
+        race_key: a typed random key, for the race.
+        key: another, for the matches.
         data: the user's data.
         gradients: how many may be spent.
 
@@ -105,11 +114,14 @@ def match_modes(
         Gaussians matched.
     """
     limits = affordable(target, gradients)
-    params, log, matches = match_starts(target, loc, key, data, limits)
-    matches = jax.device_get(matches)
-    starts = matches.starts
-    assert starts is not None
-    waiting = starts.elbo > starts.elbo[0] - VISIBLE_NATS
+    _prepare(target, loc, race_key, key, data)
+    raced = race_starts(target, loc, race_key, data, limits.path_evaluations)
+    starts, chosen, elsewhere = raced
+    found = match_several(target, chosen, starts, key, data, limits.match_steps)
+    params, log, frame, elbo = found
+    starts, elsewhere, frame, elbo = jax.device_get((starts, elsewhere, frame, elbo))
+    matches = Matches(frame, elbo, starts)
+    waiting = elsewhere & (starts.elbo > starts.elbo[0] - VISIBLE_NATS)
     cost = int(limits.match_steps) * BatchAndMatch().draws(target.dim)
     while len(matches.elbo) < _MOST_MATCHES and int(log.num_gradients) + cost <= gradients:
         waiting = waiting & apart(starts, *matches[:2])
@@ -134,76 +146,60 @@ def match_modes(
     return params, log, matches
 
 
-def apart(starts: Starts, frames: Frame, elbo: Any) -> np.ndarray:
-    """Which starts lie beyond a few standard deviations of all Gaussians, in either's units.
-
-    Args:
-        starts: P starts.
-        frames: units of K Gaussians, with a leading axis.
-        elbo: (K,) their bounds; those of -inf do not count.
-    """
-    found = np.ones(len(starts.elbo), bool)
-    for loc, scale in zip(*(x[~np.isneginf(elbo)] for x in map(np.asarray, frames)), strict=True):
-        gaps = np.asarray(starts.loc) - loc
-        with np.errstate(all="ignore"):
-            widths = np.linalg.norm(gaps / np.asarray(starts.scale), axis=1)
-            found &= np.maximum(_distances(scale, gaps), widths) > FAR
-    return found
-
-
-def _distances(scale: np.ndarray, gaps: np.ndarray) -> np.ndarray:
-    """Lengths (P,) of gaps (P, D) in the units of a Gaussian with the factor `scale` (D, D)."""
-    with np.errstate(all="ignore"):
-        try:
-            return np.linalg.norm(np.linalg.solve(scale, gaps.T), axis=0)
-        except np.linalg.LinAlgError:  # a match of no extent tells no distances
-            return np.zeros(len(gaps))
-
-
 def _in_a_valley_of_its_own(target, matches, starts, waiting, data) -> int | None:
     for i in np.flatnonzero(waiting).tolist():
         centres = matches.frame.loc
-        if all(valley(target, starts.loc[i], at, data) > VALLEY_NATS for at in centres):
+        if all(float(valley(target, starts.loc[i], at, data)) > VALLEY_NATS for at in centres):
             return i
     return None
 
 
 @quick_jit()
-def match_starts(
-    target: Target, loc: Array, key: Array, data: PyTree, limits: Limits = UNLIMITED
-) -> tuple[PyTree, RunLog, Matches]:
-    """Match from a few starts at once, compiled together with their race.
+def race_starts(
+    target: Target, loc: Array, key: Array, data: PyTree, path_evaluations: Array
+) -> tuple[Starts, Frame, Array]:
+    """Stage 1 of `Auto`, compiled.
 
     Returns:
-        parameters of the full-rank Gaussian with the best bound, the run so far, and all
-        Gaussians matched.
+        the starts, units of those few that are to be matched, and a mask (P,) of starts that lie
+        in other valleys than the ones that these were compared with.
     """
-    race_key, match_key = jax.random.split(key)
-    starts = race(target, loc, race_key, data, limits.path_evaluations)
-    diverse = _diverse(target, starts, data)
-    chosen = Frame(starts.loc[diverse], starts.scale[diverse])
-    matched = partial(_match, target, match_key, data, limits.match_steps)
+    starts = race(target, loc, key, data, path_evaluations)
+    diverse, elsewhere = _diverse(target, starts, data)
+    return starts, Frame(starts.loc[diverse], starts.scale[diverse]), elsewhere
+
+
+@quick_jit()
+def match_several(
+    target: Target, chosen: Frame, starts: Starts, key: Array, data: PyTree, max_steps: Array
+) -> tuple[PyTree, RunLog, Frame, Array]:
+    """Stage 2 of `Auto`, compiled: match from a few starts at once.
+
+    Returns:
+        parameters of the full-rank Gaussian with the best bound, the run so far, and units
+        and bounds of all Gaussians matched, the best first.
+    """
+    matched = partial(_match, target, key, data, max_steps)
     mapped = jax.lax.map(matched, chosen) if target.sequential else jax.vmap(matched)(chosen)
     params, elbos, logs = mapped
     elbos = jnp.where(jnp.isfinite(elbos), elbos, -jnp.inf)
     order = jnp.argsort(-elbos)
     units = jax.vmap(BatchAndMatch().family.frame)(params)
     frame, elbo = pick((units, elbos), order)
-    matches = Matches(frame, elbo, starts)
     params, log = pick((params, logs), order[0])
     raced = BatchAndMatch().family.init(starts.loc[0], starts.scale[0])
     # the matches began there: their bounds are no worse, and those of the race have draws of
     # their own, whose luck must not count
-    params = tree_where(jnp.isfinite(matches.elbo[0]), params, raced)
+    params = tree_where(jnp.isfinite(elbo[0]), params, raced)
     log = log._replace(
         num_gradients=starts.num_gradients + jnp.sum(logs.num_gradients),
         num_skipped=jnp.sum(logs.num_skipped),
     )
-    return params, log, matches
+    return params, log, frame, elbo
 
 
-def _diverse(target: Target, starts: Starts, data: PyTree) -> Array:
-    """Indices of the best start and of the best ones in other valleys than it and each other.
+def _diverse(target: Target, starts: Starts, data: PyTree) -> tuple[Array, Array]:
+    """Indices of the best start and of the best ones in other valleys, and which are in yet others.
 
     Starts that are near one another, or with no valley between them, end in the same mode;
     where there are no others, the next best are taken.
@@ -219,7 +215,7 @@ def _diverse(target: Target, starts: Starts, data: PyTree) -> Array:
             lambda z, last=last: valley(target, starts.loc[last], z, data),
             starts.loc,
             target,
-            _WAYPOINTS + 2,
+            WAYPOINTS + 2,
         )
         near = near | (jnp.linalg.norm(gap / width, axis=1) < FAR) | ~(depth > VALLEY_NATS)
         far = jnp.isfinite(starts.elbo) & ~near
@@ -227,7 +223,7 @@ def _diverse(target: Target, starts: Starts, data: PyTree) -> Array:
         index = jnp.where(jnp.any(far), jnp.argmax(far), jnp.argmin(taken)).astype(jnp.int32)
         chosen.append(index)
         taken = taken | (jnp.arange(taken.shape[0]) == index)
-    return jnp.stack(chosen)
+    return jnp.stack(chosen), ~near
 
 
 @quick_jit()
@@ -251,41 +247,6 @@ def move(family: Family, draws: Array, log_weights: Array) -> PyTree:
     loc = dot(weights, draws)
     centred = draws - loc
     return family.init(loc, jnp.linalg.cholesky(dot(centred.T * weights, centred)))
-
-
-def separate_modes(target: Target, matches: Matches, data: PyTree) -> list[int]:
-    """Which of the matches, best first, are modes of their own that matter.
-
-    Two Gaussians are modes of their own when the centre of one lies beyond a few standard
-    deviations of the other and the log density has a valley between them; a mode matters when
-    its share of the evidence, by its bound, is visible.
-    """
-    loc, scale = map(np.asarray, matches.frame)
-
-    def far(i, j):
-        gap = (loc[i] - loc[j])[None]
-        return max(_distances(scale[k], gap)[0] for k in (i, j)) > FAR
-
-    modes: list[int] = []
-    for i in range(len(loc)):
-        visible = matches.elbo[i] > matches.elbo[0] - VISIBLE_NATS
-        if visible and all(
-            far(i, j) and valley(target, loc[i], loc[j], data) > VALLEY_NATS for j in modes
-        ):
-            modes.append(i)
-    return modes
-
-
-@quick_jit()
-def valley(target: Target, a: Array, b: Array, data: PyTree) -> Array:
-    """By how many nats the log density falls on the way between two points (D,), a scalar.
-
-    Counted from the lower of both ends; a point outside the support is an infinite fall.
-    """
-    t = jnp.linspace(0, 1, _WAYPOINTS + 2, dtype=a.dtype)[:, None]
-    log_p = target.log_densities((1 - t) * a + t * b, data)
-    log_p = jnp.where(jnp.isnan(log_p), -jnp.inf, log_p)
-    return jnp.minimum(log_p[0], log_p[-1]) - jnp.min(log_p)
 
 
 def _match(target, key, data, steps, frame):

@@ -22,9 +22,9 @@ _ON_ITS_OWN_SCALE = (Real, Ordered, ZeroSum)
 _FAR_WITH_SUPPORT = (40.0, 80.0)
 # A centre beyond this comes from a fit that ran away, and would swallow the distances.
 _FARTHEST_CENTRE = 1e12
-# A density whose integral along the line converges falls at least as the inverse distance: by
-# 4.6 nats from the first of two such points to the second, or by 2.3.
-_FALL = 1.0
+# A density whose integral along the line converges falls faster than the inverse distance, whose
+# logarithm falls by log(far / near) from one point to the other.
+_FALL = 0.9
 # Further below the centre no mass is at stake.
 _DEPTH = 30.0
 
@@ -61,7 +61,8 @@ def unbounded(target: Target, centre: Array, frame: Frame, data: PyTree) -> tupl
     log_p = np.asarray(_log_densities(target, jnp.asarray(points, target.dtype), data))
     near, far = np.moveaxis(log_p[:-1].reshape(-1, 2, 2), 2, 0)
     with np.errstate(invalid="ignore"):
-        level = np.isfinite(far) & (far > near - _FALL) & (far > log_p[-1] - _DEPTH)
+        fall = _FALL * np.log(distances[:, 1:] / distances[:, :1])
+        level = np.isfinite(far) & (far > near - fall) & (far > log_p[-1] - _DEPTH)
     found = [owner[np.argmax(np.abs(d))] for d in directions[level.any(axis=1)]]
     return tuple(leaves[i].name for i in dict.fromkeys(found))
 

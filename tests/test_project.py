@@ -22,7 +22,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 ORDER = """
     _types status budget _tree _linalg _compile bijectors examples storage target families
     objectives solvers run diagnostics propriety chains verdict table posterior plot stage observers
-    matching coverage auto bridges result fit batch testing __init__ __main__
+    modes matching coverage auto bridges result fit batch testing __init__ __main__
 """.split()
 
 ALLOWED = {"bbvi", "jax", "numpy", "optax"} | sys.stdlib_module_names

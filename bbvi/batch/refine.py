@@ -18,7 +18,7 @@ from bbvi.batch.weighing import weigh
 from bbvi.diagnostics import Diagnostics
 from bbvi.families import GaussianMixture
 from bbvi.families.base import LOG_2PI, TAIL_DF, with_tails
-from bbvi.matching import FAR, VALLEY_NATS, VISIBLE_NATS, valley
+from bbvi.modes import FAR, VALLEY_NATS, VISIBLE_NATS, valley
 from bbvi.target import Target
 
 FAMILY = GaussianMixture()
@@ -96,7 +96,7 @@ def add_peak(target: Target, mixture: PyTree, start: QuickStart, data: PyTree) -
 
 
 def is_apart(target: Target, mixture: PyTree, data: PyTree) -> Array:
-    """Whether the last component is a mode of its own, by the rule of `bbvi.matching`.
+    """Whether the last component is a mode of its own, by the rule of `bbvi.modes`.
 
     Args:
         target: the target.

@@ -1,0 +1,89 @@
+"""Telling modes apart: far from each other, and with a valley between them."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from bbvi._compile import quick_jit
+from bbvi._types import Array, PyTree
+from bbvi.families import Frame
+from bbvi.solvers.starts import Starts
+from bbvi.target import Target
+
+# Starts and modes are separate beyond so many of their standard deviations.
+FAR = 6.0
+# ... and the log density falls by so many nats on the straight way from either to the other: on
+# a funnel or a ridge, starts end far apart with no valley between them.
+VALLEY_NATS = 1.0
+WAYPOINTS = 32
+# A mode with a share of the evidence below e^-5.3 = 0.5% moves no mean by 0.1 sd unless it lies
+# 20 sds away.
+VISIBLE_NATS = 5.3
+
+
+@quick_jit()
+def valley(target: Target, a: Array, b: Array, data: PyTree) -> Array:
+    """By how many nats the log density falls on the way between two points (D,), a scalar.
+
+    Counted from the lower of both ends; a point outside the support is an infinite fall.
+    """
+    t = jnp.linspace(0, 1, WAYPOINTS + 2, dtype=a.dtype)[:, None]
+    log_p = target.log_densities((1 - t) * a + t * b, data)
+    log_p = jnp.where(jnp.isnan(log_p), -jnp.inf, log_p)
+    return jnp.minimum(log_p[0], log_p[-1]) - jnp.min(log_p)
+
+
+def separate_modes(target: Target, frames: Frame, elbo: Array, data: PyTree) -> list[int]:
+    """Which of some matched Gaussians, best first, are modes of their own that matter.
+
+    Two Gaussians are modes of their own when the centre of one lies beyond a few standard
+    deviations of the other and the log density has a valley between them; a mode matters when
+    its share of the evidence, by its bound, is visible.
+
+    Args:
+        target: the target.
+        frames: their units, with a leading axis.
+        elbo: their bounds, nats.
+        data: the user's data.
+    """
+    loc, scale = map(np.asarray, frames)
+
+    def far(i, j):
+        gap = (loc[i] - loc[j])[None]
+        return max(_distances(scale[k], gap)[0] for k in (i, j)) > FAR
+
+    modes: list[int] = []
+    for i in range(len(loc)):
+        visible = elbo[i] > elbo[0] - VISIBLE_NATS
+        if visible and all(
+            far(i, j) and float(valley(target, loc[i], loc[j], data)) > VALLEY_NATS for j in modes
+        ):
+            modes.append(i)
+    return modes
+
+
+def apart(starts: Starts, frames: Frame, elbo: Any) -> np.ndarray:
+    """Which starts lie beyond a few standard deviations of all Gaussians, in either's units.
+
+    Args:
+        starts: P starts.
+        frames: units of K Gaussians, with a leading axis.
+        elbo: (K,) their bounds; those of -inf do not count.
+    """
+    found = np.ones(len(starts.elbo), bool)
+    for loc, scale in zip(*(x[~np.isneginf(elbo)] for x in map(np.asarray, frames)), strict=True):
+        gaps = np.asarray(starts.loc) - loc
+        with np.errstate(all="ignore"):
+            widths = np.linalg.norm(gaps / np.asarray(starts.scale), axis=1)
+            found &= np.maximum(_distances(scale, gaps), widths) > FAR
+    return found
+
+
+def _distances(scale: np.ndarray, gaps: np.ndarray) -> np.ndarray:
+    """Lengths (P,) of gaps (P, D) in the units of a Gaussian with the factor `scale` (D, D)."""
+    with np.errstate(all="ignore"):
+        try:
+            return np.linalg.norm(np.linalg.solve(scale, gaps.T), axis=0)
+        except np.linalg.LinAlgError:  # a match of no extent tells no distances
+            return np.zeros(len(gaps))
