@@ -14,6 +14,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import bbvi
@@ -642,3 +643,40 @@ def main(path: str, saved: str) -> None:
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
+
+
+# --- settings that differ by problem --------------------------------------------------------------
+
+
+def test_a_learning_rate_for_each_problem():
+    """Each problem is as if fitted alone at its rate, in one batch."""
+
+    def log_joint(params, data):
+        return -0.5 * jnp.sum((params["x"] - data["y"]) ** 2)
+
+    def solver(data):
+        adam = optax.adam(data["rate"])
+        return bbvi.StochasticGradient(bbvi.MeanFieldGaussian(), optimizer=adam)
+
+    rates = np.array([1e-3, 1e-2, 1e-1], np.float32)
+    data = {"y": np.arange(6, dtype=np.float32).reshape(3, 2), "rate": rates}
+    init = {"x": np.zeros(2, np.float32)}
+    results = bbvi.fit_batch(log_joint, init, data, solver=solver, max_steps=40, key=1)
+    keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(1), i))(jnp.arange(3))
+    for i, rate in enumerate(rates):
+        one = jax.tree.map(lambda x, i=i: x[i : i + 1], data)
+        adam = optax.adam(rate)
+        alone = bbvi.StochasticGradient(bbvi.MeanFieldGaussian(), optimizer=adam)
+        single = bbvi.fit_batch(
+            log_joint, init, one, solver=alone, max_steps=40, key=keys[i : i + 1]
+        )
+        np.testing.assert_allclose(
+            results.posterior.mean()["x"][i], single.posterior.mean()["x"][0], rtol=1e-4
+        )
+    # the start is common to the rates, the way from there is not
+    assert len(set(np.round(results.posterior.sd()["x"][:, 0], 4))) == 3
+
+
+def test_what_makes_solvers_must_return_one():
+    with pytest.raises(bbvi.InputError, match="must return a solver such as"):
+        bbvi.fit_batch(lambda x, y: -(x**2), 0.0, np.zeros(3), solver=lambda data: "adam")

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from bbvi._tree import pick
 from bbvi._types import Key, LogJoint, PyTree
 from bbvi.auto import Auto
+from bbvi.batch.by_data import by_data
 from bbvi.batch.engine import Work, join
 from bbvi.batch.judging import is_hopeless
 from bbvi.batch.memory import choose_mesh, choose_widths, compiles_quickly
@@ -41,7 +42,7 @@ def fit_batch(
     in_axes: PyTree = 0,
     init_axes: PyTree = None,
     support: PyTree = None,
-    solver: Auto | Solver | None = None,
+    solver: Auto | Solver | Callable[[PyTree], Solver] | None = None,
     key: Key = 0,
     max_steps: int | None = None,
     chunk: int | str = "auto",
@@ -72,7 +73,9 @@ def fit_batch(
         init_axes: the same for `init`.
         support: supports in the structure of `init`; bounds that differ by problem are
             functions of the data.
-        solver: None or `bbvi.Auto()` for the default; or a solver, which gets the same starts.
+        solver: None or `bbvi.Auto()` for the default; or a solver, which gets the same starts;
+            or, where settings differ by problem, a function of a problem's data that returns
+            one: `lambda data: bbvi.StochasticGradient(optimizer=optax.adam(data["rate"]))`.
         key: an int or a JAX random key, from which each problem gets its own by its number;
             or an array of B keys.
         max_steps: step limit of a problem.
@@ -104,7 +107,6 @@ def fit_batch(
         >>> results.where(verdict="rejected").tolist()
         []
     """
-    _check_settings(solver, max_steps, chunk)
     settings: dict[str, Any] = dict(
         solver=solver,
         max_steps=max_steps,
@@ -170,7 +172,7 @@ def fit_problems(
     problems: Problems,
     support: PyTree,
     *,
-    solver: Auto | Solver | None = None,
+    solver: Auto | Solver | Callable[[PyTree], Solver] | None = None,
     max_steps: int | None = None,
     chunk: int | str = "auto",
     devices: Any = None,
@@ -186,6 +188,8 @@ def fit_problems(
             "its callback a vmap_method, or call bbvi.fit for each."
         )
     began = time.perf_counter()
+    if callable(solver):
+        solver = by_data(solver, problems.one(0)[1])
     default = not isinstance(solver, Solver)
     chosen = _first_solver(target) if default else solver
     assert isinstance(chosen, Solver)
@@ -275,10 +279,10 @@ def _fit_one(target: Target, problems: Problems, support, auto: Any, i: int) -> 
 
 
 def _check_settings(solver, max_steps, chunk) -> None:
-    if solver is not None and not isinstance(solver, (Auto, Solver)):
+    if not (solver is None or isinstance(solver, (Auto, Solver)) or callable(solver)):
         raise InputError(
-            f"solver must be None, bbvi.Auto() or a solver such as bbvi.StochasticGradient(), "
-            f"not {solver!r}."
+            "solver must be None, bbvi.Auto(), a solver such as bbvi.StochasticGradient() or a "
+            f"function that makes one of a problem's data, not {solver!r}."
         )
     if max_steps is not None and not _is_count(max_steps):
         raise InputError(f"max_steps must be a positive whole number, not {max_steps!r}.")
