@@ -51,7 +51,8 @@ class Auto:
        uphill from each, ranked by their bound on common draws.
     2. Batch and match from three good starts, far from each other if there are such: a
        full-rank Gaussian, which is judged on fresh draws, half of them with heavier tails.
-       Where the starts led to separate modes, so is their mixture.
+       Then from those starts in whose valley no match has ended; of separate modes the
+       mixture is judged.
     3. While that pays, the Gaussian moves to the moments of its weighted draws and is judged
        again: a step of adaptive importance sampling, without gradients.
     4. Where the weighted draws can still not answer for the posterior, short Hamiltonian chains
@@ -60,8 +61,9 @@ class Auto:
        1,024 dimensions); and, if its weights cannot be believed, short chains from its draws.
 
     For D over 2,560 the dense stages give way to a low-rank Gaussian fitted by stochastic
-    gradients. Of several stages the one whose weighted draws are best is kept; where they say
-    more of the moments than their own noise, moments and draws are corrected by the weights.
+    gradients. No stage settles a fit that leaves out visible mass around a start. Of several
+    stages the one whose weighted draws are best is kept; where they say more of the moments
+    than their own noise, moments and draws are corrected by the weights.
 
     Args:
         flow_steps: steps of the flow's training.
