@@ -24,7 +24,7 @@ test: .venv/.dev ## lint, format check, types, counts, doctests, tests
 	$(PYTHON) -m mypy
 	$(PYTHON) -m benchmarks.counted
 	$(PYTHON) -m pytest --doctest-modules bbvi
-	$(PYTHON) -m pytest $(WORKERS)
+	$(PYTHON) -m pytest $(WORKERS) --durations=20
 
 test-lowest: .venv-lowest/.installed ## tests on the lowest supported versions, without extras
 	$(LOWEST) -m pytest $(WORKERS)

@@ -25,7 +25,13 @@ from bbvi.solvers import Solver
 from bbvi.stage import Fitted, fit_stage
 from bbvi.status import BBVIWarning, FitError, InputError
 from bbvi.target import Target, make_target
-from bbvi.verdict import judge, needs_correction
+from bbvi.verdict import (
+    KHAT_HOPELESS,
+    MEAN_TOLERANCE,
+    judge,
+    moment_noise,
+    needs_correction,
+)
 
 # Estimates of the log evidence that differ by less, in nats, are of the same mass.
 _SAME_EVIDENCE = 0.1
@@ -172,7 +178,7 @@ def _assemble(
     """The best stage, judged; corrected by its importance weights if that helps."""
     best = reduce(_better, stages)
     diagnostics = best.diagnostics
-    correct = default and best.sound and needs_correction(diagnostics)
+    correct = default and (best.sound or _better_guess(best)) and needs_correction(diagnostics)
     # The race and the match try far-out points on purpose: what they skip biases nothing.
     share = best.num_skipped / max(1, best.num_gradients) if best.state is not None else 0.0
     names = target.scalar_names
@@ -219,6 +225,13 @@ def _assemble(
         state=best.state,
         data_spec=spec,
     )
+
+
+def _better_guess(stage: Fitted) -> bool:
+    """Whether weights that cannot answer for the moments still say more of them than nothing."""
+    if stage.chains is not None or not float(stage.diagnostics.khat) < KHAT_HOPELESS:
+        return False
+    return bool(moment_noise(stage.diagnostics).max() < MEAN_TOLERANCE / 2)
 
 
 def _open_ended(target: Target, stage: Fitted, data: PyTree) -> tuple[str, ...]:

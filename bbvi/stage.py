@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from bbvi._compile import worth_preparing
 from bbvi._types import Array, PyTree
 from bbvi.budget import Purse
 from bbvi.chains import Chains, affordable_leaps, expected_gradients, pool, run_chains
@@ -178,10 +179,15 @@ def fit_stage(
     where: tuple
     if previous is not None and previous[0] == family:
         start_at, where = begin_at, (previous[1],)
+        shapes: PyTree = previous[1]
     else:
         units = frame if previous is None else previous[0].frame(previous[1])
         assert units is not None, "a stage starts from a frame or from a previous fit"
         start_at, where = begin, (units.loc, units.scale)
+        shapes = jax.eval_shape(family.init, units.loc, units.loc)
+    if worth_preparing((target, solver), data):
+        # what judges the fit is built while it runs
+        diagnose.prepare(target, family, shapes, judge_key, data)
     first = partial(start_at, solver, target, *where, run_key, data)
     like = partial(start_at.plain, solver, target, *where, run_key, data)
     state = run(name, solver, target, first, like, data)

@@ -132,7 +132,7 @@ def _about_fit(d, names, corrected, chains) -> list[Verdict]:
             return [_about_weights(d), _about_chains(d, chains)]
         return [_about_chains(d, chains), _about_noise(d, names)]
     if not weights_usable(d):
-        return [_about_weights(d)]
+        return [_about_weights(d, corrected)]
     moments = _about_corrected(d) if corrected else _about_parameters(d, names)
     return [_about_weights(d), moments, _about_noise(d, names)]
 
@@ -312,14 +312,15 @@ def weights_usable(d: Diagnostics) -> bool:
     return float(d.khat) < (KHAT_USABLE_IF_EVEN if weights_even(d) else KHAT_USABLE)
 
 
-def _about_weights(d: Diagnostics) -> Verdict:
+def _about_weights(d: Diagnostics, corrected: bool = False) -> Verdict:
     khat, ess = float(d.khat), float(d.ess)
     figures = f"Pareto k-hat {khat:.2f}, {ess:.0f} effective of {int(d.num_draws)} draws"
     if weights_usable(d):
         return Verdict("trusted", (f"The draws fit the posterior ({figures}).",), ())
     action = _RICHER
     if khat < KHAT_HOPELESS:
-        reason = f"The importance weights have a heavy tail ({figures}): no check of the moments."
+        reason = f"The importance weights have a heavy tail ({figures}): no check of the moments"
+        reason += ", which they correct all the same." if corrected else "."
         return Verdict("caution", (reason,), (action,))
     reason = f"The approximation misses part of the posterior ({figures})."
     return Verdict("rejected", (reason,), (action,))
