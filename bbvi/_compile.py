@@ -78,11 +78,16 @@ def quick_jit(target_at: int = 0, static_argnums: tuple[int, ...] = (0,)) -> Cal
     return lambda function: QuickJit(function, target_at, static_argnums)
 
 
-def worth_preparing(target: Any, arrays: Any) -> bool:
-    """Whether several cores could build programs for this, and it was not asked before."""
+def worth_preparing(static: Any, arrays: Any) -> bool:
+    """Whether several cores could build programs for this, and it was not asked before.
+
+    Args:
+        static: the target, and what else the programs depend on by value.
+        arrays: their arguments; only structure, shapes and types count.
+    """
     leaves, treedef = jax.tree.flatten(arrays)
     shapes = tuple((jnp.shape(x), jnp.result_type(x)) for x in leaves)
-    which = hash((target, treedef, shapes))
+    which = hash((static, treedef, shapes))
     if which in _seen or (os.cpu_count() or 1) < 2:
         return False
     _seen.add(which)

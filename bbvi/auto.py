@@ -128,9 +128,16 @@ class Auto:
         def looked_at(stage: Fitted) -> Fitted:
             if not stage.sound or stage.mode_weights:
                 return stage
-            d, states = stage.diagnostics, None if stage.chains is None else stage.chains.draws
-            args = (matches, d.log_evidence, states, start_key, data)
-            missing = leaves_out(target, stage.family, stage.params, *args)
+            missing = leaves_out(
+                target,
+                stage.family,
+                stage.params,
+                matches,
+                stage.diagnostics.log_evidence,
+                None if stage.chains is None else stage.chains.draws,
+                start_key,
+                data,
+            )
             return stage._replace(left_out=missing)
 
         stages = list(map(looked_at, stages))

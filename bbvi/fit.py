@@ -193,11 +193,11 @@ def _assemble(
         best.mode_weights,
         best.chains,
         budget_ended and not best.settled,
+        left_out=best.left_out,
     )
-    verdict = verdict_of(left_out=best.left_out)
+    verdict = verdict_of()
     if verdict.level != "trusted" and default:
-        open_ended = _open_ended(target, best, data)
-        verdict = verdict_of(left_out=best.left_out, unbounded=open_ended)
+        verdict = verdict_of(unbounded=_open_ended(target, best, data))
     bounds_need_data = any(leaf.bijector.functions for leaf in target.leaves)
     timings = [("check", checked)]
     for stage in stages:

@@ -23,7 +23,7 @@ from bbvi.target import Target
 _MATCHED = 3
 # ... and how many in all, one after the other where starts lie in valleys that no match is in.
 _MOST_MATCHES = 12
-# ... beyond which a match costs seconds of matrix products, and only the winner is matched.
+# The dimension beyond which a match costs seconds, and only the winner is matched.
 _SEVERAL_UP_TO = 256
 
 
@@ -71,10 +71,10 @@ def _prepare(target: Target, loc: Array, race_key: Array, match_key: Array, data
     """Begin to build the programs that every first fit comes through."""
     if not worth_preparing(target, (loc, race_key, data)):
         return
-    steps = UNLIMITED
-    starts, chosen, _ = race_starts.prepare(target, loc, race_key, data, steps.path_evaluations)
-    found = match_several.prepare(target, chosen, starts, match_key, data, steps.match_steps)
-    diagnose.prepare(target, BatchAndMatch().family, found[0], match_key, data)
+    paths, steps = UNLIMITED
+    starts, chosen, _ = race_starts.prepare(target, loc, race_key, data, paths)
+    params, *_ = match_several.prepare(target, chosen, starts, match_key, data, steps)
+    diagnose.prepare(target, BatchAndMatch().family, params, match_key, data)
 
 
 class Matches(NamedTuple):
@@ -115,14 +115,13 @@ def match_modes(
     """
     limits = affordable(target, gradients)
     _prepare(target, loc, race_key, key, data)
-    raced = race_starts(target, loc, race_key, data, limits.path_evaluations)
-    starts, chosen, elsewhere = raced
-    found = match_several(target, chosen, starts, key, data, limits.match_steps)
-    params, log, frame, elbo = found
+    paths, steps = limits
+    starts, chosen, elsewhere = race_starts(target, loc, race_key, data, paths)
+    params, log, frame, elbo = match_several(target, chosen, starts, key, data, steps)
     starts, elsewhere, frame, elbo = jax.device_get((starts, elsewhere, frame, elbo))
     matches = Matches(frame, elbo, starts)
     waiting = elsewhere & (starts.elbo > starts.elbo[0] - VISIBLE_NATS)
-    cost = int(limits.match_steps) * BatchAndMatch().draws(target.dim)
+    cost = int(steps) * BatchAndMatch().draws(target.dim)
     while len(matches.elbo) < _MOST_MATCHES and int(log.num_gradients) + cost <= gradients:
         waiting = waiting & apart(starts, *matches[:2])
         index = _in_a_valley_of_its_own(target, matches, starts, waiting, data)

@@ -179,14 +179,14 @@ def fit_stage(
     where: tuple
     if previous is not None and previous[0] == family:
         start_at, where = begin_at, (previous[1],)
-        shapes: PyTree = previous[1]
     else:
         units = frame if previous is None else previous[0].frame(previous[1])
         assert units is not None, "a stage starts from a frame or from a previous fit"
         start_at, where = begin, (units.loc, units.scale)
-        shapes = jax.eval_shape(family.init, units.loc, units.loc)
     if worth_preparing((target, solver), data):
         # what judges the fit is built while it runs
+        warm = start_at is begin_at
+        shapes = where[0] if warm else jax.eval_shape(family.init, where[0], where[0])
         diagnose.prepare(target, family, shapes, judge_key, data)
     first = partial(start_at, solver, target, *where, run_key, data)
     like = partial(start_at.plain, solver, target, *where, run_key, data)

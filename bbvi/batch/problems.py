@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bbvi._tree import as_key, path_name
+from bbvi._tree import as_key, path_name, pick
 from bbvi._types import Array, Key, PyTree
 from bbvi.status import InputError
 
@@ -102,13 +102,13 @@ class Problems:
 
     def one(self, i: int) -> tuple[PyTree, PyTree]:
         """Start and data of problem `i`."""
-        row = jax.tree.map(lambda x: x[0], self.take(np.array([i])))
+        row = pick(self.take(np.array([i])), 0)
         shape, common = self.shape, self.common
         return shape.init.join(row.init, common.init), shape.data.join(row.data, common.data)
 
     def key(self, i: int) -> Array:
         """The random key of problem `i`."""
-        row = jax.tree.map(lambda x: x[0], self.take(np.array([i])))
+        row = pick(self.take(np.array([i])), 0)
         return _problem_key(self.shape, row, self.common)
 
     def subset(self, index: np.ndarray) -> "Problems":

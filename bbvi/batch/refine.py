@@ -96,7 +96,7 @@ def add_peak(target: Target, mixture: PyTree, start: QuickStart, data: PyTree) -
 
 
 def is_apart(target: Target, mixture: PyTree, data: PyTree) -> Array:
-    """Whether the last component is a mode of its own, by the rule of `bbvi.modes`.
+    """Whether the last component is a mode of its own: far in its units, and beyond a valley.
 
     Args:
         target: the target.

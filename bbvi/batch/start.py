@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from bbvi._types import Array, PyTree
+from bbvi.coverage import COVERED_NATS
 from bbvi.families.base import LOG_2PI
 from bbvi.objectives.draws import normals
 from bbvi.solvers.lbfgs import lbfgs_path
@@ -16,10 +17,8 @@ _DRAWS = 16
 _RANDOM_RADIUS = 2.0
 # Of a path, the points after 4 and 16 iterations and its end.
 _KEPT = (0, 1, 3)
-# A peak whose share of the evidence is below e^-6 moves nothing visibly, and a family that has
-# a peak covered is within a few nats of the target there; as in `bbvi.matching`.
+# A peak whose share of the evidence is below e^-6 moves nothing visibly.
 _VISIBLE_NATS = 6.0
-_COVERED_NATS = 5.0
 _FLAT = 0.3  # nats by standard deviation, at the most, on a peak
 
 
@@ -111,4 +110,4 @@ def uncovered_peak(
     flat = jnp.max(jnp.abs(score) * start.widths, axis=1) < _FLAT
     mass = log_p + jnp.sum(jnp.log(start.widths), axis=1) + 0.5 * target.dim * LOG_2PI
     matters = flat & jnp.isfinite(log_p) & (mass > log_evidence - _VISIBLE_NATS)
-    return jnp.any(matters & ~(log_p - log_q < log_evidence + _COVERED_NATS))
+    return jnp.any(matters & ~(log_p - log_q < log_evidence + COVERED_NATS))

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import bbvi.bijectors as supports
+from bbvi._tree import pick
 from bbvi._types import Array, PyTree
 from bbvi.bijectors import Bijector
 from bbvi.bridges.base import Bridged, HomeSupport, Maps, Setting, depends, is_array, require
@@ -250,7 +251,7 @@ def _find_start(problem: _Problem, data: PyTree) -> tuple[dict, dict, Array]:
     frees, log_joints = jax.lax.map(lambda x: one(*x), (keys, spreads))
     finite = jnp.isfinite(log_joints)
     first = jnp.argmax(finite)
-    free = jax.tree.map(lambda x: x[first], frees)
+    free = pick(frees, first)
     # made anew, as those found inside the loop are of its trace
     sites = problem.trace(_constrain(problem, free, data), data)
     return free, {name: sites[name]["fn"].support for name in constraints}, finite[first]

@@ -10,7 +10,7 @@ from jax.numpy.linalg import cholesky, qr
 from jax.scipy.linalg import solve_triangular
 
 from bbvi._linalg import dot
-from bbvi._tree import tie
+from bbvi._tree import pick, tie
 from bbvi._types import Array, PyTree
 from bbvi.families import Family, Frame, FullRankGaussian
 from bbvi.families.base import LOG_2PI, broadcast_scale
@@ -186,7 +186,7 @@ class Pathfinder(Solver):
 
     def output(self, state: PathfinderState) -> PyTree:
         leader = jnp.argmax(state.best.elbo)
-        best: Local = jax.tree.map(lambda x: x[leader], state.best)
+        best: Local = pick(state.best, leader)
         identity = jnp.eye(best.loc.shape[0], dtype=best.loc.dtype)
         root = dot(state.frame.scale, best.bend(identity).T)
         return self.family.init(state.frame.apply(best.loc[None])[0], lower_factor(root))

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from bbvi._types import Array, PyTree
-from bbvi.families.base import LOG_2PI
+from bbvi.families import MeanFieldGaussian
 from bbvi.objectives.draws import normals
 from bbvi.solvers.lbfgs import SNAPSHOTS, lbfgs_path
 from bbvi.target import Target
@@ -20,6 +20,9 @@ PATH_EVALUATIONS = 150
 _DRAWS = 32  # a candidate; the bound only has to rank them
 # Draws of a race held at once, in numbers: 64 MiB in float32.
 _CHUNK_ELEMENTS = 1 << 24
+
+
+FAMILY = MeanFieldGaussian()  # of a candidate
 
 
 class Starts(NamedTuple):
@@ -77,7 +80,7 @@ def race(
         ok = jnp.isfinite(log_p)
         count = jnp.sum(ok)
         mean = jnp.sum(jnp.where(ok, log_p, 0)) / jnp.maximum(count, 1)
-        entropy = jnp.sum(jnp.log(scale)) + 0.5 * dim * (1 + LOG_2PI)
+        entropy = FAMILY.entropy(FAMILY.init(loc, scale))
         # a candidate with many draws outside the support is no start
         elbo = jnp.where(count > _DRAWS // 2, mean + entropy, -jnp.inf)
         return jnp.where(jnp.isnan(elbo), -jnp.inf, elbo)

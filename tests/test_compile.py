@@ -1,0 +1,32 @@
+"""Programs that are built beside others: once, and the same."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bbvi._compile import quick_jit, worth_preparing
+from bbvi.target import make_target
+
+
+@pytest.mark.parametrize("bits", (32, 64))
+def test_a_prepared_program_is_the_one_that_is_called(bits, request, count_compiles):
+    if bits == 64:
+        request.getfixturevalue("x64")
+    target, _, _ = make_target(lambda x: -jnp.sum(x**2), np.zeros(3), None, None)
+    densities = quick_jit()(lambda target, zs: {"log_p": target.log_densities(zs, None)})
+    zs = jnp.arange(6, dtype=target.dtype).reshape(2, 3)
+    with count_compiles() as n:
+        shapes = densities.prepare(target, jax.ShapeDtypeStruct((2, 3), target.dtype))
+        found = densities(target, zs)
+    assert n.count == 1
+    assert shapes["log_p"].shape == (2,) and shapes["log_p"].dtype == target.dtype
+    np.testing.assert_allclose(found["log_p"], -(np.asarray(zs) ** 2).sum(1))
+
+
+def test_programs_are_prepared_once():
+    target, _, _ = make_target(lambda x: -jnp.sum(x**2), np.zeros(3), None, None)
+    assert [worth_preparing(target, np.zeros(n)) for n in (2, 2, 3)] in (
+        [True, False, True],
+        [False] * 3,  # one core
+    )
