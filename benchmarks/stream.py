@@ -10,8 +10,6 @@ data, problems done before the kill, and whether the two tables are the same.
 
 import argparse
 import json
-import os
-import platform
 import resource
 import signal
 import subprocess
@@ -20,11 +18,11 @@ import tempfile
 import time
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 import bbvi
+from benchmarks.posteriordb.report import environment
 
 RESULTS = Path(__file__).parent / "results" / "stream.json"
 ROWS = 20
@@ -82,11 +80,7 @@ def main():
     if options.folder is not None:
         work(size, options.folder, options.output)
         return
-    report = {
-        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
-        "jax": jax.__version__,
-        "problems": size,
-    }
+    report = {"on": environment(), "problems": size}
     with tempfile.TemporaryDirectory() as folder:
         at = Path(folder)
         report["data_alone"] = finish(start(size, "", ""))

@@ -17,7 +17,7 @@ import numpy as np
 
 import bbvi
 
-from .registry import MISSING, POSTERIORS, Posterior, find_database
+from .registry import POSTERIORS, Posterior, is_there
 from .report import describe, environment, record, summarise, write_table
 
 OUTPUT = Path(__file__).parents[1] / "results" / "accuracy.json"
@@ -95,8 +95,7 @@ def main() -> None:
     precision.add_argument("--x32", action="store_true", help="single precision")
     parser.add_argument("--output", type=Path, default=OUTPUT, help="a JSON file; a table goes by")
     options = parser.parse_args()
-    if find_database() is None:
-        print(f"{MISSING} Nothing was measured.")
+    if not is_there():
         return
     jax.config.update("jax_enable_x64", not options.x32)
     dtype = "float32" if options.x32 else "float64"

@@ -13,14 +13,14 @@ import json
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from arviz_stats.base import array_stats
 
 import bbvi
 
 from .accuracy import chosen
-from .registry import MISSING, POSTERIORS, find_database
+from .nuts import CHAINS, DRAWS, count_gradients, problem, sampler
+from .registry import POSTERIORS, is_there
 from .report import environment
 
 OUTPUT = Path(__file__).parents[1] / "results" / "handoff.json"
@@ -31,7 +31,6 @@ FIVE = (
     "hmm_example-hmm_example",
     "nes1980-nes",
 )
-CHAINS, WARMUP, DRAWS = 4, 1000, 1000
 
 
 def smallest_ess(draws) -> float:
@@ -45,16 +44,8 @@ def smallest_ess(draws) -> float:
 
 
 def from_nowhere(target, data) -> dict:
-    from numpyro.infer import MCMC, NUTS
-
-    starts = jnp.asarray(np.random.default_rng(0).uniform(-2, 2, (CHAINS, target.dim)))
-    kernel = NUTS(potential_fn=lambda z: -target.log_density(z, data))
-    settings = {"num_chains": CHAINS, "chain_method": "vectorized", "progress_bar": False}
-    mcmc, fields = MCMC(kernel, num_warmup=WARMUP, num_samples=DRAWS, **settings), ("num_steps",)
-    mcmc.warmup(jax.random.key(0), init_params=starts, extra_fields=fields, collect_warmup=True)
-    warmup = int(mcmc.get_extra_fields()["num_steps"].sum())
-    mcmc.run(mcmc.post_warmup_state.rng_key, extra_fields=fields)
-    gradients = int(mcmc.get_extra_fields()["num_steps"].sum())
+    mcmc, starts = sampler(target, data)
+    warmup, gradients = count_gradients(mcmc, starts, key=0)
     zs = mcmc.get_samples(group_by_chain=True)
     draws = jax.jit(jax.vmap(jax.vmap(lambda z: target.constrain(z, data))))(zs)
     return {"warmup_gradients": warmup, "gradients": gradients, "ess": smallest_ess(draws)}
@@ -65,18 +56,15 @@ def main() -> None:
     parser.add_argument("names", nargs="*", default=FIVE, help="posteriors or patterns; five")
     parser.add_argument("--output", type=Path, default=OUTPUT, help="a JSON file")
     options = parser.parse_args()
-    if find_database() is None:
-        print(f"{MISSING} Nothing was measured.")
+    if not is_there():
         return
     jax.config.update("jax_enable_x64", True)
     rows = []
     for name in chosen(options.names):
-        posterior = POSTERIORS[name]
-        model, data = posterior.model, posterior.data()
-        init, support = model.init(data), model.support(data)
-        fit = bbvi.fit(model.log_joint, init, data, support=support, throw=False)
+        log_joint, init, data, support = problem(POSTERIORS[name])
+        fit = bbvi.fit(log_joint, init, data, support=support, throw=False)
         handed = fit.to_mcmc(CHAINS, data=data).numpyro_nuts(DRAWS)
-        target, _, arrays = bbvi.make_target(model.log_joint, init, data, support)
+        target, _, arrays = bbvi.make_target(log_joint, init, data, support)
         row = {
             "posterior": name,
             "on": environment(),

@@ -24,7 +24,7 @@ import numpy as np
 import bbvi
 
 from .accuracy import chosen, compare
-from .registry import MISSING, POSTERIORS, find_database
+from .registry import POSTERIORS, is_there
 from .report import environment
 
 OUTPUT = Path(__file__).parents[1] / "results" / "nuts.json"
@@ -45,45 +45,55 @@ class Moments:
         return jax.tree.map(lambda x: x.std(0, ddof=1), self._draws)
 
 
-def nuts(posterior):
-    """What is known after each of three runs."""
+def sampler(target, data):
+    """NUTS as it is by default, and where its chains start."""
     from numpyro.infer import MCMC, NUTS
 
-    model, data = posterior.model, posterior.data()
-    init, support = model.init(data), model.support(data)
-    target, _, data = bbvi.make_target(model.log_joint, init, data, support)
+    kernel = NUTS(potential_fn=lambda z: -target.log_density(z, data))
+    settings = {"num_chains": CHAINS, "chain_method": "vectorized", "progress_bar": False}
     starts = np.random.default_rng(0).uniform(-2, 2, (CHAINS, target.dim))
+    return MCMC(kernel, num_warmup=WARMUP, num_samples=DRAWS, **settings), jnp.asarray(starts)
 
-    def sampler():
-        kernel = NUTS(potential_fn=lambda z: -target.log_density(z, data))
-        settings = {"num_chains": CHAINS, "chain_method": "vectorized", "progress_bar": False}
-        return MCMC(kernel, num_warmup=WARMUP, num_samples=DRAWS, **settings)
 
-    found, mcmc = {}, sampler()
+def count_gradients(mcmc, starts, key: int) -> tuple[int, int]:
+    """Run it, and count those of the warm-up and of the draws, over all chains."""
+    fields = ("num_steps",)
+    warm = {"init_params": starts, "extra_fields": fields, "collect_warmup": True}
+    mcmc.warmup(jax.random.key(key), **warm)
+    warmup = int(mcmc.get_extra_fields()["num_steps"].sum())
+    mcmc.run(mcmc.post_warmup_state.rng_key, extra_fields=fields)
+    return warmup, int(mcmc.get_extra_fields()["num_steps"].sum())
+
+
+def problem(posterior) -> tuple:
+    """Log joint, init, data and support, as `bbvi.make_target` takes them."""
+    model, data = posterior.model, posterior.data()
+    return model.log_joint, model.init(data), data, model.support(data)
+
+
+def nuts(posterior):
+    """What is known after each of three runs."""
+    target, _, data = bbvi.make_target(*problem(posterior))
+    mcmc, starts = sampler(target, data)
+    found = {}
     for key, label in enumerate(("cold", "warm")):
         began = time.perf_counter()
-        mcmc.run(jax.random.key(key), init_params=jnp.asarray(starts))
+        mcmc.run(jax.random.key(key), init_params=starts)
         z = jax.block_until_ready(mcmc.get_samples())
         found[label] = time.perf_counter() - began
         draws = jax.jit(jax.vmap(lambda z: target.constrain(z, data)))(z)
         found |= compare(Moments(draws), posterior.reference())
         yield found
-    counted, fields = sampler(), ("num_steps",)
-    key, start = jax.random.key(1), jnp.asarray(starts)
-    counted.warmup(key, init_params=start, extra_fields=fields, collect_warmup=True)
-    gradients = int(counted.get_extra_fields()["num_steps"].sum())
-    counted.run(counted.post_warmup_state.rng_key, extra_fields=fields)
-    yield found | {"gradients": gradients + int(counted.get_extra_fields()["num_steps"].sum())}
+    yield found | {"gradients": sum(count_gradients(*sampler(target, data), key=1))}
 
 
 def default(posterior):
     """The same after both runs of the default."""
-    model, data = posterior.model, posterior.data()
-    init, support = model.init(data), model.support(data)
+    *model, support = problem(posterior)
     seconds = []
     for key in (0, 1):
         began = time.perf_counter()
-        fit = bbvi.fit(model.log_joint, init, data, support=support, key=key, throw=False)
+        fit = bbvi.fit(*model, support=support, key=key, throw=False)
         seconds.append(time.perf_counter() - began)
     found = compare(fit.posterior, posterior.reference()) | {"verdict": fit.verdict.level}
     yield found | {"cold": seconds[0], "warm": seconds[1], "gradients": fit.num_gradients}
@@ -96,7 +106,9 @@ def alone(label: str, name: str) -> dict:
     """The last line of a process that runs one method on one posterior."""
     command = [sys.executable, "-m", "benchmarks.posteriordb.nuts", name, "--method", label]
     try:
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=PATIENCE)
+        # a process that fails must not pass for one that is late
+        settings = {"stdout": subprocess.PIPE, "text": True, "check": True}
+        done = subprocess.run(command, timeout=PATIENCE, **settings)
         lines = done.stdout.splitlines()
     except subprocess.TimeoutExpired as late:
         lines = (late.stdout or b"").decode().splitlines()
@@ -135,8 +147,7 @@ def main() -> None:
     )
     parser.add_argument("--output", type=Path, default=OUTPUT, help="a JSON file")
     options = parser.parse_args()
-    if find_database() is None:
-        print(f"{MISSING} Nothing was measured.")
+    if not is_there():
         return
     jax.config.update("jax_enable_x64", True)
     if options.method is not None:

@@ -37,6 +37,14 @@ def find_database() -> Path | None:
     return folder
 
 
+def is_there() -> bool:
+    """Whether there is a database to measure on; says so where there is none."""
+    found = find_database() is not None
+    if not found:
+        print(f"{MISSING} Nothing was measured.")
+    return found
+
+
 def _read(*parts: str) -> Any:
     """A file of the database, JSON or zipped JSON."""
     folder = find_database()
