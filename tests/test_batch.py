@@ -634,17 +634,6 @@ def test_a_killed_batch_goes_on_in_another_process(results, tmp_path):
     assert_close(figures(bbvi.BatchResult.load(saved)), figures(results))
 
 
-def main(path: str, saved: str) -> None:
-    """Fit into a folder, a shard after every few problems."""
-    shards = sys.modules["bbvi.batch.shards"]
-    shards._PROBLEMS = 8
-    fit(path=path, chunk=8).save(saved)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
-
-
 # --- settings that differ by problem --------------------------------------------------------------
 
 
@@ -675,3 +664,14 @@ def test_a_learning_rate_for_each_problem():
 def test_what_makes_solvers_must_return_one():
     with pytest.raises(bbvi.InputError, match="must return a solver such as"):
         bbvi.fit_batch(lambda x, y: -(x**2), 0.0, np.zeros(3), solver=lambda data: "adam")
+
+
+def main(path: str, saved: str) -> None:
+    """Fit into a folder, a shard after every few problems."""
+    shards = sys.modules["bbvi.batch.shards"]
+    shards._PROBLEMS = 8
+    fit(path=path, chunk=8).save(saved)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -259,7 +259,7 @@ def cauchy(x, data):
     return -jnp.sum(jnp.log1p(x**2))
 
 
-@pytest.mark.parametrize("key", range(2))
+@pytest.mark.parametrize("key", range(3))
 @pytest.mark.parametrize("target", [nan_half_space, improper_flat, improper_slow, wall, cauchy])
 def test_is_not_trusted(target, key):
     result = bbvi.fit(target, np.full(2, -0.5, np.float32), {}, key=key, throw=False)
