@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bbvi.diagnostics import Diagnostics
+from bbvi.diagnostics import Diagnostics, Moments
 from bbvi.status import Status
 from bbvi.verdict import (
     BAD_SHARE,
@@ -88,6 +88,31 @@ def is_hopeless(facts: Facts) -> bool:
     return not facts.usable or facts.status.failed or lost > BAD_SHARE
 
 
+def is_noisy(facts: Facts) -> bool:
+    """Whether weights that can be used leave a moment less certain than it has to be."""
+    d = facts.diagnostics
+    return bool(facts.looks and weights_usable(d) and np.max(moment_noise(d)) > _NOISE)
+
+
+def pool(d: Diagnostics, before: Diagnostics, count: int) -> Diagnostics:
+    """The latest diagnostics, with corrected moments that are means over all looks.
+
+    Args:
+        d: of the latest look.
+        before: of the looks before, pooled.
+        count: how many these were.
+    """
+    old, new, total = before.corrected, d.corrected, count + 1
+    return d._replace(
+        corrected=Moments(
+            (count * old.mean + new.mean) / total,
+            (count * old.sd + new.sd) / total,
+            np.hypot(count * old.mean_se, new.mean_se) / total,
+            np.hypot(count * old.sd_se, new.sd_se) / total,
+        )
+    )
+
+
 def verdict_of(facts: Facts, names: list[str]) -> Verdict:
     """The verdict on one problem, from what a result keeps of it."""
     d = facts.diagnostics
@@ -108,15 +133,14 @@ def verdict_of(facts: Facts, names: list[str]) -> Verdict:
     found = judge(
         d, facts.status, names, facts.drift, facts.skipped_share, corrected=facts.corrected
     )
-    if found.level == "trusted" and facts.looks and weights_usable(d):
+    if found.level == "trusted" and is_noisy(facts):
         noise = moment_noise(d)
         worst = int(np.argmax(noise))
-        if noise[worst] > _NOISE:
-            flagged = tuple(n for n, x in zip(names, noise, strict=True) if x > _NOISE)
-            reason = f"The weighted draws leave {names[worst]} uncertain by {noise[worst]:.3f} sd."
-            action = "Look at quantiles of these, or use MCMC started from this fit."
-            reasons, actions = (*found.reasons, reason), (*found.actions, action)
-            found = Verdict("caution", reasons, actions, flagged)
+        flagged = tuple(n for n, x in zip(names, noise, strict=True) if x > _NOISE)
+        reason = f"The weighted draws leave {names[worst]} uncertain by {noise[worst]:.3f} sd."
+        action = "Look at quantiles of these, or use MCMC started from this fit."
+        reasons, actions = (*found.reasons, reason), (*found.actions, action)
+        found = Verdict("caution", reasons, actions, flagged)
     if facts.apart and found.level == "trusted":
         reason = "There are separate modes, and three short paths may not have seen all of them."
         action = "Fit it by itself, with more starts: bbvi.fit, or fit_batch with escalate=True."

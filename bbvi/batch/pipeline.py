@@ -16,6 +16,8 @@ from bbvi.batch.judging import (
     Facts,
     is_clear,
     is_hopeless,
+    is_noisy,
+    pool,
     verdict_of,
 )
 from bbvi.batch.problems import Problems
@@ -86,6 +88,7 @@ class Candidate(NamedTuple):
         looks: looks so far, after the first.
         best: what was looked at, what was seen, and the number of looks, where the effective
             draws were the most.
+        noisy: what was seen, and in how many looks, where only noise was left to remove.
     """
 
     number: int
@@ -95,6 +98,7 @@ class Candidate(NamedTuple):
     end: End
     looks: int
     best: tuple[PyTree, Look, int] | None
+    noisy: tuple[Look, int] | None
 
 
 class Found(NamedTuple):
@@ -146,7 +150,7 @@ def make_records(
         for i in np.flatnonzero(~final):
             params_, start_, end_ = pick((params, start, end), i)
             first = params_ if base is None else begin_mixture(params_)
-            waiting.append(Candidate(int(index[i]), params_, first, start_, end_, 0, None))
+            waiting.append(Candidate(int(index[i]), params_, first, start_, end_, 0, None, None))
         while len(waiting) >= widths.again:
             yield from _look_at(plan, problems, waiting, widths.again, correct, base)
     while waiting:
@@ -202,6 +206,11 @@ def _look_at(
         found, new = jax.device_get(refine(plan, *placed, problems.common, base))
     for i, candidate in enumerate(chosen):
         look, looks = pick(found, i), candidate.looks + 1
+        pooled = 0
+        if candidate.noisy is not None:
+            earlier, pooled = candidate.noisy
+            figures = pool(look.diagnostics, earlier.diagnostics, pooled)
+            look = look._replace(diagnostics=figures)
         after = pick(new, i)
         # a mixture is refitted before the look, and a Gaussian moves after it
         seen = (candidate.params if base is None else after, look, looks)
@@ -213,13 +222,17 @@ def _look_at(
         if done.records.level[0] == 0:
             yield done
             continue
+        usable = all(np.isfinite(x).all() for x in jax.tree.leaves(after))
+        more = correct and usable and looks <= _MOST_MOVES
+        if more and is_noisy(done.records.facts(0)) and not look.uncovered:
+            noisy = look, pooled + 1
+            waiting.append(candidate._replace(params=after, looks=looks, best=best, noisy=noisy))
+            continue
         if best is last:
             done = _done(plan, candidate, best, correct, base is not None)
         enough = ess >= _DRAWS_PER_DIMENSION * (plan.target.dim + 1)
-        gains = ess > _WORTHWHILE * before and looks <= _MOST_MOVES
-        usable = all(np.isfinite(x).all() for x in jax.tree.leaves(after))
-        hopeless = is_hopeless(done.records.facts(0))
-        if correct and enough and gains and usable and not hopeless:
+        gains = ess > _WORTHWHILE * before
+        if more and enough and gains and not is_hopeless(done.records.facts(0)):
             waiting.append(candidate._replace(params=after, looks=looks, best=best))
         else:
             yield done
