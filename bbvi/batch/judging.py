@@ -103,14 +103,10 @@ def pool(d: Diagnostics, before: Diagnostics, count: int) -> Diagnostics:
         count: how many these were.
     """
     old, new, total = before.corrected, d.corrected, count + 1
-    return d._replace(
-        corrected=Moments(
-            (count * old.mean + new.mean) / total,
-            (count * old.sd + new.sd) / total,
-            np.hypot(count * old.mean_se, new.mean_se) / total,
-            np.hypot(count * old.sd_se, new.sd_se) / total,
-        )
-    )
+    mean, sd = (count * old.mean + new.mean) / total, (count * old.sd + new.sd) / total
+    errors = [(old.mean_se, new.mean_se), (old.sd_se, new.sd_se)]
+    pooled: list[Any] = [np.hypot(count * a, b) / total for a, b in errors]
+    return d._replace(corrected=Moments(mean, sd, *pooled))
 
 
 def verdict_of(facts: Facts, names: list[str]) -> Verdict:

@@ -1,5 +1,6 @@
 """From problems to records: run, look, look again at those that are not clear."""
 
+from collections import deque
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -32,6 +33,8 @@ from bbvi.verdict import needs_correction
 _DRAWS_PER_DIMENSION = 5
 _MOST_MOVES = 4
 _WORTHWHILE = 1.1
+# Further looks that are under way at once: the host has work with one while the next is computed.
+_LOOKS_AT_ONCE = 2
 
 
 class Records(NamedTuple):
@@ -96,9 +99,9 @@ class Candidate(NamedTuple):
     params: PyTree
     start: QuickStart
     end: End
-    looks: int
-    best: tuple[PyTree, Look, int] | None
-    noisy: tuple[Look, int] | None
+    looks: int = 0
+    best: tuple[PyTree, Look, int] | None = None
+    noisy: tuple[Look, int] | None = None
 
 
 class Found(NamedTuple):
@@ -135,8 +138,7 @@ def make_records(
         work: what stepping costs is added here.
         correct: whether Gaussians may move by their weighted draws and be corrected by them.
     """
-    base = base_for(plan) if correct else None
-    waiting: list[Candidate] = []
+    looks = _Looks(plan, problems, widths.again, correct)
     for index, params, look, end, start in _first_looks(plan, problems, queue, widths, limit, work):
         status = np.where(end.status == Status.RUNNING, int(Status.MAX_STEPS), end.status)
         end = end._replace(status=status.astype(np.int32))  # type: ignore[arg-type]
@@ -149,12 +151,9 @@ def make_records(
             yield Found(index[final], Records(params_, look_, end_, zero, zero > 0, level), {})
         for i in np.flatnonzero(~final):
             params_, start_, end_ = pick((params, start, end), i)
-            first = params_ if base is None else begin_mixture(params_)
-            waiting.append(Candidate(int(index[i]), params_, first, start_, end_, 0, None, None))
-        while len(waiting) >= widths.again:
-            yield from _look_at(plan, problems, waiting, widths.again, correct, base)
-    while waiting:
-        yield from _look_at(plan, problems, waiting, widths.again, correct, base)
+            looks.add(Candidate(int(index[i]), params_, looks.first(params_), start_, end_))
+        yield from looks.advance(last=False)
+    yield from looks.advance(last=True)
 
 
 def _first_looks(
@@ -183,59 +182,93 @@ def _first_looks(
             yield judge(index[at], pick(lives, at))
 
 
-def _look_at(
-    plan: Plan,
-    problems: Problems,
-    waiting: list[Candidate],
-    width: int,
-    correct: bool,
-    base: Any,
-) -> Iterator[Found]:
-    """One look at the first of those that wait; what gains by it waits again."""
-    chosen = waiting[:width]
-    del waiting[:width]
-    index = np.array([c.number for c in chosen], np.int32)
-    params = _stack([c.params for c in chosen])
-    start = _stack([c.start for c in chosen])
-    number = np.array([c.looks + 1 for c in chosen], np.int32)
-    at = pad(np.arange(len(chosen)), width)
-    placed = place(plan, (*pick((params, start, number), at), problems.take(index[at])))
-    if base is None:
-        found, new = jax.device_get(look_again(plan, *placed, problems.common))
-    else:
-        found, new = jax.device_get(refine(plan, *placed, problems.common, base))
-    for i, candidate in enumerate(chosen):
-        look, looks = pick(found, i), candidate.looks + 1
-        pooled = 0
-        if candidate.noisy is not None:
-            earlier, pooled = candidate.noisy
-            figures = pool(look.diagnostics, earlier.diagnostics, pooled)
-            look = look._replace(diagnostics=figures)
-        after = pick(new, i)
-        # a mixture is refitted before the look, and a Gaussian moves after it
-        seen = (candidate.params if base is None else after, look, looks)
-        last = candidate.best
-        before = 0.0 if last is None else float(last[1].diagnostics.ess)
-        ess = float(look.diagnostics.ess)
-        best = seen if last is None or ess > before else last
-        done = _done(plan, candidate, seen, correct, base is not None)
-        if done.records.level[0] == 0:
-            yield done
-            continue
-        usable = all(np.isfinite(x).all() for x in jax.tree.leaves(after))
-        more = correct and usable and looks <= _MOST_MOVES
-        if more and is_noisy(done.records.facts(0)) and not look.uncovered:
-            noisy = look, pooled + 1
-            waiting.append(candidate._replace(params=after, looks=looks, best=best, noisy=noisy))
-            continue
-        if best is last:
-            done = _done(plan, candidate, best, correct, base is not None)
-        enough = ess >= _DRAWS_PER_DIMENSION * (plan.target.dim + 1)
-        gains = ess > _WORTHWHILE * before
-        if more and enough and gains and not is_hopeless(done.records.facts(0)):
-            waiting.append(candidate._replace(params=after, looks=looks, best=best))
-        else:
-            yield done
+class _Looks:
+    """Further looks at those that wait, some at once; what gains by one waits again.
+
+    Args:
+        plan: the static part.
+        problems: all problems.
+        width: how many problems one look takes.
+        correct: whether Gaussians may move by their weighted draws and be corrected by them.
+    """
+
+    def __init__(self, plan: Plan, problems: Problems, width: int, correct: bool):
+        self._plan, self._problems, self._width = plan, problems, width
+        self._correct = correct
+        self._base = base_for(plan) if correct else None
+        self._waiting: list[Candidate] = []
+        self._under_way: deque[tuple[list[Candidate], Any]] = deque()
+
+    def first(self, params: PyTree) -> PyTree:
+        """What is looked at first, from the parameters that a run ended in."""
+        return params if self._base is None else begin_mixture(params)
+
+    def add(self, candidate: Candidate) -> None:
+        """A problem to look at."""
+        self._waiting.append(candidate)
+
+    def advance(self, last: bool) -> Iterator[Found]:
+        """Look at as many as fill a look and hand out what is done; all, if `last`."""
+        while len(self._waiting) >= self._width or (last and (self._waiting or self._under_way)):
+            full = len(self._under_way) == _LOOKS_AT_ONCE
+            rest = len(self._waiting) < self._width and self._under_way
+            if full or rest:
+                chosen, seen = self._under_way.popleft()
+                yield from self._sort(chosen, *jax.device_get(seen))
+            else:
+                chosen = self._waiting[: self._width]
+                del self._waiting[: self._width]
+                self._under_way.append((chosen, self._look_at(chosen)))
+
+    def _look_at(self, chosen: list[Candidate]) -> tuple[Look, PyTree]:
+        """One look at some, and their parameters after it, while they are being computed."""
+        index = np.array([c.number for c in chosen], np.int32)
+        params = _stack([c.params for c in chosen])
+        start = _stack([c.start for c in chosen])
+        number = np.array([c.looks + 1 for c in chosen], np.int32)
+        at = pad(np.arange(len(chosen)), self._width)
+        rows = self._problems.take(index[at])
+        placed = place(self._plan, (*pick((params, start, number), at), rows))
+        common = self._problems.common
+        if self._base is None:
+            return look_again(self._plan, *placed, common)
+        return refine(self._plan, *placed, common, self._base)
+
+    def _sort(self, chosen: list[Candidate], found: Look, new: PyTree) -> Iterator[Found]:
+        """Those of `chosen` that are done; the others wait again."""
+        correct, mixed = self._correct, self._base is not None
+        for i, candidate in enumerate(chosen):
+            look, looks = pick(found, i), candidate.looks + 1
+            pooled = 0
+            if candidate.noisy is not None:
+                earlier, pooled = candidate.noisy
+                figures = pool(look.diagnostics, earlier.diagnostics, pooled)
+                look = look._replace(diagnostics=figures)
+            after = pick(new, i)
+            # a mixture is refitted before the look, and a Gaussian moves after it
+            seen = (after if mixed else candidate.params, look, looks)
+            last = candidate.best
+            before = 0.0 if last is None else float(last[1].diagnostics.ess)
+            ess = float(look.diagnostics.ess)
+            best = seen if last is None or ess > before else last
+            done = _done(self._plan, candidate, seen, correct, mixed)
+            if done.records.level[0] == 0:
+                yield done
+                continue
+            usable = all(np.isfinite(x).all() for x in jax.tree.leaves(after))
+            more = correct and usable and looks <= _MOST_MOVES
+            again = candidate._replace(params=after, looks=looks, best=best)
+            if more and is_noisy(done.records.facts(0)) and not look.uncovered:
+                self.add(again._replace(noisy=(look, pooled + 1)))
+                continue
+            if best is last:
+                done = _done(self._plan, candidate, best, correct, mixed)
+            enough = ess >= _DRAWS_PER_DIMENSION * (self._plan.target.dim + 1)
+            gains = ess > _WORTHWHILE * before
+            if more and enough and gains and not is_hopeless(done.records.facts(0)):
+                self.add(again)
+            else:
+                yield done
 
 
 def _done(plan: Plan, candidate: Candidate, best: Any, correct: bool, mixed: bool) -> Found:
