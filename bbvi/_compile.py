@@ -17,29 +17,39 @@ import jax.numpy as jnp
 # Elements computed by one evaluation of the log joint up to which programs are built quickly.
 # On one core a stage of 10^4 evaluations then loses at most a few tenths of a second.
 _SMALL_WORK = 30_000
+_QUICKLY = {"xla_backend_optimization_level": 0}
+# The long loop's step is a hundred small kernels around two large products. XLA's scheduler for
+# concurrency hands them to several threads, which wait for each other: on two cores a step of 70
+# microseconds takes 100 (benchmarks/loop.py, N = 5,000, D = 50, one draw).
+_IN_ORDER = {"xla_cpu_enable_concurrency_optimized_scheduler": False}
 _seen: set[int] = set()
 
 
-class QuickJit:
+class TargetJit:
     """`jax.jit` of a function of a target, without optimisation for small targets.
 
     Args:
         function: its argument number `target_at` is the target.
         target_at: position of the target, a static argument.
         static_argnums: positions of all static arguments.
+        long_loop: optimise for every target, for a loop of many steps.
     """
 
-    def __init__(self, function: Callable, target_at: int, static_argnums: tuple[int, ...]):
+    def __init__(
+        self,
+        function: Callable,
+        target_at: int,
+        static_argnums: tuple[int, ...],
+        long_loop: bool = False,
+    ):
         self.__doc__ = function.__doc__
         self.plain = function
         self._target_at = target_at
         self._under_way: list[threading.Thread] = []
+        self._long_loop = long_loop
         self._optimised = jax.jit(function, static_argnums=static_argnums)
-        self._quick = jax.jit(
-            function,
-            static_argnums=static_argnums,
-            compiler_options={"xla_backend_optimization_level": 0},
-        )
+        options = _IN_ORDER if long_loop else _QUICKLY
+        self._tuned = jax.jit(function, static_argnums=static_argnums, compiler_options=options)
 
     def __call__(self, *args: Any) -> Any:
         if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(args)):
@@ -68,14 +78,19 @@ class QuickJit:
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), lowered.out_info)
 
     def _chosen(self, args: tuple) -> Any:
-        small = args[self._target_at].work <= _SMALL_WORK
+        tunes = self._long_loop or args[self._target_at].work <= _SMALL_WORK
         on_cpu = jax.default_backend() == "cpu"
-        return self._quick if small and on_cpu else self._optimised
+        return self._tuned if tunes and on_cpu else self._optimised
 
 
 def quick_jit(target_at: int = 0, static_argnums: tuple[int, ...] = (0,)) -> Callable:
-    """Decorator: see `QuickJit`."""
-    return lambda function: QuickJit(function, target_at, static_argnums)
+    """Decorator: see `TargetJit`."""
+    return lambda function: TargetJit(function, target_at, static_argnums)
+
+
+def loop_jit(target_at: int = 0, static_argnums: tuple[int, ...] = (0,)) -> Callable:
+    """Decorator for a loop of many steps: see `TargetJit`."""
+    return lambda function: TargetJit(function, target_at, static_argnums, long_loop=True)
 
 
 def worth_preparing(static: Any, arrays: Any) -> bool:

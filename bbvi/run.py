@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bbvi._compile import quick_jit
+from bbvi._compile import loop_jit, quick_jit
 from bbvi._types import Array, PyTree
 from bbvi.solvers import Solver
 from bbvi.status import Status
@@ -68,7 +68,7 @@ def constrain(target: Target, z: Array, data: PyTree) -> PyTree:
     return target.constrain(z, data)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@loop_jit(1, (0, 1))
 def _run(solver: Solver, target: Target, state: Any, data: PyTree, limit: Array) -> Any:
     return solver.advance(target, state, data, limit)
 

@@ -156,6 +156,14 @@ class Family:
         """Parameters of the same member, for z instead of w."""
         return params
 
+    def units(self, params: PyTree) -> PyTree:
+        """What counts as a move by one: a number for all parameters, or a tree of one for each.
+
+        A solver's rate and tolerance are multiplied by it. In standardised units a location
+        and a log scale move by one; weights of a network, of which many act together, by less.
+        """
+        return 1.0
+
 
 def own_draws(z: Array, log_q: Array) -> Proposal:
     """The proposal of a family's own draws alone."""

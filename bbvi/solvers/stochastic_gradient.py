@@ -278,6 +278,11 @@ class StochasticGradient(Solver):
         """From a flat vector (P,) to the family's parameters."""
         return unravel_in(self.family, frame)
 
+    def _units(self, frame: Frame, params: Array) -> Array | float:
+        """What counts as a move by one, for all parameters or each of them (P,)."""
+        units = self.family.units(self._unravel(frame)(params))
+        return units if isinstance(units, float) else ravel_pytree(units)[0]
+
     def _optax(self) -> optax.GradientTransformationExtraArgs:
         if self.optimizer is not None:
             return optax.with_extra_args_support(self.optimizer)
@@ -301,6 +306,8 @@ class StochasticGradient(Solver):
             grad, inner.opt_state, point, value=loss, grad=grad, value_fn=lambda p: loss_of(p)[0]
         )
         updates = updates if self.optimizer is None else ravel_pytree(updates)[0]
+        if self.optimizer is None:
+            updates = updates * self._units(state.frame, inner.params)
         params = inner.params + state.rate * updates
         # Usable scores are too small to overflow, so only a foreign optimizer needs the look.
         ok = info.usable if self.optimizer is None else info.usable & all_finite(params)
@@ -374,11 +381,12 @@ class StochasticGradient(Solver):
         w, n = state.window, _BATCHES
         average = w.total / n
         variance = jnp.maximum(w.squares / n - average**2, 0) / (n - 1)
-        noise = jnp.sqrt(jnp.max(variance))
+        units = self._units(state.frame, average)
+        noise = jnp.max(jnp.sqrt(variance) / units)
         spread = n * (n - 1) * jnp.sum(variance)
         # <=, so that a window that did not move at all counts as stalled
         stalled = w.jumps / (n - 1) >= _STALL_RATIO * spread / n
-        drift = jnp.max(jnp.abs(average - state.reference))
+        drift = jnp.max(jnp.abs(average - state.reference) / units)
         settled = stalled & state.comparable & (drift <= self.tolerance)
         settled = settled & (noise <= self.tolerance) & (self.tolerance > 0)
 
