@@ -19,9 +19,14 @@ import jax.numpy as jnp
 _SMALL_WORK = 30_000
 _QUICKLY = {"xla_backend_optimization_level": 0}
 # The long loop's step is a hundred small kernels around two large products. XLA's scheduler for
-# concurrency hands them to several threads, which wait for each other: on two cores a step of 70
-# microseconds takes 100 (benchmarks/loop.py, N = 5,000, D = 50, one draw).
-_IN_ORDER = {"xla_cpu_enable_concurrency_optimized_scheduler": False}
+# concurrency hands them to several threads, which wait for each other: on two cores a step of 80
+# microseconds takes 110 (benchmarks/loop.py, N = 5,000, D = 50, one draw). The option came with
+# jax 0.10.
+_IN_ORDER = (
+    {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
+    if jax.__version_info__ >= (0, 10)
+    else None
+)
 _seen: set[int] = set()
 
 
