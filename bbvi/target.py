@@ -148,7 +148,11 @@ class Target:
             log densities (S,), scores (S, D) and a mask (S,) of draws at which both are
             finite; where they are not, both are zero.
         """
-        log_p, score = self._map(jax.value_and_grad(self.log_density), zs, data, chunk_size)
+        # Of the negative: where the reverse pass starts from one, XLA finds that data which enter
+        # linearly are broadcast in both passes, and stores them once for each draw.
+        energy = lambda z, data: -self.log_density(z, data)  # noqa: E731
+        energies, slopes = self._map(jax.value_and_grad(energy), zs, data, chunk_size)
+        log_p, score = -energies, -slopes
         # A score whose square would overflow is as good as infinite.
         largest = jnp.finfo(score.dtype).max ** 0.5 * 1e-3
         ok = jnp.isfinite(log_p) & jnp.all(jnp.abs(score) < largest, axis=-1)
