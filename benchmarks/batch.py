@@ -154,7 +154,7 @@ def time_bbvi(problem, size, reference):
     seconds = []
     for key in (0, 1):
         began = time.perf_counter()
-        results = bbvi.fit_batch(log_joint, init, data, support=support, key=key, escalate=False)
+        results = bbvi.fit_batch(log_joint, init, data, support=support, key=key)
         seconds.append(time.perf_counter() - began)
     count = len(reference[0])
     right = share_right(results.posterior.means[:count], results.posterior.sds[:count], reference)

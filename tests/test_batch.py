@@ -20,9 +20,12 @@ import pytest
 import bbvi
 from bbvi import storage
 from bbvi.batch.engine import Widths, Work, run_lives
+from bbvi.batch.judging import pool
 from bbvi.batch.problems import make_problems
 from bbvi.batch.programs import Plan
 from bbvi.batch.ragged import _bucket_lengths
+from bbvi.diagnostics import Diagnostics, Moments
+from bbvi.examples import eight_schools
 
 ROWS = 12
 INIT = {"mu": 0.5, "sigma": 1.0}
@@ -290,6 +293,37 @@ def test_a_refined_problem_by_itself(refined, tmp_path):
 
 
 # --- axes -----------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_the_end_of_a_path_on_a_slope_is_no_mode():
+    """Hierarchies whose paths end in a corner of little mass, which Laplace took for much."""
+    example = eight_schools()
+    y = [
+        [22.5, 42.8, 15.3, 23.7, 3.5, 15.5, 4.4, 7.4],
+        [-25.0, -29.1, -34.1, 21.1, -6.3, -13.3, -15.0, -22.2],
+    ]
+    words = [[1104199661, 82512555], [1843266738, 2958527020]]
+    results = bbvi.fit_batch(
+        example.log_joint,
+        example.init,
+        {"y": np.array(y, np.float32), "sigma": example.data["sigma"]},
+        in_axes={"y": 0, "sigma": None},
+        support=example.support,
+        key=jax.random.wrap_key_data(np.array(words, np.uint32)),
+        escalate=False,
+    )
+    assert results.verdict.tolist() == ["trusted", "trusted"]
+
+
+def test_pooled_looks_are_less_noisy():
+    def moments(shift):
+        corrected = Moments(*(np.full(2, x) for x in (1 + shift, 2 + shift, 0.3, 0.06)))
+        return Diagnostics(*[0.0] * 14)._replace(corrected=corrected)
+
+    pooled = pool(moments(0.3), pool(moments(-0.1), moments(0.1), 1), 2).corrected
+    expected = [1.1, 2.1, 0.3 / 3**0.5, 0.06 / 3**0.5]
+    assert_close(pooled, [np.full(2, x) for x in expected], rtol=1e-12)
 
 
 @pytest.mark.slow
