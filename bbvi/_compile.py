@@ -17,7 +17,7 @@ import jax.numpy as jnp
 # Elements computed by one evaluation of the log joint up to which programs are built quickly.
 # On one core a stage of 10^4 evaluations then loses at most a few tenths of a second.
 _SMALL_WORK = 30_000
-_QUICKLY = {"xla_backend_optimization_level": 0}
+QUICKLY = {"xla_backend_optimization_level": 0}
 # The long loop's step is a hundred small kernels around two large products. XLA's scheduler for
 # concurrency hands them to several threads, which wait for each other: on two cores a step of 80
 # microseconds takes 110 (benchmarks/loop.py, N = 5,000, D = 50, one draw). The option came with
@@ -53,7 +53,7 @@ class TargetJit:
         self._under_way: list[threading.Thread] = []
         self._long_loop = long_loop
         self._optimised = jax.jit(function, static_argnums=static_argnums)
-        options = _IN_ORDER if long_loop else _QUICKLY
+        options = _IN_ORDER if long_loop else QUICKLY
         self._tuned = jax.jit(function, static_argnums=static_argnums, compiler_options=options)
 
     def __call__(self, *args: Any) -> Any:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
+from bbvi._compile import QUICKLY
 from bbvi._tree import tree_where
 from bbvi._types import Array, PyTree
 from bbvi.batch.look import first_look
@@ -51,11 +52,7 @@ class _Program:
         self.plain = function
         self._compiled = {
             False: jax.jit(function, static_argnums=static_argnums),
-            True: jax.jit(
-                function,
-                static_argnums=static_argnums,
-                compiler_options={"xla_backend_optimization_level": 0},
-            ),
+            True: jax.jit(function, static_argnums=static_argnums, compiler_options=QUICKLY),
         }
 
     def __call__(self, plan: Plan, *args: Any) -> Any:

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 
 from bbvi._types import Array, PyTree
 from bbvi.coverage import COVERED_NATS
-from bbvi.families.base import LOG_2PI
 from bbvi.objectives.draws import normals
 from bbvi.solvers.lbfgs import lbfgs_path
+from bbvi.solvers.starts import FAMILY
 from bbvi.target import Target
 
 _PATH_EVALUATIONS = 40
@@ -82,7 +82,8 @@ def quick_start(target: Target, init: PyTree, key: Array, data: PyTree) -> Quick
     ok = jnp.isfinite(log_p)
     count = jnp.sum(ok, axis=1)
     mean = jnp.sum(jnp.where(ok, log_p, 0), axis=1) / jnp.maximum(count, 1)
-    elbo = jnp.where(count > _DRAWS // 2, mean + jnp.sum(jnp.log(scales), axis=1), -jnp.inf)
+    entropy = jax.vmap(lambda loc, scale: FAMILY.entropy(FAMILY.init(loc, scale)))(locs, scales)
+    elbo = jnp.where(count > _DRAWS // 2, mean + entropy, -jnp.inf)
     best = jnp.argmax(jnp.where(jnp.isnan(elbo), -jnp.inf, elbo))
     return QuickStart(
         loc=locs[best],
@@ -91,7 +92,7 @@ def quick_start(target: Target, init: PyTree, key: Array, data: PyTree) -> Quick
         peaks=paths.points[:, -1],
         widths=paths.curvature_scale[:, -1],
         # the last of the points kept of each path
-        mass=elbo[2:].reshape(-1, len(_KEPT))[:, -1] + 0.5 * dim * (1 + LOG_2PI),
+        mass=elbo[2:].reshape(-1, len(_KEPT))[:, -1],
         num_gradients=1 + jnp.sum(paths.num_gradients),
     )
 

@@ -305,9 +305,10 @@ class StochasticGradient(Solver):
         updates, opt_state = self._optax().update(
             grad, inner.opt_state, point, value=loss, grad=grad, value_fn=lambda p: loss_of(p)[0]
         )
-        updates = updates if self.optimizer is None else ravel_pytree(updates)[0]
         if self.optimizer is None:
             updates = updates * self._units(state.frame, inner.params)
+        else:
+            updates = ravel_pytree(updates)[0]
         params = inner.params + state.rate * updates
         # Usable scores are too small to overflow, so only a foreign optimizer needs the look.
         ok = info.usable if self.optimizer is None else info.usable & all_finite(params)
