@@ -177,27 +177,38 @@ class FitResult:
         return to_datatree(self, num_draws, key, **options)
 
     def to_mcmc(
-        self, num_chains: int = 4, key: Key = 0, *, data: PyTree = None, dense: bool | None = None
+        self,
+        num_chains: int = 4,
+        key: Key = 0,
+        *,
+        data: PyTree = None,
+        dense: bool | None = None,
+        neutra: bool | None = None,
     ):
         """What an MCMC sampler needs of the fit: starts, mass matrix and log density.
 
-        `result.to_mcmc(data=data).blackjax_nuts()` and `.numpyro_nuts()` run NUTS.
+        `result.to_mcmc(data=data).blackjax_nuts()`, `.numpyro_nuts()` and `.nutpie_nuts()` run
+        NUTS.
 
         Args:
             num_chains: starts; draws of the posterior, all different.
             key: an int or a JAX random key.
             data: the data of the fit, which a result does not hold.
             dense: whether the mass matrix is dense; None makes it so for D up to 200.
+            neutra: move in the base space of the fitted family, where the map of a flow has
+                made a bent posterior straight; a gradient costs that of the map on top. None
+                does so if the family is a flow.
 
         Returns:
             a `bbvi.bridges.mcmc.McmcStart`.
 
         Raises:
-            InputError: if the log joint takes data and none are given.
+            InputError: if the log joint takes data and none are given, or if the family has no
+                base space of D normals for `neutra`.
         """
         from bbvi.bridges.mcmc import to_mcmc
 
-        return to_mcmc(self, num_chains, key, data=data, dense=dense)
+        return to_mcmc(self, num_chains, key, data=data, dense=dense, neutra=neutra)
 
     def save(self, path: str | os.PathLike) -> None:
         """Write to one file (npz with a JSON header, no pickle); `bbvi.load` reads it."""

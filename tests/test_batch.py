@@ -543,7 +543,7 @@ def test_what_is_not_trusted_is_fitted_by_itself():
         x, y = params["x"], params["y"]
         return -0.5 * (x / 2) ** 2 - 0.5 * ((y - data * x**2) / 0.5) ** 2
 
-    bend = np.array([0.0, 0.0, 0.5, 0.0], np.float32)
+    bend = np.array([0.0, 0.0, 4.0, 0.0], np.float32)
     results = bbvi.fit_batch(banana, {"x": 0.0, "y": 0.0}, bend, key=1)
     assert list(results.singles) == [2]
     # it is what a single fit with the same key says

@@ -15,6 +15,7 @@ from bbvi.posterior import Posterior
 from bbvi.status import InputError
 
 EXAMPLE = eight_schools()
+PACKAGES = ("blackjax", "numpyro", "nutpie")
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +80,7 @@ def test_data_have_to_be_given(result):
         result.to_mcmc(0, data=EXAMPLE.data)
 
 
-@pytest.mark.parametrize("package", ["blackjax", "numpyro"])
+@pytest.mark.parametrize("package", PACKAGES)
 def test_without_the_sampler(result, package, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
     start = result.to_mcmc(data=EXAMPLE.data)
@@ -100,7 +101,7 @@ REFERENCE = np.array([4.405, 3.594, 0.316, 0.095, -0.085, 0.061, -0.161, -0.073,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("package", ["blackjax", "numpyro"])
+@pytest.mark.parametrize("package", PACKAGES)
 def test_nuts_from_a_fit_agrees_with_plain_nuts(result, package):
     pytest.importorskip(package)
     start = result.to_mcmc(4, key=1, data=EXAMPLE.data)
@@ -119,11 +120,12 @@ def test_nuts_from_a_fit_agrees_with_plain_nuts(result, package):
 
 
 @pytest.mark.slow
-def test_no_start_is_lost(result):
-    pytest.importorskip("blackjax")
+@pytest.mark.parametrize("package", ["blackjax", "numpyro"])
+def test_no_start_is_lost(result, package):
+    pytest.importorskip(package)
     # a first step too long for single precision sends a chain in a hundred to 1e16
     start = result.to_mcmc(200, key=2, data=EXAMPLE.data)
-    chains = start.blackjax_nuts(10, 50)
+    chains = getattr(start, f"{package}_nuts")(10, 50)
     assert np.abs(chains.draws["mu"]).max() < 50
     assert (chains.step_size > 0.1).all()
 
@@ -136,3 +138,70 @@ def test_a_log_joint_that_cannot_be_batched(result):
     chains = start.blackjax_nuts(20, 20)
     assert chains.draws["eta"].shape == (2, 20, 8)
     assert np.isfinite(chains.draws["eta"]).all()
+
+
+def test_the_same_start_in_other_units(result):
+    for dense in (True, False):
+        start = result.to_mcmc(6, data=EXAMPLE.data, dense=dense)
+        white = start.whitened()
+        np.testing.assert_array_equal(white.inverse_mass_matrix, np.ones(10))
+        matrix = start.inverse_mass_matrix
+        log_det = 0.5 * np.linalg.slogdet(matrix if dense else np.diag(matrix))[1]
+        expected = start.log_density(start.z[2]) + log_det
+        np.testing.assert_allclose(white.log_density(white.z[2]), expected, rtol=1e-4, atol=1e-4)
+        for there, here in zip(
+            jax.tree.leaves(white.constrain(white.z)), start.params.values(), strict=True
+        ):
+            np.testing.assert_allclose(there, here, rtol=1e-4, atol=1e-4)
+        assert white.whitened() is white
+
+
+# --- in the base space ----------------------------------------------------------------------
+
+
+def in_a_flow(result):
+    """The result with a flow that bends space in place of its Gaussian."""
+    family, dim = bbvi.CouplingFlow(layers=2, width=8), 10
+    params = family.init(jnp.arange(10.0) / 10, jnp.linspace(0.5, 1, dim))
+    leaves, structure = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(0), len(leaves))
+    moved = [x + 0.2 * jax.random.normal(k, x.shape) for k, x in zip(keys, leaves, strict=True)]
+    params = jax.tree.unflatten(structure, moved)
+    return replace(result, posterior=replace(result.posterior, family=family, params=params))
+
+
+def test_the_base_space_of_a_flow(result):
+    flow = in_a_flow(result)
+    start = flow.to_mcmc(3, data=EXAMPLE.data)  # a flow is what the base space is for
+    target, family, params = start.target, flow.posterior.family, flow.posterior.params
+    np.testing.assert_array_equal(start.inverse_mass_matrix, np.ones(10))
+
+    def leave(eps):
+        return family.reparam(params, eps[None])[0][0]
+
+    for eps, at in zip(start.z, range(3), strict=True):
+        sign, log_det = np.linalg.slogdet(np.float64(jax.jacfwd(leave)(eps)))
+        assert sign > 0 and abs(log_det) > 0.1
+        expected = target.log_density(leave(eps), EXAMPLE.data) + log_det
+        np.testing.assert_allclose(start.log_density(eps), expected, rtol=1e-5, atol=1e-4)
+        params_there = target.constrain(leave(eps), EXAMPLE.data)
+        np.testing.assert_allclose(start.params["tau"][at], params_there["tau"], rtol=1e-5)
+    plain = flow.to_mcmc(3, data=EXAMPLE.data, neutra=False)
+    assert plain.base is None and plain.inverse_mass_matrix.shape == (10, 10)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("package", PACKAGES)
+def test_nuts_in_the_base_space_gives_the_same_posterior(result, package):
+    pytest.importorskip(package)
+    start = in_a_flow(result).to_mcmc(4, key=1, data=EXAMPLE.data)
+    mean, error = means_and_errors(getattr(start, f"{package}_nuts")(1000, 300).draws, 500)
+    np.testing.assert_array_less(np.abs(mean - REFERENCE), 4 * error + 0.02)
+
+
+def test_a_family_without_a_base_space(result):
+    family = bbvi.LowRankGaussian(rank=2)
+    params = family.init(jnp.zeros(10), 1.0)
+    low = replace(result, posterior=replace(result.posterior, family=family, params=params))
+    with pytest.raises(InputError, match="one-to-one function of 10 normals.*LowRankGaussian"):
+        low.to_mcmc(data=EXAMPLE.data, neutra=True)

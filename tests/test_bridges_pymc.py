@@ -174,9 +174,8 @@ def test_agrees_with_nuts(pm):
     result = bbvi.fit(b.log_joint, b.init, b.data)
     ours = b.postprocess(result.posterior.sample(0, 10_000))
     with model:
-        trace = pm.sample(
-            1000, tune=1000, chains=4, cores=1, random_seed=1, progressbar=False, target_accept=0.95
-        )
+        settings = {"chains": 4, "cores": 1, "random_seed": 1, "progressbar": False}
+        trace = pm.sample(1000, tune=1000, nuts_sampler="pymc", target_accept=0.95, **settings)
     for name in ("mu", "tau", "eta", "theta"):
         theirs = np.asarray(trace.posterior[name])
         theirs = theirs.reshape(-1, *theirs.shape[2:])

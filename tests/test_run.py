@@ -194,11 +194,11 @@ def test_the_last_stage_of_the_default(count_compiles, chunks_of, tmp_path):
     assert "flow" in dict(expected.timings)
     assert steps[:3] == [CHUNK, 2 * CHUNK, 3 * CHUNK]
     with count_compiles() as n:
-        again = refit(bend=0.6, key=3, max_steps=200)
+        again = refit(bend=0.6, max_steps=200)
     assert n.count == 0
     assert again.num_steps == 200
 
-    for kill in (2, len(steps) - 1):
+    for kill in {2, len(steps) - 1}:
         path = tmp_path / f"run {kill}"
         with pytest.raises(KilledError):
             refit(checkpoint=path, callback=stop_at(kill, KilledError()))

@@ -2,25 +2,28 @@ r"""A fit handed on to MCMC: where chains start, and in which units they move.
 
 NUTS spends most of its warm-up on finding the bulk of the posterior and its scales. A fit knows
 both: chains start at draws, the covariance of the approximation is the inverse mass matrix, and
-what is left to adapt is one step size. MCMC works on the flat unconstrained space of the target;
-`constrain` leads back.
+what is left to adapt is one step size. Chains move on the flat unconstrained space of the target,
+or on the base space of the fitted family, where a good fit makes the posterior a standard normal;
+`constrain` leads back from either.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from bbvi._linalg import dot
 from bbvi._tree import as_arrays, as_key
 from bbvi._types import Array, Key, PyTree
 from bbvi.bridges.base import require
-from bbvi.families import FullRankGaussian
+from bbvi.bridges.mcmc import blackjax, numpyro, nutpie
+from bbvi.bridges.mcmc.chains import Chains
+from bbvi.bridges.mcmc.space import BaseSpace, constrain, log_density
+from bbvi.families import CouplingFlow, FullRankGaussian, GaussianMixture, MeanFieldGaussian
 from bbvi.posterior import MOMENT_DRAWS, Posterior
 from bbvi.status import InputError
 from bbvi.target import Target
@@ -30,28 +33,6 @@ if TYPE_CHECKING:
 
 # A dense mass matrix costs D^2 a leapfrog step, and its inverse is a matrix of as many draws.
 _LARGEST_DENSE = 200
-_TARGET_ACCEPTANCE = 0.8
-# In units of the posterior's sds. Dual averaging tries ten times the first step, and steps far
-# above one leave the range in which single precision can tell energies apart.
-_FIRST_STEP = 0.1
-
-
-class Chains(NamedTuple):
-    """What MCMC gave.
-
-    Attributes:
-        draws: in the user's structure, each leaf with leading axes (chains, draws).
-        warmup_gradients: gradient evaluations of the warm-up, all chains together.
-        num_gradients: those of the draws.
-        num_divergent: divergent transitions among the draws.
-        step_size: of each chain, (chains,).
-    """
-
-    draws: PyTree
-    warmup_gradients: int
-    num_gradients: int
-    num_divergent: int
-    step_size: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -59,11 +40,12 @@ class McmcStart:
     """All that an MCMC sampler needs of a fit.
 
     Attributes:
-        z: starts on the flat unconstrained space, (chains, D).
+        z: starts on the flat space that chains move on, (chains, D).
         params: the same in the user's structure, each leaf with a leading axis of chains.
-        inverse_mass_matrix: covariance (D, D) of the approximation, or its diagonal (D,).
+        inverse_mass_matrix: covariance (D, D) of the approximation there, or its diagonal (D,).
         target: the target.
         data: the data of the fit.
+        base: the base space that chains move on; None where it is the unconstrained space.
         key: the random key that the samplers below start from.
     """
 
@@ -72,15 +54,32 @@ class McmcStart:
     inverse_mass_matrix: Array
     target: Target
     data: PyTree = field(repr=False)
+    base: BaseSpace | None
     key: Array = field(repr=False)
 
     def log_density(self, z: Array) -> Array:
         """The log density at one flat vector (D,), a scalar; for any sampler that takes one."""
-        return self.target.log_density(z, self.data)
+        return log_density(self.target, z, self.data, self.base)
 
     def constrain(self, zs: Array) -> PyTree:
         """Flat draws (..., D) in the user's structure, with the same leading axes."""
-        return _constrain(self.target, zs, self.data)
+        return constrain(self.target, zs, self.data, self.base)
+
+    def whitened(self) -> McmcStart:
+        """The same start in units in which the fit is standard: the mass matrix is the identity.
+
+        For a sampler that cannot be given a mass matrix. In float32 also for one that can: far
+        out, where a step that is too long leads, r' M r of a dense matrix may come out negative.
+        """
+        if self.base is not None:
+            return self
+        matrix, loc = self.inverse_mass_matrix, jnp.mean(self.z, axis=0)
+        dense = matrix.ndim == 2
+        family = FullRankGaussian() if dense else MeanFieldGaussian()
+        params = family.init(loc, jnp.linalg.cholesky(matrix) if dense else jnp.sqrt(matrix))
+        eps = family.frame(params).invert(self.z)
+        ones = jnp.ones_like(loc)
+        return replace(self, z=eps, inverse_mass_matrix=ones, base=BaseSpace(family, params))
 
     def blackjax_nuts(self, num_draws: int = 1000, num_warmup: int = 100) -> Chains:
         """Run BlackJAX's NUTS on all chains: a warm-up of the step size alone, then draws.
@@ -93,19 +92,7 @@ class McmcStart:
             ImportError: if blackjax is not installed.
         """
         require("blackjax", "blackjax", "to_mcmc().blackjax_nuts()")
-        keys = jax.random.split(self.key, self.z.shape[0])
-        found = _blackjax_nuts(
-            self.target, num_draws, num_warmup, keys, self.z, self.inverse_mass_matrix, self.data
-        )
-        zs, step_size, warmup, spent, divergent = jax.device_get(found)
-        # one leapfrog step is one gradient
-        return Chains(
-            jax.device_get(self.constrain(zs)),
-            int(warmup.sum()),
-            int(spent.sum()),
-            int(divergent.sum()),
-            step_size,
-        )
+        return blackjax.run(self, num_draws, num_warmup)
 
     def numpyro_nuts(
         self, num_draws: int = 1000, num_warmup: int = 100, progress_bar: bool = False
@@ -121,31 +108,7 @@ class McmcStart:
             ImportError: if numpyro is not installed.
         """
         require("numpyro", "numpyro", "to_mcmc().numpyro_nuts()")
-        from numpyro.infer import MCMC
-
-        mcmc = MCMC(
-            self.numpyro_kernel(),
-            num_warmup=num_warmup,
-            num_samples=num_draws,
-            num_chains=self.z.shape[0],
-            # a log joint that cannot be batched runs one chain after another
-            chain_method="sequential" if self.target.sequential else "vectorized",
-            progress_bar=progress_bar,
-        )
-        many = self.z.shape[0] > 1
-        starts = self.z if many else self.z[0]
-        spent = ("num_steps", "diverging", "adapt_state.step_size")
-        mcmc.warmup(self.key, init_params=starts, collect_warmup=True, extra_fields=spent)
-        warmup = int(mcmc.get_extra_fields()["num_steps"].sum())
-        mcmc.run(mcmc.post_warmup_state.rng_key, extra_fields=spent)
-        fields = mcmc.get_extra_fields(group_by_chain=True)
-        return Chains(
-            jax.device_get(self.constrain(mcmc.get_samples(group_by_chain=True))),
-            warmup,
-            int(fields["num_steps"].sum()),
-            int(fields["diverging"].sum()),
-            np.asarray(fields["adapt_state.step_size"])[:, -1],
-        )
+        return numpyro.run(self.whitened(), num_draws, num_warmup, progress_bar)
 
     def numpyro_kernel(self, **options: Any) -> Any:
         """NumPyro's NUTS with this mass matrix, for a `numpyro.infer.MCMC` of your own.
@@ -158,15 +121,23 @@ class McmcStart:
             ImportError: if numpyro is not installed.
         """
         require("numpyro", "numpyro", "to_mcmc().numpyro_kernel()")
-        from numpyro.infer import NUTS
+        return numpyro.kernel(self, options)
 
-        settings = {
-            "inverse_mass_matrix": self.inverse_mass_matrix,
-            "dense_mass": self.inverse_mass_matrix.ndim == 2,
-            "adapt_mass_matrix": False,
-            "target_accept_prob": _TARGET_ACCEPTANCE,
-        }
-        return NUTS(potential_fn=lambda z: -self.log_density(z), **{**settings, **options})
+    def nutpie_nuts(
+        self, num_draws: int = 1000, num_warmup: int = 100, progress_bar: bool = False
+    ) -> Chains:
+        """Run nutpie's NUTS on all chains, in units in which the fit is standard.
+
+        Args:
+            num_draws: draws of each chain.
+            num_warmup: steps of each chain in which it adapts.
+            progress_bar: whether nutpie shows its progress.
+
+        Raises:
+            ImportError: if nutpie is not installed.
+        """
+        require("nutpie", "nutpie", "to_mcmc().nutpie_nuts()")
+        return nutpie.run(self.whitened(), num_draws, num_warmup, progress_bar)
 
 
 def to_mcmc(
@@ -176,11 +147,13 @@ def to_mcmc(
     *,
     data: PyTree = None,
     dense: bool | None = None,
+    neutra: bool | None = None,
 ) -> McmcStart:
     """What an MCMC sampler needs of a fit; see `FitResult.to_mcmc`, which calls this.
 
     Raises:
-        InputError: if the data are missing or have other shapes than those of the fit.
+        InputError: if the data are missing or have other shapes than those of the fit, or if
+            there is no base space for `neutra`.
     """
     posterior = result.posterior
     target = posterior.target
@@ -194,9 +167,26 @@ def to_mcmc(
         )
     dense = target.dim <= _LARGEST_DENSE if dense is None else dense
     start_key, run_key = jax.random.split(as_key(key))
-    z = _starts(posterior, start_key, num_chains)
-    covariance = _covariance(posterior, dense)
-    return McmcStart(z, _constrain(target, z, data), covariance, target, data, run_key)
+    base = None
+    if neutra or (neutra is None and isinstance(posterior.family, CouplingFlow)):
+        base = _base_space(posterior)
+        z = jax.random.normal(start_key, (num_chains, target.dim), target.dtype)
+        covariance = jnp.ones(target.dim, target.dtype)
+    else:
+        z = _starts(posterior, start_key, num_chains)
+        covariance = _covariance(posterior, dense)
+    params = constrain(target, z, data, base)
+    return McmcStart(z, params, covariance, target, data, base, run_key)
+
+
+def _base_space(posterior: Posterior) -> BaseSpace:
+    family, dim = posterior.family, posterior.target.dim
+    if isinstance(family, GaussianMixture) or family.noise_size(dim) != dim:
+        raise InputError(
+            f"neutra=True needs a family whose draws are a one-to-one function of {dim} normals, "
+            f"such as CouplingFlow or FullRankGaussian; those of {type(family).__name__} are not."
+        )
+    return BaseSpace(family, posterior.params)
 
 
 @partial(jax.jit, static_argnums=2)
@@ -236,58 +226,3 @@ def _covariance(posterior: Posterior, dense: bool) -> Array:
 def _second_moment(zs: Array, weights: Array, dense: bool) -> Array:
     centred = zs - dot(weights, zs)
     return dot(centred.T * weights, centred) if dense else dot(weights, centred**2)
-
-
-@partial(jax.jit, static_argnums=0)
-def _constrain(target: Target, zs: Array, data: PyTree) -> PyTree:
-    constrained = jax.vmap(lambda z: target.constrain(z, data))(zs.reshape(-1, zs.shape[-1]))
-    return jax.tree.map(lambda x: x.reshape(zs.shape[:-1] + x.shape[1:]), constrained)
-
-
-@partial(jax.jit, static_argnums=(0, 1, 2))
-def _blackjax_nuts(
-    target: Target,
-    num_draws: int,
-    num_warmup: int,
-    keys: Array,
-    starts: Array,
-    inverse_mass_matrix: Array,
-    data: PyTree,
-) -> tuple[Array, ...]:
-    """Draws (chains, draws, D), step sizes, gradients of warm-up and draws, divergences."""
-    import blackjax
-    from blackjax.adaptation.step_size import dual_averaging_adaptation
-
-    def log_density(z):
-        value = target.log_density(z, data)
-        # NaN and +inf are refused; one such point would hold a chain for good
-        return jnp.where(value < jnp.inf, value, -jnp.inf)
-
-    first, update, last = dual_averaging_adaptation(_TARGET_ACCEPTANCE)
-    step = blackjax.nuts.build_kernel()
-
-    def warm(carry, key):
-        state, adaptation = carry
-        size = jnp.exp(adaptation.log_step_size)
-        state, info = step(key, state, log_density, size, inverse_mass_matrix)
-        return (state, update(adaptation, info.acceptance_rate)), info.num_integration_steps
-
-    def chain(key, start):
-        warm_key, draw_key = jax.random.split(key)
-        state = blackjax.nuts.init(start, log_density)
-        carry = state, first(jnp.asarray(_FIRST_STEP, start.dtype))
-        (state, adaptation), warmup = jax.lax.scan(
-            warm, carry, jax.random.split(warm_key, num_warmup)
-        )
-        size = last(adaptation)
-
-        def draw(state, key):
-            state, info = step(key, state, log_density, size, inverse_mass_matrix)
-            return state, (state.position, info.num_integration_steps, info.is_divergent)
-
-        _, (zs, spent, divergent) = jax.lax.scan(draw, state, jax.random.split(draw_key, num_draws))
-        return zs, size, warmup.sum(), spent.sum(), divergent.sum()
-
-    if target.sequential:
-        return jax.lax.map(lambda args: chain(*args), (keys, starts))
-    return jax.vmap(chain)(keys, starts)
