@@ -19,7 +19,7 @@ from bbvi.batch.refine import (
     look_at_mixture,
     refit,
 )
-from bbvi.batch.start import QuickStart, uncovered_peak
+from bbvi.batch.start import QuickStart, uncovered_peak, weigh_peaks
 from bbvi.diagnostics import diagnose
 from bbvi.families import FullRankGaussian
 from bbvi.matching import move
@@ -87,6 +87,7 @@ def refine(
         peaked = add_peak(target, mixture, start, data)
         mixture = jax.tree.map(lambda a, b: jnp.where(number == 1, a, b), peaked, mixture)
         mixture, _ = jax.lax.scan(again, mixture, jnp.arange(_REFITS))
+        start = weigh_peaks(target, start, jax.random.fold_in(key, _REFITS), data)
         found = look_at_mixture(target, mixture, key, data, many).figures
         left = uncovered_peak(
             target, log_proposal_of(mixture, start.peaks), start, found.log_evidence, data

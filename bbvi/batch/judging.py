@@ -33,6 +33,8 @@ MORE_DRAWS = 16_384
 # skewed scalar's sd rests on its largest draws: corrected moments have to be known better than
 # for a single fit, to a fifth of what counts as right.
 _NOISE = MEAN_TOLERANCE / 5
+# Looks whose moments are averaged until they are; a fit by itself costs as much as hundreds.
+_MOST_POOLED = 16
 
 
 class Facts(NamedTuple):
@@ -92,6 +94,18 @@ def is_noisy(facts: Facts) -> bool:
     """Whether weights that can be used leave a moment less certain than it has to be."""
     d = facts.diagnostics
     return bool(facts.looks and weights_usable(d) and np.max(moment_noise(d)) > _NOISE)
+
+
+def more_draws_settle(facts: Facts, pooled: int) -> bool:
+    """Whether noise alone keeps from trust, and some more looks would remove it.
+
+    Args:
+        facts: of the last look, whose moments are means over `pooled` looks.
+        pooled: how many these are.
+    """
+    if facts.uncovered or facts.apart or is_hopeless(facts) or not is_noisy(facts):
+        return False
+    return (np.max(moment_noise(facts.diagnostics)) / _NOISE) ** 2 * pooled <= _MOST_POOLED
 
 
 def pool(d: Diagnostics, before: Diagnostics, count: int) -> Diagnostics:

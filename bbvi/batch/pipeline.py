@@ -17,7 +17,7 @@ from bbvi.batch.judging import (
     Facts,
     is_clear,
     is_hopeless,
-    is_noisy,
+    more_draws_settle,
     pool,
     verdict_of,
 )
@@ -258,7 +258,7 @@ class _Looks:
             usable = all(np.isfinite(x).all() for x in jax.tree.leaves(after))
             more = correct and usable and looks <= _MOST_MOVES
             again = candidate._replace(params=after, looks=looks, best=best)
-            if more and is_noisy(done.records.facts(0)) and not look.uncovered:
+            if correct and usable and more_draws_settle(done.records.facts(0), pooled + 1):
                 self.add(again._replace(noisy=(look, pooled + 1)))
                 continue
             if best is last:
