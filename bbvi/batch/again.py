@@ -28,7 +28,7 @@ from bbvi.matching import move
 _MIXTURE_LIMIT = 64
 # Refits in one go, on draws that need not answer for anything, and the draws that have to.
 _REFITS = 4
-REFIT_DRAWS, MIXTURE_DRAWS = 2560, 10_240
+REFIT_DRAWS, MIXTURE_DRAWS = 2560, 7680
 
 
 def mixes(plan: Plan) -> bool:
