@@ -14,9 +14,10 @@ from bbvi.batch.programs import Look, Plan, each, log_proposal, look_key, progra
 from bbvi.batch.refine import (
     add_peak,
     base_draws,
+    draw,
     is_apart,
+    judge_mixture,
     log_proposal_of,
-    look_at_mixture,
     refit,
 )
 from bbvi.batch.start import QuickStart, uncovered_peak, weigh_peaks
@@ -79,8 +80,7 @@ def refine(
         key = look_key(key, number)
 
         def again(mixture, i):
-            seen = look_at_mixture(target, mixture, jax.random.fold_in(key, i), data, few)
-            new = refit(mixture, seen)
+            new = refit(mixture, draw(target, mixture, jax.random.fold_in(key, i), data, few))
             good = jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(new)]))
             return jax.tree.map(lambda a, b: jnp.where(good, a, b), new, mixture), None
 
@@ -88,7 +88,7 @@ def refine(
         mixture = jax.tree.map(lambda a, b: jnp.where(number == 1, a, b), peaked, mixture)
         mixture, _ = jax.lax.scan(again, mixture, jnp.arange(_REFITS))
         start = weigh_peaks(target, start, jax.random.fold_in(key, _REFITS), data)
-        found = look_at_mixture(target, mixture, key, data, many).figures
+        found = judge_mixture(target, mixture, draw(target, mixture, key, data, many), data)
         left = uncovered_peak(
             target, log_proposal_of(mixture, start.peaks), start, found.log_evidence, data
         )

@@ -16,11 +16,12 @@ from bbvi.batch.by_data import by_data
 from bbvi.batch.engine import Work, join
 from bbvi.batch.judging import is_hopeless
 from bbvi.batch.memory import choose_mesh, choose_widths, compiles_quickly
-from bbvi.batch.pipeline import Records, make_records
+from bbvi.batch.pipeline import make_records
 from bbvi.batch.problems import Problems, make_problems
 from bbvi.batch.processes import gather, own_folder, own_share
 from bbvi.batch.programs import Plan
 from bbvi.batch.ragged import Ragged
+from bbvi.batch.records import Records
 from bbvi.batch.result import BatchResult
 from bbvi.batch.shards import Shards
 from bbvi.families import LowRankGaussian

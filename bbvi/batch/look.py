@@ -39,4 +39,4 @@ def first_look(
     log_p = target.log_densities(z, data)
     x = jax.vmap(lambda z: target.scalars(target.constrain(z, data)), out_axes=1)(z)
     share = (own / jnp.sum(own)).astype(log_p.dtype)
-    return weigh(log_p, log_q, log_mixture, share, x, mean, sd, True)[0]
+    return weigh(log_p, log_q, log_mixture, share, x, mean, sd, True)

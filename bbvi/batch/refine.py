@@ -60,13 +60,15 @@ def base_draws(dim: int, number: int) -> np.ndarray:
 
 
 def begin_mixture(params: PyTree) -> PyTree:
-    """A full-rank Gaussian's parameters, on the host, as a mixture of equals."""
-    lower, log_diag = np.asarray(params["lower"]), np.asarray(params["log_diag"])
-    factor = np.tril(lower, -1) + np.diag(np.exp(log_diag))
+    """Full-rank Gaussians' parameters, W of them on the host, as mixtures of equals."""
+    loc, lower = np.asarray(params["loc"]), np.asarray(params["lower"])
+    number, dim = loc.shape
+    factor = np.tril(lower, -1)
+    factor[:, np.arange(dim), np.arange(dim)] = np.exp(params["log_diag"])
     return {
-        "log_weights": np.full(COMPONENTS, -math.log(COMPONENTS), log_diag.dtype),
-        "loc": np.repeat(np.asarray(params["loc"])[None], COMPONENTS, axis=0),
-        "factor": np.repeat(factor[None], COMPONENTS, axis=0),
+        "log_weights": np.full((number, COMPONENTS), -math.log(COMPONENTS), loc.dtype),
+        "loc": np.repeat(loc[:, None], COMPONENTS, axis=1),
+        "factor": np.repeat(factor[:, None], COMPONENTS, axis=1),
     }
 
 
@@ -114,22 +116,29 @@ def is_apart(target: Target, mixture: PyTree, data: PyTree) -> Array:
     return visible & jnp.all(far & (depth(mixture["loc"][:-1]) > VALLEY_NATS))
 
 
-class Seen(NamedTuple):
-    """Fresh draws of a mixture, and what they say.
+class Draws(NamedTuple):
+    """Fresh draws around a mixture.
+
+    Arrays keep the draws S as their last axis: D is small, and processors work along the last.
 
     Attributes:
-        figures: of `bbvi.batch.weighing.weigh`.
-        weights: (S,) importance weights, summing to one.
-        y: (D, S) draws, from the mixture's centre.
+        y: (D, S) the draws, from the mixture's centre.
         offset: (K, D) centres of the components, from there.
         by_component: (K, S) log densities of the weighted components.
+        log_p: (S,) log densities of the target.
+        log_q: (S,) of the mixture.
+        log_proposal: (S,) of what the draws come from.
+        share: (S,) weights, summing to one, under which the mixture's own draws among them
+            stand for it; zero for the others.
     """
 
-    figures: Diagnostics
-    weights: Array
     y: Array
     offset: Array
     by_component: Array
+    log_p: Array
+    log_q: Array
+    log_proposal: Array
+    share: Array
 
 
 def log_proposal_of(mixture: PyTree, z: Array) -> Array:
@@ -138,10 +147,8 @@ def log_proposal_of(mixture: PyTree, z: Array) -> Array:
     return logsumexp(with_tails(by_component, squares, z.shape[1]), axis=0)
 
 
-def look_at_mixture(target: Target, mixture: PyTree, key: Array, data: PyTree, base: Array) -> Seen:
-    """Judge a mixture on fresh draws, as many of each component.
-
-    Arrays keep the draws S as their last axis: D is small, and processors work along the last.
+def draw(target: Target, mixture: PyTree, key: Array, data: PyTree, base: Array) -> Draws:
+    """Fresh draws of a mixture, as many of each component.
 
     Args:
         target: the target.
@@ -152,15 +159,13 @@ def look_at_mixture(target: Target, mixture: PyTree, key: Array, data: PyTree, b
     """
     number, dim = mixture["loc"].shape
     half = base.shape[2] // 2
-    shares = jnp.exp(mixture["log_weights"])
     centre = FAMILY.mean(mixture)
     offset = mixture["loc"] - centre
     # as many draws of every component: those of little weight are where a tail needs more
     placed = dot(dot(mixture["factor"], _rotation(key, dim, base.dtype)), base)
     y = jnp.moveaxis(placed + offset[:, :, None], 0, 1).reshape(dim, -1)
-    z = centre[:, None] + y
     own = jnp.asarray([1 / half, 0], base.dtype)
-    share = jnp.repeat((shares[:, None] * own).reshape(-1), half)
+    share = jnp.repeat((jnp.exp(mixture["log_weights"])[:, None] * own).reshape(-1), half)
 
     inverse = jax.vmap(_inverse)(mixture["factor"])
     squares = _squares(inverse, offset, y)
@@ -168,19 +173,31 @@ def look_at_mixture(target: Target, mixture: PyTree, key: Array, data: PyTree, b
     density = (log_det - 0.5 * dim * LOG_2PI)[:, None] - 0.5 * squares
     by_component = density + mixture["log_weights"][:, None]
     log_q = logsumexp(by_component, axis=0)
-    log_mixture = logsumexp(with_tails(density, squares, dim), axis=0) - math.log(number)
-
+    log_proposal = logsumexp(with_tails(density, squares, dim), axis=0) - math.log(number)
+    z = centre[:, None] + y
     log_p = jax.vmap(lambda z: target.log_density(z, data), in_axes=1)(z)
+    return Draws(y, offset, by_component, log_p, log_q, log_proposal, share)
+
+
+def judge_mixture(target: Target, mixture: PyTree, draws: Draws, data: PyTree) -> Diagnostics:
+    """What fresh draws say of a mixture.
+
+    Args:
+        target: the target.
+        mixture: parameters of `FAMILY`.
+        draws: from `draw`.
+        data: the user's data.
+    """
+    z = FAMILY.mean(mixture)[:, None] + draws.y
     scalars = jax.vmap(lambda z: target.scalars(target.constrain(z, data)), 1, 1)(z)
-    sd = jnp.sqrt(jnp.sum(mixture["factor"] ** 2, axis=2))
+    shares, sd = jnp.exp(mixture["log_weights"]), jnp.sqrt(jnp.sum(mixture["factor"] ** 2, axis=2))
     mean, spread = marginal_moments(target, shares, mixture["loc"], sd, data)
     known = is_elementwise(target)
-    found, log_weights = weigh(log_p, log_q, log_mixture, share, scalars, mean, spread, known)
-    w = jnp.exp(log_weights)
-    return Seen(found, w, jnp.where(w > 0, y, 0), offset, by_component)
+    densities = (draws.log_p, draws.log_q, draws.log_proposal, draws.share)
+    return weigh(*densities, scalars, mean, spread, known)
 
 
-def refit(mixture: PyTree, seen: Seen) -> PyTree:
+def refit(mixture: PyTree, draws: Draws) -> PyTree:
     """A mixture after a step of expectation maximisation on its weighted draws.
 
     A mixture of equals is cut into slices first, along the direction in which the draws' third
@@ -188,11 +205,13 @@ def refit(mixture: PyTree, seen: Seen) -> PyTree:
 
     Args:
         mixture: parameters of `FAMILY`.
-        seen: its draws.
+        draws: from `draw`.
 
     Source: Cappé, Douc, Guillin, Marin and Robert 2008, Statistics and Computing 18(4).
     """
-    figures, w, y, offset, by_component = seen
+    offset, by_component = draws.offset, draws.by_component
+    w = _truncated_weights(draws)
+    y = jnp.where(w > 0, draws.y, 0)
     centre = FAMILY.mean(mixture)
     dim = offset.shape[1]
     mean = dot(y, w)
@@ -212,25 +231,37 @@ def refit(mixture: PyTree, seen: Seen) -> PyTree:
     share = w * jnp.where(equal, cut, share)
 
     total = jnp.maximum(jnp.sum(share, axis=1), tiny)
-    draws = total**2 / jnp.maximum(jnp.sum(share**2, axis=1), tiny**0.5)
+    effective = total**2 / jnp.maximum(jnp.sum(share**2, axis=1), tiny**0.5)
     loc = dot(share, y.T) / total[:, None]
     seconds = _sum(share[:, None, None] * y[:, None] * y) / total[:, None, None]
     covs = seconds - loc[:, :, None] * loc[:, None]
     # as if D + 1 more draws had the covariance of all, or that of the peak
     peak = jnp.arange(len(offset)) == len(offset) - 1
     own = dot(mixture["factor"], jnp.swapaxes(mixture["factor"], 1, 2))
-    draws = draws[:, None, None]
+    effective = effective[:, None, None]
     prior = jnp.where(peak[:, None, None], own, cov)
-    covs = (draws * covs + (dim + 1) * prior) / (draws + dim + 1)
+    covs = (effective * covs + (dim + 1) * prior) / (effective + dim + 1)
     factors, log_weights = jnp.linalg.cholesky(covs), jnp.log(total + _LEAST_SHARE)
     # too few draws for several covariances: all but the peak's move as one
-    together = equal & (figures.ess < _DRAWS_TO_SPLIT * (dim + 1))
+    together = equal & (1 / jnp.sum(w**2) < _DRAWS_TO_SPLIT * (dim + 1))
     one = together & ~peak
     return FAMILY.join(
         jnp.where(one, jnp.log(jnp.mean(total[:-1]) + _LEAST_SHARE), log_weights),
         centre + jnp.where(one[:, None], mean, loc),
         jnp.where(one[:, None, None], factor, factors),
     )
+
+
+def _truncated_weights(draws: Draws) -> Array:
+    """Importance weights (S,), summing to one, none above sqrt(S) times their mean.
+
+    Source: Ionides 2008, Journal of Computational and Graphical Statistics 17(2).
+    """
+    ratio = draws.log_p - draws.log_proposal
+    ratio = jnp.where(jnp.isfinite(ratio), ratio, -jnp.inf)
+    number = ratio.shape[0]
+    most = logsumexp(ratio) - 0.5 * math.log(number)
+    return jax.nn.softmax(jnp.minimum(ratio, most))
 
 
 def _inverse(factor: Array) -> Array:

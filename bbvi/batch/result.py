@@ -16,9 +16,9 @@ from bbvi._types import Key, LogJoint, PyTree
 from bbvi.batch.engine import Work, blocks, pad, place
 from bbvi.batch.judging import FIRST_DRAWS, LEVELS, MORE_DRAWS, verdict_of
 from bbvi.batch.packing import flatten_mixtures, flatten_singles, read_mixtures, read_singles
-from bbvi.batch.pipeline import Records
 from bbvi.batch.problems import Problems, make_problems
 from bbvi.batch.programs import End, Look, Plan, draw_some, look_key
+from bbvi.batch.records import Records
 from bbvi.batch.refine import FAMILY as MIXTURE
 from bbvi.diagnostics import Diagnostics, Moments, diagnose
 from bbvi.families import Family

@@ -10,8 +10,8 @@ import numpy as np
 from bbvi import storage
 from bbvi.batch.engine import join
 from bbvi.batch.packing import flatten_mixtures, read_mixtures
-from bbvi.batch.pipeline import Found, Records
 from bbvi.batch.problems import Problems
+from bbvi.batch.records import Found, Records
 from bbvi.batch.result import records_like
 from bbvi.observers import describe
 from bbvi.result import FitResult, load

@@ -20,7 +20,7 @@ def weigh(
     mean: Array,
     sd: Array,
     known: Any,
-) -> tuple[Diagnostics, Array]:
+) -> Diagnostics:
     r"""Diagnostics from draws of a proposal m, with the approximation's moments as controls.
 
     With weights w_s ~ p/m of the posterior and v_s ~ q/m of the approximation, each summing to
@@ -43,8 +43,8 @@ def weigh(
         known: (C,) where these are exact; elsewhere they are not used as controls.
 
     Returns:
-        the figures of `bbvi.diagnostics.diagnose`, without draws, and the log weights (S,).
-        `raw` is what was given; the errors of `corrected` are those of its distance from it.
+        the figures of `bbvi.diagnostics.diagnose`, without draws. `raw` is what was given; the
+        errors of `corrected` are those of its distance from it.
 
     Source: Owen 2013, sections 8.9 and 9.10, for control variates with importance sampling.
     """
@@ -94,4 +94,4 @@ def weigh(
         draws=jnp.zeros((0, 0), y.dtype),
         log_weights=log_weights[:0],
         own=share[:0] > 0,
-    ), log_weights
+    )

@@ -1,0 +1,206 @@
+"""Further looks at problems that the first did not clear: several at once, and as many as pay."""
+
+from collections import deque
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from bbvi._tree import pick
+from bbvi._types import PyTree
+from bbvi.batch.again import base_for, look_again, refine
+from bbvi.batch.engine import join, pad, place
+from bbvi.batch.judging import LEVELS, is_hopeless, more_draws_settle, pool, verdict_of
+from bbvi.batch.problems import Problems
+from bbvi.batch.programs import End, Look, Plan
+from bbvi.batch.records import Found, Records
+from bbvi.batch.refine import begin_mixture
+from bbvi.batch.start import QuickStart
+from bbvi.verdict import needs_correction
+
+# As in `bbvi.auto`: a move needs so many effective draws a dimension, and goes on while each
+# brings a tenth more.
+_DRAWS_PER_DIMENSION = 5
+_MOST_MOVES = 4
+_WORTHWHILE = 1.1
+# Looks that are under way at once: the host has work with one while the next is computed.
+_AT_ONCE = 2
+
+
+class Candidates(NamedTuple):
+    """Problems that are to be looked at; every array has a leading axis W.
+
+    Attributes:
+        number: their numbers.
+        first: the parameters of the family that their runs ended in.
+        params: what is looked at next: these, moved; or mixtures that began as these.
+        start: where their paths ended.
+        end: how their runs ended.
+        looks: looks so far, after the first.
+    """
+
+    number: np.ndarray
+    first: PyTree
+    params: PyTree
+    start: QuickStart
+    end: End
+    looks: np.ndarray
+
+
+class Seen(NamedTuple):
+    """What earlier looks at one problem found.
+
+    Attributes:
+        best: what was looked at, what was seen, and the number of looks, where the effective
+            draws were the most.
+        noisy: what was seen, and in how many looks, where only noise was left to remove; the
+            moments are means over these.
+    """
+
+    best: tuple[PyTree, Look, int]
+    noisy: tuple[Look, int] | None
+
+
+class Looks:
+    """Problems that wait for a look; what gains by one waits again.
+
+    Args:
+        plan: the static part.
+        problems: all problems.
+        width: how many problems one look takes.
+        correct: whether Gaussians may move by their weighted draws and be corrected by them.
+    """
+
+    def __init__(self, plan: Plan, problems: Problems, width: int, correct: bool):
+        self._plan, self._problems, self._width = plan, problems, width
+        self._correct = correct
+        self._base = base_for(plan) if correct else None
+        self._names = plan.target.scalar_names
+        self._waiting: list[Candidates] = []
+        self._count = 0
+        self._under_way: deque[tuple[Candidates, Any]] = deque()
+        self._seen: dict[int, Seen] = {}
+
+    def add(self, number: np.ndarray, params: PyTree, start: QuickStart, end: End) -> None:
+        """Problems whose runs have ended in `params`."""
+        first = params if self._base is None else begin_mixture(params)
+        self._wait(Candidates(number, params, first, start, end, np.zeros(len(number), np.int8)))
+
+    def advance(self, last: bool) -> Iterator[Found]:
+        """Look at as many as fill a look and hand out what is done; all, if `last`."""
+        while self._count >= self._width or (last and (self._count or self._under_way)):
+            full = len(self._under_way) == _AT_ONCE
+            rest = self._count < self._width and self._under_way
+            if full or rest:
+                chosen, found = self._under_way.popleft()
+                yield from self._sort(chosen, *jax.device_get(found))
+            else:
+                chosen = self._take()
+                self._under_way.append((chosen, self._look_at(chosen)))
+
+    def _wait(self, some: Candidates) -> None:
+        self._waiting.append(some)
+        self._count += len(some.number)
+
+    def _take(self) -> Candidates:
+        """The first that wait, as many as one look takes."""
+        waiting = join(self._waiting)
+        self._waiting, self._count = [], 0
+        if len(waiting.number) > self._width:
+            self._wait(pick(waiting, slice(self._width, None)))
+        return pick(waiting, slice(self._width))
+
+    def _look_at(self, chosen: Candidates) -> tuple[Look, PyTree]:
+        """One look at some, and their parameters after it, while they are being computed."""
+        at = pad(np.arange(len(chosen.number)), self._width)
+        padded = pick(chosen, at)
+        args = (padded.params, padded.start, padded.looks.astype(np.int32) + 1)
+        placed = place(self._plan, (*args, self._problems.take(padded.number)))
+        common = self._problems.common
+        if self._base is None:
+            return look_again(self._plan, *placed, common)
+        return refine(self._plan, *placed, common, self._base)
+
+    def _sort(self, chosen: Candidates, look: Look, after: PyTree) -> Iterator[Found]:
+        """Those of `chosen` that are done; the others wait again."""
+        # a copy, which may be written to
+        look, after = pick((look, after), np.arange(len(chosen.number)))
+        chosen = chosen._replace(looks=chosen.looks + np.int8(1))
+        self._pool(chosen, look)
+        # a mixture is refitted before the look, and a Gaussian moves after it
+        shown = chosen.params if self._base is None else after
+        done = self._records(chosen, shown, look)
+        trusted = done.records.level == 0
+        if trusted.any():
+            yield _part(done, trusted)
+        for number in chosen.number[trusted]:
+            self._seen.pop(int(number), None)
+        for i in np.flatnonzero(~trusted):
+            own = slice(i, i + 1)
+            one, what, seen, then = pick((chosen, shown, look, after), own)
+            yield from self._next(one, what, seen, then, _part(done, own))
+
+    def _next(
+        self, own: Candidates, shown: PyTree, look: Look, after: PyTree, done: Found
+    ) -> Iterator[Found]:
+        """One problem that is not trusted: it waits again, or this is the end."""
+        number, looks = int(own.number[0]), int(own.looks[0])
+        last = self._seen.pop(number, None)
+        before = 0.0 if last is None else float(last.best[1].diagnostics.ess[0])
+        ess = float(look.diagnostics.ess[0])
+        improved = last is None or ess > before
+        best = (shown, look, looks) if improved or last is None else last.best
+        pooled = 0 if last is None or last.noisy is None else last.noisy[1]
+        usable = all(np.isfinite(x).all() for x in jax.tree.leaves(after))
+        again = own._replace(params=after)
+        facts = done.records.facts(0)
+        if self._correct and usable and more_draws_settle(facts, pooled + 1):
+            self._seen[number] = Seen(best, (look, pooled + 1))
+            self._wait(again)
+            return
+        if not improved:
+            shown, look, looks = best
+            then = own._replace(looks=np.array([looks], np.int8))
+            done = self._records(then, shown, look)
+            facts = done.records.facts(0)
+        more = self._correct and usable and looks <= _MOST_MOVES
+        enough = ess >= _DRAWS_PER_DIMENSION * (self._plan.target.dim + 1)
+        if more and enough and ess > _WORTHWHILE * before and not is_hopeless(facts):
+            self._seen[number] = Seen(best, None)
+            self._wait(again)
+        else:
+            yield done
+
+    def _pool(self, chosen: Candidates, look: Look) -> None:
+        """Average moments, in place, with those of earlier looks that noise alone kept back."""
+        for i, number in enumerate(chosen.number.tolist()):
+            seen = self._seen.get(number)
+            if seen is not None and seen.noisy is not None:
+                earlier, count = seen.noisy
+                own, before = pick(look.diagnostics, i), pick(earlier.diagnostics, 0)
+                pooled = pool(own, before, count).corrected
+                for whole, one in zip(look.diagnostics.corrected, pooled, strict=True):
+                    whole[i] = one
+
+    def _records(self, chosen: Candidates, shown: PyTree, look: Look) -> Found:
+        """What is kept of some problems if this was the last look at them."""
+        number, mixed = len(chosen.number), self._base is not None
+        corrected = np.full(number, mixed)  # by its weighted draws alone a mixture stands for it
+        if self._correct and not mixed:
+            each = [needs_correction(pick(look.diagnostics, i)) for i in range(number)]
+            corrected = np.array(each)
+        kept = chosen.first if mixed else shown
+        level = np.zeros(number, np.int8)
+        records = Records(kept, look, chosen.end, chosen.looks, corrected, level)
+        for i in range(number):
+            level[i] = LEVELS.index(verdict_of(records.facts(i), self._names).level)
+        numbers = chosen.number.tolist()
+        mixtures = {n: pick(shown, i) for i, n in enumerate(numbers)} if mixed else {}
+        return Found(chosen.number, records, mixtures)
+
+
+def _part(found: Found, chosen: Any) -> Found:
+    numbers = found.numbers[chosen]
+    mixtures = {n: found.mixtures[n] for n in numbers.tolist() if n in found.mixtures}
+    return Found(numbers, pick(found.records, chosen), mixtures)

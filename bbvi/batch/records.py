@@ -1,0 +1,67 @@
+"""What is kept of every problem of a batch."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bbvi._tree import pick
+from bbvi._types import PyTree
+from bbvi.batch.judging import Facts
+from bbvi.batch.programs import End, Look
+from bbvi.status import Status
+
+
+class Records(NamedTuple):
+    """What is kept of every problem; every array has the problem axis in front.
+
+    Attributes:
+        params: the family's parameters.
+        look: the last look.
+        end: how the run ended.
+        looks: looks after the first.
+        corrected: whether moments and draws are corrected by the importance weights.
+        level: the verdict, as a number into `bbvi.batch.judging.LEVELS`.
+    """
+
+    params: PyTree
+    look: Look
+    end: End
+    looks: Any
+    corrected: Any
+    level: Any
+
+    def facts(self, i: int) -> Facts:
+        """What the verdict on problem `i` is made from."""
+        end = pick(self.end, i)
+        return Facts(
+            pick(self.look.diagnostics, i),
+            status_of(int(end.status)),
+            bool(end.usable),
+            bool(self.look.uncovered[i]),
+            bool(self.look.apart[i]),
+            int(self.looks[i]),
+            bool(self.corrected[i]),
+            float(end.drift),
+            # the match tries far-out points on purpose: what it skips biases nothing
+            0.0,
+        )
+
+
+def status_of(code: int) -> Status:
+    """The status of a run that was ended by its step limit is still that of a running one."""
+    status = Status(code)
+    return Status.MAX_STEPS if status is Status.RUNNING else status
+
+
+class Found(NamedTuple):
+    """Some problems that are done.
+
+    Attributes:
+        numbers: their numbers in the batch.
+        records: what is kept of them.
+        mixtures: parameters of their mixtures, for those that were refined to one, by number.
+    """
+
+    numbers: np.ndarray
+    records: Records
+    mixtures: dict[int, PyTree]
