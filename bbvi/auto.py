@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
@@ -26,7 +26,7 @@ from bbvi.matching import (
 from bbvi.modes import separate_modes
 from bbvi.objectives import ELBO
 from bbvi.solvers import BatchAndMatch, StochasticGradient
-from bbvi.stage import Fitted, chain_stage, fit_stage, judged_stage
+from bbvi.stage import Fitted, Show, chain_stage, fit_stage, judged_stage, plain_stage
 from bbvi.target import Target
 from bbvi.verdict import SETTLED_NOISE, is_sharp, moment_noise
 
@@ -91,6 +91,7 @@ class Auto:
         previous: tuple[Any, PyTree] | None,
         run: Callable[..., Any],
         purse: Purse,
+        show: Show = plain_stage,
     ) -> list[Fitted]:
         """All stages that were needed, the last one the most elaborate.
 
@@ -102,6 +103,7 @@ class Auto:
             previous: family and parameters of a previous fit to go on from, or None.
             run: drives a solver's state to its end; see `bbvi.stage.fit_stage`.
             purse: what may be spent; stages that cannot be paid for are left out.
+            show: makes a stage that `run` does not drive, and may show that it does.
         """
         keys = split(key, 5 + _MOST_MOVES)
         start_key, match_key, run_key, judge_key, chain_key, *move_keys = keys
@@ -115,15 +117,15 @@ class Auto:
                     "low-rank", solver, target, begin, previous, run_key, judge_key, data, run
                 )
             ]
-        args = (target, loc, start_key, match_key, judge_key, data, previous, purse)
+        args = (target, loc, start_key, match_key, judge_key, data, previous, purse, show)
         gaussian, matches = self._gaussian(*args)
         purse.spend(gaussian.num_gradients)
         modes = separate_modes(target, matches.frame, matches.elbo, data)
         stages = [gaussian]
         if len(modes) > 1:
-            stages = self._mixture(target, gaussian, matches, modes, judge_key, data)
+            stages = self._mixture(target, gaussian, matches, modes, judge_key, data, show)
         else:
-            stages += self._moves(target, gaussian, move_keys, data)
+            stages += self._moves(target, gaussian, move_keys, data, show)
 
         def looked_at(stage: Fitted) -> Fitted:
             if not stage.sound or stage.mode_weights:
@@ -151,7 +153,10 @@ class Auto:
         if len(modes) == 1:
             if not purse.allows(chains_cost):
                 return stages
-            chains = chain_stage(single, target, chain_key, data, _enough, purse)
+            chains = show(
+                f"chains {single.name}",
+                partial(chain_stage, single, target, chain_key, data, _enough, purse),
+            )
             stages.append(looked_at(chains))
             if stages[-1].settled:
                 return stages
@@ -171,11 +176,14 @@ class Auto:
         stages.append(looked_at(flow))
         purse.spend(flow.num_gradients)
         if not stages[-1].settled and purse.allows(chains_cost):
-            chains = chain_stage(flow, target, chain_key, data, _enough, purse)
+            chains = show(
+                "chains flow",
+                partial(chain_stage, flow, target, chain_key, data, _enough, purse),
+            )
             stages.append(looked_at(chains))
         return stages
 
-    def _moves(self, target, gaussian, keys, data) -> list[Fitted]:
+    def _moves(self, target, gaussian, keys, data, show) -> list[Fitted]:
         """Gaussians with the moments of the weighted draws of the one before."""
         moved: list[Fitted] = []
         at = gaussian
@@ -189,7 +197,8 @@ class Auto:
             def run(at=at, d=d):
                 return move(at.family, d.draws, d.log_weights), at.log
 
-            stage = judged_stage("move", at.solver, at.family, target, run, key, data)
+            args = ("move", at.solver, at.family, target, run, key, data)
+            stage = show("move", partial(judged_stage, *args))
             stage = stage._replace(num_gradients=0, num_skipped=0)
             moved.append(stage)
             if not float(stage.diagnostics.ess) > _WORTHWHILE * float(d.ess):
@@ -204,7 +213,7 @@ class Auto:
         return StochasticGradient(self.flow, objective, optimizer, 0.0, self.flow_steps)
 
     def _gaussian(
-        self, target, loc, start_key, match_key, judge_key, data, previous, purse
+        self, target, loc, start_key, match_key, judge_key, data, previous, purse, show
     ) -> tuple[Fitted, Matches]:
         found: list[Matches] = []
 
@@ -220,10 +229,10 @@ class Auto:
             return params, log
 
         solver = BatchAndMatch()
-        fitted = judged_stage("gaussian", solver, solver.family, target, run, judge_key, data)
-        return fitted, found[0]
+        args = ("gaussian", solver, solver.family, target, run, judge_key, data)
+        return show("gaussian", partial(judged_stage, *args)), found[0]
 
-    def _mixture(self, target, gaussian, matches, modes, judge_key, data) -> list[Fitted]:
+    def _mixture(self, target, gaussian, matches, modes, judge_key, data, show) -> list[Fitted]:
         """Several modes: their mixture, and a note on the single Gaussian that it is but one."""
         family = GaussianMixture()
         frame, elbo = pick((matches.frame, matches.elbo), np.array(modes))
@@ -234,7 +243,8 @@ class Auto:
             params = family.join(log_weights, frame.loc, frame.scale)
             return params, gaussian.log
 
-        stage = judged_stage("mixture", gaussian.solver, family, target, run, judge_key, data)
+        args = ("mixture", gaussian.solver, family, target, run, judge_key, data)
+        stage = show("mixture", partial(judged_stage, *args))
         mixture = stage._replace(num_gradients=0, num_skipped=0)
         return [gaussian._replace(mode_weights=tuple(map(float, weights))), mixture]
 

@@ -16,13 +16,13 @@ from bbvi.auto import Auto
 from bbvi.budget import Budget, Purse
 from bbvi.diagnostics import Diagnostics
 from bbvi.matching import find_start
-from bbvi.observers import BudgetWatch, Checkpoint, Observers, ProgressBar, Snapshot
+from bbvi.observers import BudgetWatch, Checkpoint, Observers, ProgressBar, Snapshot, show_stage
 from bbvi.posterior import Posterior
 from bbvi.propriety import unbounded
 from bbvi.result import FitResult
 from bbvi.run import constrain, examine, run
 from bbvi.solvers import Solver
-from bbvi.stage import Fitted, fit_stage
+from bbvi.stage import Fitted, fit_stage, plain_stage
 from bbvi.status import BBVIWarning, FitError, InputError
 from bbvi.target import Target, make_target
 from bbvi.verdict import (
@@ -73,7 +73,7 @@ def fit(
         max_steps: limit on the last solver's steps.
         budget: `bbvi.Budget(gradients=..., seconds=...)`, a limit on the whole fit; the best
             found until then comes back.
-        progress: show a progress bar (extra `progress`).
+        progress: show a progress bar for each stage (extra `progress`).
         callback: called with a `Snapshot` a few times a second; a true value ends the run.
         checkpoint: a file written a few times a second, from which the same call goes on
             after a kill, with the same bits.
@@ -138,7 +138,7 @@ def fit(
             saved = Checkpoint(path, target, solver, (init, data), root)
         driven.append(name)
         state = saved.read(jax.eval_shape(like)) if saved is not None else None
-        bar = ProgressBar(limit) if progress else None
+        bar = ProgressBar(name, limit) if progress else None
         limits = BudgetWatch(purse) if budget is not None else None
         watching = [w for w in (callback, saved, bar, limits) if w is not None]
         if budget is not None and (draws := getattr(solver, "objective", None)) is not None:
@@ -158,7 +158,8 @@ def fit(
         stages = [fit_stage("run", solver, target, begin_in, warm, run_key, judge_key, data, drive)]
     else:
         auto = Auto() if solver is None else solver
-        stages = auto.solve(target, start.z, root, data, warm, drive, purse)
+        show = show_stage if progress else plain_stage
+        stages = auto.solve(target, start.z, root, data, warm, drive, purse, show)
     default = not isinstance(solver, Solver)
     result = _assemble(target, data, spec, stages, checked, default, purse.ended)
     if throw and result.status.failed:

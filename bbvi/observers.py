@@ -86,15 +86,38 @@ class BudgetWatch:
         return Status.BUDGET if over else False
 
 
+def progress_bar(name: str | None, total: int, unit: str, **options: Any) -> Any:
+    """A tqdm bar, for a terminal or a notebook."""
+    try:
+        from tqdm.auto import tqdm
+    except ImportError as error:
+        raise ImportError("progress=True needs tqdm: pip install 'bbvi[progress]'.") from error
+    return tqdm(total=total, desc=name, unit=unit, **options)
+
+
+def show_stage(name: str, make: Callable[[], Any]) -> Any:
+    """The `Fitted` that `make` gives, under a bar with its bound and with what settles it."""
+    # one step tells no rate
+    bar = progress_bar(name, 1, "stage", bar_format="{l_bar}{bar}| {elapsed}{postfix}")
+    try:
+        stage = make()
+        d = stage.diagnostics
+        if stage.chains is None:
+            found = f"k-hat {float(d.khat):.2f}, {float(d.ess):.0f} effective draws"
+        else:
+            found = f"memory of chains {np.max(np.abs(stage.chains.memory)):.2f}"
+        bar.set_postfix_str(f"elbo {float(d.elbo):.2f}, {found}", False)
+        bar.update()
+    finally:
+        bar.close()
+    return stage
+
+
 class ProgressBar:
     """A tqdm bar with the ELBO and the stop criterion."""
 
-    def __init__(self, max_steps: int):
-        try:
-            from tqdm.auto import tqdm
-        except ImportError as error:
-            raise ImportError("progress=True needs tqdm: pip install 'bbvi[progress]'.") from error
-        self._bar = tqdm(total=max_steps, unit="step")
+    def __init__(self, name: str, max_steps: int):
+        self._bar = progress_bar(name, max_steps, "step")
 
     def __call__(self, seen: Snapshot) -> bool:
         self._bar.set_postfix_str(f"elbo {seen.elbo:.2f}, drift {seen.drift:.2g} sd", False)

@@ -91,6 +91,15 @@ class Fitted(NamedTuple):
         return not self.left_out and is_settled(self.diagnostics, self.status, self.chains)
 
 
+# `show(name, make)` is the stage that `make()` gives.
+Show = Callable[[str, Callable[[], Fitted]], Fitted]
+
+
+def plain_stage(name: str, make: Callable[[], Fitted]) -> Fitted:
+    """A stage that is made without a word."""
+    return make()
+
+
 def chain_stage(
     stage: Fitted,
     target: Target,

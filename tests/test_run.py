@@ -4,6 +4,7 @@ Run as a program, this file is the process that one of its tests kills.
 """
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -238,6 +239,24 @@ def test_a_progress_bar_changes_no_bit(chunks_of, uninterrupted, capsys):
     assert f"elbo {result.history.elbo[-1]:.2f}" in printed.err
     assert f"drift {result.drift:.2g} sd" in printed.err
     assert_same_bits(numbers(result), uninterrupted)
+
+
+def test_a_bar_for_each_stage_of_the_default(capsys):
+    pytest.importorskip("tqdm")
+    solver = bbvi.Auto(flow_steps=20)
+    data = {"bend": np.float32(0.5)}
+    init = {"x": 0.0, "y": 0.0}
+    plain = bbvi.fit(banana, init, data, solver=solver, key=1)
+    shown = bbvi.fit(banana, init, data, solver=solver, key=1, progress=True)
+    assert_same_bits(numbers(shown), numbers(plain))
+    bars = [b for b in re.split("[\r\n]+", capsys.readouterr().err) if "elbo" in b and "100%" in b]
+    stages = [name for name, _ in shown.timings if name != "check" and "judge" not in name]
+    assert {"gaussian", "flow"} <= set(stages)
+    # a bar may be drawn once more as it closes
+    bars = [b for b, after in zip(bars, [*bars[1:], ""], strict=True) if b != after]
+    assert [bar.split(":")[0] for bar in bars] == stages
+    criteria = {"flow": "drift", "chains move": "memory", "chains flow": "memory"}
+    assert all(criteria.get(s, "k-hat") in bar for s, bar in zip(stages, bars, strict=True))
 
 
 def test_nothing_is_printed_unasked(capfd):

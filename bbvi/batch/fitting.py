@@ -26,6 +26,7 @@ from bbvi.batch.result import BatchResult
 from bbvi.batch.shards import Shards
 from bbvi.families import LowRankGaussian
 from bbvi.fit import fit
+from bbvi.observers import progress_bar
 from bbvi.result import FitResult
 from bbvi.solvers import BatchAndMatch, Solver, StochasticGradient
 from bbvi.status import InputError
@@ -207,7 +208,7 @@ def fit_problems(
             f"{jax.process_count()} processes share {problems.size} problems: give at least one "
             "to each."
         )
-    bar = _Bar(len(mine)) if progress else None
+    bar = progress_bar(None, len(mine), "fit") if progress else None
     work = Work()
     try:
         done = np.zeros(problems.size, bool)
@@ -222,7 +223,7 @@ def fit_problems(
                 if store is not None:
                     store.add(part)
                 if bar is not None:
-                    bar(len(part.numbers))
+                    bar.update(len(part.numbers))
     finally:
         if store is not None:
             store.flush()
@@ -294,21 +295,3 @@ def _check_settings(solver, max_steps, chunk) -> None:
 def _is_count(x: Any) -> bool:
     whole = isinstance(x, (int, np.integer)) and not isinstance(x, bool)
     return whole and bool(x >= 1)
-
-
-class _Bar:
-    """A tqdm bar that counts problems."""
-
-    def __init__(self, total: int):
-        try:
-            from tqdm.auto import tqdm
-        except ImportError as error:
-            raise ImportError("progress=True needs tqdm: pip install 'bbvi[progress]'.") from error
-        self._bar = tqdm(total=total, unit="fit")
-
-    def __call__(self, number: int) -> None:
-        self._bar.update(number)
-
-    def close(self) -> None:
-        """Leave the bar as it is."""
-        self._bar.close()
