@@ -139,11 +139,17 @@ class FitResult:
         draws = _constrain_all(posterior.target, d.draws, posterior.data)
         return jax.device_get(draws), np.asarray(d.log_weights)
 
-    def plot(self):
-        """The ELBO trace and the marginals; needs the `plot` extra. Returns a figure."""
+    def plot(self, reference: PyTree = None):
+        """The ELBO trace and the marginals; needs the `plot` extra. Returns a figure.
+
+        `bbvi.plot` has the parts, and pictures of the weights' tail and of pairs.
+
+        Args:
+            reference: draws to compare with, in the user's structure, with a leading axis.
+        """
         from bbvi.plot import plot_fit
 
-        return plot_fit(self)
+        return plot_fit(self, reference)
 
     def to_datatree(self, num_draws: int = 1000, key: Key = 0, **options: Any):
         """The fit as an ArviZ `DataTree`; needs the `arviz` extra.

@@ -332,6 +332,12 @@ class BatchResult:
             jax.tree.map(lambda all_, one, i=i: all_.__setitem__(i, one), draws, new)
         return draws
 
+    def plot(self):
+        """Verdicts, k-hats and gradients; needs the `plot` extra. Returns three axes."""
+        from bbvi.plot import plot_batch
+
+        return plot_batch(self)
+
     def to_datatree(
         self, num_draws: int = 1000, key: Key = 0, dim: str = "problem", coords: Any = None
     ):
