@@ -25,7 +25,7 @@ from bbvi.bijectors import (
     zero_sum,
 )
 from bbvi.budget import Budget
-from bbvi.diagnostics import Diagnostics, psis
+from bbvi.diagnostics import Diagnostics
 from bbvi.families import (
     CouplingFlow,
     Family,
@@ -39,6 +39,7 @@ from bbvi.families import (
 from bbvi.fit import fit
 from bbvi.objectives import ELBO, Objective
 from bbvi.observers import Snapshot
+from bbvi.pareto import psis
 from bbvi.posterior import Posterior
 from bbvi.result import FitResult, load
 from bbvi.run import run

@@ -28,7 +28,7 @@ from bbvi.objectives import ELBO
 from bbvi.solvers import BatchAndMatch, StochasticGradient
 from bbvi.stage import Fitted, Show, chain_stage, fit_stage, judged_stage, plain_stage
 from bbvi.target import Target
-from bbvi.verdict import SETTLED_NOISE, is_sharp, moment_noise
+from bbvi.verdict import is_sharp
 
 # Up to here a dense covariance and its eigenvalues cost less than the gradients that go with
 # them; beyond, a full match needs thousands of draws a step.
@@ -41,6 +41,9 @@ _FLOW_LIMIT = 1024
 _DRAWS_PER_DIMENSION = 5
 _MOST_MOVES = 4
 _WORTHWHILE = 1.1
+# Rounds of short chains. Four cost about what a flow does; after the last stage nothing else can
+# bring the noise down.
+_ROUNDS, _LAST_ROUNDS = 4, 8
 
 
 @dataclass(frozen=True)
@@ -155,7 +158,7 @@ class Auto:
                 return stages
             chains = show(
                 f"chains {single.name}",
-                partial(chain_stage, single, target, chain_key, data, _enough, purse),
+                partial(chain_stage, single, target, chain_key, data, purse, _ROUNDS),
             )
             stages.append(looked_at(chains))
             if stages[-1].settled:
@@ -178,7 +181,7 @@ class Auto:
         if not stages[-1].settled and purse.allows(chains_cost):
             chains = show(
                 "chains flow",
-                partial(chain_stage, flow, target, chain_key, data, _enough, purse),
+                partial(chain_stage, flow, target, chain_key, data, purse, _LAST_ROUNDS),
             )
             stages.append(looked_at(chains))
         return stages
@@ -247,12 +250,6 @@ class Auto:
         stage = show("mixture", partial(judged_stage, *args))
         mixture = stage._replace(num_gradients=0, num_skipped=0)
         return [gaussian._replace(mode_weights=tuple(map(float, weights))), mixture]
-
-
-def _enough(stage: Fitted) -> bool:
-    """Whether more chains would not help: they answer already, are at fault, or far from it."""
-    hopeless = moment_noise(stage.diagnostics).max() > 2 * SETTLED_NOISE
-    return hopeless or stage.settled or not stage.sound
 
 
 @lru_cache(maxsize=16)

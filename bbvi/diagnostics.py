@@ -11,6 +11,7 @@ from bbvi._compile import quick_jit
 from bbvi._linalg import einsum
 from bbvi._types import Array, PyTree
 from bbvi.families import Family
+from bbvi.pareto import largest_terms, psis, rate_lost
 from bbvi.target import Target
 
 # Fresh draws, fewer where they are long. With 2,048 the tail that k-hat is fitted to begins in
@@ -19,15 +20,16 @@ _MOST_DRAWS, _LEAST_DRAWS = 16_384, 1_024
 _TOTAL_ELEMENTS = 1 << 24
 # Elements of draws held at once; their first five powers are.
 _CHUNK_ELEMENTS = 1 << 21
-# Largest weights that exceed those at the tail's start by less than this share are no tail:
-# their spread is that of rounding, whose steps the Pareto fit would read as the heaviest tail.
-_FLAT = 0.02
 # Elements of draws kept in the result, for pictures and checks: 16 MiB in float32.
 _KEPT_ELEMENTS = 1 << 22
 
 
 class Moments(NamedTuple):
-    """Mean and standard deviation of each scalar parameter, with Monte Carlo errors; all (C,)."""
+    """Mean and standard deviation of each scalar parameter, with Monte Carlo errors; all (C,).
+
+    A standard error says nothing of terms that were not drawn: where the weighted squares have a
+    heavy tail, that of a corrected sd is larger by `bbvi.pareto.rate_lost`.
+    """
 
     mean: Array
     sd: Array
@@ -131,8 +133,9 @@ def diagnose(
     weights = jnp.exp(log_weights)
     exact = jnp.exp(log_q - log_mixture)
 
-    # Where a reported scalar sits at 1e6 with an sd of 1, its squares would lose the sd.
-    origin = scalars(first.z[:1])[0]
+    # Where a reported scalar sits at 1e6 with an sd of 1, its squares would lose the sd: it is
+    # measured from about its mean, in units of about its sd where only the size counts.
+    origin, unit = _place(scalars(first.z), weights[:size])
     even = (own / number).astype(weights.dtype)
     sets = jnp.stack([even, even**2, weights, weights**2]).reshape(4, chunks, size)
 
@@ -140,10 +143,14 @@ def diagnose(
         # a draw without weight may lie where the map to the parameters overflows
         x = jnp.where(jnp.any(sets > 0, axis=0)[:, None], scalars(drawn.z) - origin, 0)
         powers = jnp.stack([jnp.ones_like(x), x, x**2, x**3, x**4])
-        return einsum("ws,psc->wpc", sets, powers)
+        terms = sets[2] * (x / unit).T ** 2
+        return einsum("ws,psc->wpc", sets, powers), largest_terms(terms, chunks * size)
 
-    sums = jnp.sum(over_chunks(power_sums, jnp.moveaxis(sets, 1, 0)), axis=0)
+    sums, largest = over_chunks(power_sums, jnp.moveaxis(sets, 1, 0))
+    sums = jnp.sum(sums, axis=0)
     raw, corrected = (_moments(origin, sums[i], sums[i + 1]) for i in (0, 2))
+    slower = rate_lost(largest, chunks * size).astype(origin.dtype)
+    corrected = corrected._replace(sd_se=corrected.sd_se * slower)
     return Diagnostics(
         elbo=elbo,
         elbo_se=spread / jnp.sqrt(count),
@@ -189,82 +196,11 @@ def _moments(origin: Array, first: Array, second: Array) -> Moments:
     )
 
 
-def psis(log_ratio: Array) -> tuple[Array, Array]:
-    r"""Pareto-smoothed importance weights and the tail's shape k-hat.
-
-    The M = min(S/5, 3 sqrt(S)) largest ratios are replaced by the expected order statistics
-    of a generalised Pareto distribution fitted to them. Averages under the weights have
-    finite variance for k < 1/2 and are usable up to k of about 0.7.
-
-    Args:
-        log_ratio: log p - log q (S,), up to a constant; -inf is a weight of zero.
-
-    Returns:
-        log weights (S,), normalised to sum to one, and k-hat, a scalar: +inf when fewer than
-        five ratios are finite.
-
-    Example:
-        >>> import jax, jax.numpy as jnp
-        >>> z = jax.random.normal(jax.random.key(0), (4000,))
-        >>> log_weights, khat = psis(0.5 * z**2 - 0.5 * (z / 0.8) ** 2)  # a narrower target
-        >>> bool(khat < 0.5)
-        True
-
-    Source: Vehtari, Simpson, Gelman, Yao and Gabry 2024, JMLR 25(72).
-    """
-    size = log_ratio.shape[0]
-    tail = int(min(0.2 * size, 3 * size**0.5))
-    if tail < 1:
-        return jax.nn.log_softmax(log_ratio), jnp.full((), jnp.inf, log_ratio.dtype)
-    finite = jnp.sum(jnp.isfinite(log_ratio))
-    top = jnp.max(log_ratio)
-    log_ratio = log_ratio - jnp.where(jnp.isfinite(top), top, 0)
-    # the barrier keeps the compiler from turning the selection into a sort of everything
-    largest, at = jax.lax.optimization_barrier(jax.lax.top_k(log_ratio, tail + 1))
-    cut = jnp.exp(largest[-1])
-    largest, at = largest[tail - 1 :: -1], at[tail - 1 :: -1]
-    excess = jnp.exp(largest) - cut
-    shape, scale = fit_pareto(excess)
-    probability = (jnp.arange(tail, dtype=cut.dtype) + 0.5) / tail
-    smoothed = cut + scale * _pareto_quantile(probability, shape)
-    usable = jnp.isfinite(shape) & (excess[-1] > _FLAT * cut) & (finite > tail)
-    smoothed = jnp.where(usable, jnp.minimum(jnp.log(smoothed), 0), largest)
-    log_weights = log_ratio.at[at].set(smoothed)
-    khat = jnp.where(excess[-1] > _FLAT * cut, shape, jnp.zeros_like(shape))
-    khat = jnp.where((finite < 5) | jnp.isnan(khat), jnp.inf, khat)
-    return log_weights - logsumexp(log_weights), khat
-
-
-def fit_pareto(excess: Array) -> tuple[Array, Array]:
-    """Shape and scale of a generalised Pareto distribution from ordered excesses (M,) >= 0.
-
-    The posterior mean under a weak prior, on a grid; the shape is then drawn towards 1/2 with
-    the weight of ten observations.
-
-    Source: Zhang and Stephens 2009, Technometrics 51(3); the last step from Vehtari et al.
-    2024, appendix C.
-    """
-    n = excess.shape[0]
-    grid = 30 + int(n**0.5)
-    index = jnp.arange(1, grid + 1, dtype=excess.dtype)
-    tiny = jnp.finfo(excess.dtype).tiny
-    largest = jnp.maximum(excess[-1], tiny)
-    quartile = jnp.maximum(excess[int(n / 4 + 0.5) - 1], tiny)
-    theta = 1 / largest + (1 - jnp.sqrt(grid / (index - 0.5))) / (3 * quartile)
-    # theta = 0 is the exponential distribution, at which the formulas divide by zero
-    theta = jnp.where(jnp.abs(theta) * largest < 1e-6, 1e-6 / largest, theta)
-    shapes = jnp.mean(jnp.log1p(-theta[:, None] * excess), axis=1)
-    log_likelihood = n * (jnp.log(-theta / shapes) - shapes - 1)
-    weight = jax.nn.softmax(jnp.where(jnp.isnan(log_likelihood), -jnp.inf, log_likelihood))
-    mean = jnp.sum(theta * weight)
-    shape = jnp.mean(jnp.log1p(-mean * excess))
-    scale = -shape / mean
-    return (n * shape + 5) / (n + 10), scale
-
-
-def _pareto_quantile(probability: Array, shape: Array) -> Array:
-    """Quantiles of the generalised Pareto distribution of scale one."""
-    small = jnp.abs(shape) < 1e-6
-    safe = jnp.where(small, 1, shape)
-    power = jnp.expm1(-safe * jnp.log1p(-probability)) / safe
-    return jnp.where(small, -jnp.log1p(-probability), power)
+def _place(x: Array, weights: Array) -> tuple[Array, Array]:
+    """Mean and sd of scalars (S, C) under weights; one of them and 1 where these say nothing."""
+    used = weights > 0
+    share = weights / jnp.maximum(jnp.sum(weights), jnp.finfo(x.dtype).tiny)
+    x = jnp.where(used[:, None], x, x[0])
+    mean = jnp.where(jnp.any(used), x[0] + einsum("s,sc->c", share, x - x[0]), x[0])
+    sd = jnp.sqrt(einsum("s,sc->c", share, (x - mean) ** 2))
+    return mean, jnp.where(sd > 0, sd, 1)

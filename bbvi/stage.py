@@ -19,7 +19,13 @@ from bbvi.solvers import Solver
 from bbvi.solvers.base import RunLog
 from bbvi.status import Status
 from bbvi.target import Target
-from bbvi.verdict import chain_faults, is_settled, weights_usable
+from bbvi.verdict import (
+    SETTLED_NOISE,
+    chain_faults,
+    is_settled,
+    moment_noise,
+    weights_usable,
+)
 
 
 class Trace(NamedTuple):
@@ -105,8 +111,8 @@ def chain_stage(
     target: Target,
     key: Array,
     data: PyTree,
-    enough: Callable[[Fitted], bool],
     purse: Purse,
+    rounds: int,
 ) -> Fitted:
     """A stage whose corrected moments and draws are those of short chains from its draws.
 
@@ -115,20 +121,23 @@ def chain_stage(
         target: its target.
         key: a typed random key.
         data: the user's data.
-        enough: whether the stage with these chains needs no more of them; each time that it
-            says no, as many again are run, four times at most.
         purse: what may be spent, and is.
+        rounds: as many chains again are run, so often at most, where that can settle it.
     """
     began = time.perf_counter()
     found = None
-    for round_key in jax.random.split(key, 4):
+    for round_key in jax.random.split(key, rounds):
         leaps = affordable_leaps(target.dim, purse.gradients)
         where = (target, stage.family, stage.params)
         again = jax.device_get(run_chains(*where, round_key, data, leaps))
         purse.spend(int(again.num_gradients))
         found = again if found is None else pool(found, again)
         fitted = _with_chains(stage, found)
-        if enough(fitted) or not purse.allows(expected_gradients(target.dim)):
+        # noise that all rounds together would not remove
+        hopeless = moment_noise(fitted.diagnostics).max() > rounds**0.5 * SETTLED_NOISE
+        if fitted.settled or not fitted.sound or hopeless:
+            break
+        if not purse.allows(expected_gradients(target.dim)):
             break
     return fitted._replace(seconds=(time.perf_counter() - began, 0.0))
 

@@ -10,14 +10,15 @@ import numpy as np
 
 from bbvi.chains import Chains
 from bbvi.diagnostics import Diagnostics
+from bbvi.pareto import USABLE
 from bbvi.status import Status
 
 Level = Literal["trusted", "caution", "rejected"]
 
 # Weights with a finite variance: what is missing from the draws is then missing from nothing.
 KHAT_FINITE = 0.5
-# Importance weights can be averaged up to here (Vehtari et al. 2024, section 3.2).
-KHAT_USABLE = 0.7
+# Importance weights can be averaged up to here.
+KHAT_USABLE = USABLE
 # The tail's shape says nothing of its size: where the weights hardly vary, heavier is fine.
 KHAT_USABLE_IF_EVEN = 1.0
 EVEN_SHARE = 0.75  # of the effective draws of an exact fit, from which weights count as even

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from real_data import SEEDS
+from real_data import SEEDS, STACK_LOSS
 
 import bbvi
 from bbvi.bridges.blackjax import from_logdensity
@@ -76,16 +76,7 @@ def seeds(position):
     return jnp.sum(chances) + prior + log_spread - 0.5 * jnp.sum(position["effect"] ** 2)
 
 
-# Air flow, temperature of the water, concentration of the acid, and ten times the loss, in %.
-_STACK = np.array(
-    """
-    80 27 89 42  80 27 88 37  75 25 90 37  62 24 87 28  62 22 87 18  62 23 87 18  62 24 93 19
-    62 24 93 20  58 23 87 15  58 18 80 14  58 18 89 14  58 17 88 13  58 18 82 11  58 19 93 12
-    50 18 89 8   50 18 86 7   50 19 72 8   50 19 79 8   50 20 80 9   56 20 82 15  70 20 91 15
-    """.split(),
-    float,
-).reshape(-1, 4)
-STACK = (_STACK - _STACK.mean(0)) / _STACK.std(0)
+STACK = (STACK_LOSS - STACK_LOSS.mean(0)) / STACK_LOSS.std(0)
 
 MODELS = {
     schools: {"mu": 0.0, "log_tau": 0.0, "eta": np.zeros(8)},

@@ -6,7 +6,7 @@ import warnings
 import jax
 import numpy as np
 import pytest
-from real_data import SEEDS
+from real_data import SEEDS, STACK_LOSS
 
 import bbvi
 from bbvi.examples import eight_schools
@@ -183,13 +183,8 @@ def test_without_pymc(monkeypatch):
         bbvi.bridges.pymc.from_model(None)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["schools", "cafes", "seeds"])
-def test_agrees_with_nuts(pm, name):
-    model = MODELS[name](pm)
-    b = bbvi.bridges.pymc.from_model(model)
-    result = bbvi.fit(b.log_joint, b.init, b.data)
-    ours = b.postprocess(result.posterior.sample(0, 10_000))
+def agrees(ours, pm, model):
+    """Means of all draws within errors of those of PyMC's own NUTS."""
     with model:
         settings = {"chains": 4, "cores": 1, "random_seed": 1, "progressbar": False}
         trace = pm.sample(1000, tune=1000, nuts_sampler="pymc", target_accept=0.95, **settings)
@@ -199,6 +194,16 @@ def test_agrees_with_nuts(pm, name):
         error = np.sqrt((theirs.var(0) + np.asarray(ours[name]).var(0)) / 800) + 1e-6
         off = np.abs(theirs.mean(0) - np.asarray(ours[name]).mean(0))
         np.testing.assert_array_less(off, 4 * error, err_msg=name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["schools", "cafes", "seeds"])
+def test_agrees_with_nuts(pm, name):
+    model = MODELS[name](pm)
+    b = bbvi.bridges.pymc.from_model(model)
+    result = bbvi.fit(b.log_joint, b.init, b.data)
+    ours = b.postprocess(result.posterior.sample(0, 10_000))
+    agrees(ours, pm, model)
 
 
 # --- Bambi -------------------------------------------------------------------------------
@@ -216,6 +221,31 @@ def test_a_bambi_formula(pm):
     assert {"Intercept", "x", "1|group", "1|group_sigma", "sigma"} <= set(draws)
     assert draws["1|group"].shape == (1000, 3)
     np.testing.assert_allclose(draws["x"].mean(), 2, atol=0.2)
+
+
+def formulas():
+    """A regression, one with robust errors, and one with an effect of each plate."""
+    pandas = pytest.importorskip("pandas")
+    stack = pandas.DataFrame(STACK_LOSS, columns=["air", "water", "acid", "loss"])
+    plates = pandas.DataFrame(SEEDS).assign(plate=[f"p{i}" for i in range(21)])
+    chances = "p(germinated, seeds) ~ variety * extract + (1|plate)"
+    return {
+        "regression": ("loss ~ air + water + acid", stack, {}),
+        "robust": ("loss ~ air + water", stack, {"family": "t"}),
+        "seeds": (chances, plates, {"family": "binomial"}),
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["regression", "robust", "seeds"])
+def test_bambi_agrees_with_nuts(pm, name):
+    bambi = pytest.importorskip("bambi")
+    formula, frame, settings = formulas()[name]
+    model = bambi.Model(formula, frame, **settings)
+    b = bbvi.bridges.pymc.from_bambi(model)
+    result = bbvi.fit(b.log_joint, b.init, b.data)
+    assert result.verdict.level == "trusted", str(result.verdict)
+    agrees(b.postprocess(result.posterior.sample(0, 10_000)), pm, model.backend.model)
 
 
 def test_without_bambi(monkeypatch):

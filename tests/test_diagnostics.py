@@ -7,8 +7,9 @@ import pytest
 
 import bbvi.diagnostics
 from bbvi.bijectors import correlation, positive
-from bbvi.diagnostics import diagnose, psis
+from bbvi.diagnostics import diagnose
 from bbvi.families import FullRankGaussian, MeanFieldGaussian
+from bbvi.pareto import largest_terms, psis, rate_lost, tail_size
 from bbvi.target import make_target
 
 smooth = jax.jit(psis)
@@ -176,6 +177,32 @@ def test_float32_agrees_with_float64(name, request):
     np.testing.assert_allclose(weights_32, weights, atol=1e-3)
 
 
+def test_the_rate_that_sums_of_heavy_terms_lose():
+    size, rng = 16_384, np.random.default_rng(2)
+    shapes = np.array([0.1, 0.4, 0.8, 1.2])
+    terms = np.exp(shapes[:, None] * rng.exponential(size=(4, size))).astype(np.float32)
+    lost = jax.jit(rate_lost, static_argnums=1)
+    found = lost(jax.jit(largest_terms, static_argnums=1)(terms, size)[None], size)
+    assert found[0] == 1
+    assert found[1] == 1
+    # the shape is known to (1 + k) / sqrt(384), which is a tenth
+    log_tail = np.log(tail_size(size))
+    np.testing.assert_allclose(np.log(found[2:]) / log_tail, shapes[2:] - 0.5, atol=0.3)
+    # the largest of all are among the largest of each chunk
+    chunks = [largest_terms(jnp.asarray(c), size) for c in np.split(terms, 16, axis=1)]
+    np.testing.assert_allclose(lost(jnp.stack(chunks), size), found, rtol=1e-6)
+
+
+def test_a_rate_for_terms_that_are_too_many_or_do_not_vary():
+    many = largest_terms(jnp.ones((5000, 6000)), 1 << 20)
+    assert many.size == 0
+    assert (rate_lost(many[None], 1 << 20) == 1).all()
+    same = np.array([np.zeros(1000), np.ones(1000)], np.float32)
+    assert (rate_lost(largest_terms(same, 1000)[None], 1000) == 1).all()
+    overflow = np.where(np.arange(1000) == 3, np.inf, 1.0).astype(np.float32)[None]
+    assert np.isinf(rate_lost(largest_terms(overflow, 1000)[None], 1000)).all()
+
+
 def test_vmap_over_problems():
     rng = np.random.default_rng(4)
     log_ratios = np.stack([make(rng, 1000) for make in RATIOS.values()]).astype(np.float32)
@@ -296,6 +323,38 @@ def test_the_standard_errors_are_what_they_say():
         assert (np.abs(z.mean(0)) < 0.2 + 5 / np.sqrt(400)).all()
         assert (z.std(0) > 0.8).all()
         assert (z.std(0) < 1.3).all()
+
+
+def gumbel_log_joint(z):
+    # the logarithm of an exponential variable: to the left its density falls like exp(z)
+    return jnp.sum(z - jnp.exp(z))
+
+
+def test_a_tail_that_draws_do_not_reach_widens_the_error():
+    target, _, _ = make_target(gumbel_log_joint, np.zeros(3, np.float32), None, None)
+    family = FullRankGaussian()
+    # a narrow Gaussian around the mode: it sees the tail in its few widest draws
+    params = jax.jit(family.init)(np.zeros(3, np.float32), np.float32(0.8))
+    truth = np.pi / np.sqrt(6)
+    keys = jax.random.split(jax.random.key(3), 100)
+    many = jax.jit(jax.vmap(lambda key: diagnose(target, family, params, key, None, 4096)))
+    found = jax.device_get(many(keys).corrected)
+    plain = jax.jit(jax.vmap(lambda key: _plain_error(target, family, params, key)))(keys)
+    # by the plain standard error one answer in twenty is more than three errors off
+    far, said = np.abs(found.sd - truth) / plain, np.abs(found.sd - truth) / found.sd_se
+    assert (far > 3).mean() > 0.03
+    assert (said > 3).mean() < 0.02
+    assert (found.sd_se > 0.99 * plain).all()
+
+
+def _plain_error(target, family, params, key):
+    drawn = family.propose(params, jax.random.split(key, 1)[0], 4096)
+    log_weights, _ = psis(target.log_densities(drawn.z, None) - drawn.log_mixture)
+    w = jnp.exp(log_weights)[:, None]
+    mean = jnp.sum(w * drawn.z, axis=0)
+    squares = (drawn.z - mean) ** 2
+    variance = jnp.sum(w * squares, axis=0)
+    return jnp.sqrt(jnp.sum((w * (squares - variance)) ** 2, axis=0) / (4 * variance))
 
 
 @pytest.mark.parametrize("num_draws", [999])

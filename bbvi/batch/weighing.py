@@ -8,7 +8,8 @@ from jax.scipy.special import logsumexp
 
 from bbvi._linalg import dot
 from bbvi._types import Array
-from bbvi.diagnostics import Diagnostics, Moments, psis
+from bbvi.diagnostics import Diagnostics, Moments
+from bbvi.pareto import psis
 
 
 def weigh(

@@ -1,0 +1,157 @@
+"""Pareto-smoothed importance weights, and the shapes of tails."""
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.special import logsumexp
+
+from bbvi._types import Array
+
+# Averages of terms whose tail has this Pareto shape can still be used (Vehtari et al. 2024,
+# section 3.2).
+USABLE = 0.7
+# Largest weights that exceed those at the tail's start by less than this share are no tail:
+# their spread is that of rounding, whose steps the Pareto fit would read as the heaviest tail.
+_FLAT = 0.02
+# Elements of the tails of many scalars, 4 MiB: enough for 5,000 of them.
+_TAIL_ELEMENTS = 1 << 20
+
+
+def tail_size(size: int) -> int:
+    """M, how many of S draws are the tail that a Pareto distribution is fitted to."""
+    return int(min(0.2 * size, 3 * size**0.5))
+
+
+def psis(log_ratio: Array) -> tuple[Array, Array]:
+    r"""Pareto-smoothed importance weights and the tail's shape k-hat.
+
+    The M = min(S/5, 3 sqrt(S)) largest ratios are replaced by the expected order statistics
+    of a generalised Pareto distribution fitted to them. Averages under the weights have
+    finite variance for k < 1/2 and are usable up to k of about 0.7.
+
+    Args:
+        log_ratio: log p - log q (S,), up to a constant; -inf is a weight of zero.
+
+    Returns:
+        log weights (S,), normalised to sum to one, and k-hat, a scalar: +inf when fewer than
+        five ratios are finite.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> z = jax.random.normal(jax.random.key(0), (4000,))
+        >>> log_weights, khat = psis(0.5 * z**2 - 0.5 * (z / 0.8) ** 2)  # a narrower target
+        >>> bool(khat < 0.5)
+        True
+
+    Source: Vehtari, Simpson, Gelman, Yao and Gabry 2024, JMLR 25(72).
+    """
+    size = log_ratio.shape[0]
+    tail = tail_size(size)
+    if tail < 1:
+        return jax.nn.log_softmax(log_ratio), jnp.full((), jnp.inf, log_ratio.dtype)
+    finite = jnp.sum(jnp.isfinite(log_ratio))
+    top = jnp.max(log_ratio)
+    log_ratio = log_ratio - jnp.where(jnp.isfinite(top), top, 0)
+    # the barrier keeps the compiler from turning the selection into a sort of everything
+    largest, at = jax.lax.optimization_barrier(jax.lax.top_k(log_ratio, tail + 1))
+    cut, khat, scale, flat = _fit_tail(jnp.exp(largest))
+    largest, at = largest[tail - 1 :: -1], at[tail - 1 :: -1]
+    probability = (jnp.arange(tail, dtype=cut.dtype) + 0.5) / tail
+    smoothed = cut + scale * _pareto_quantile(probability, khat)
+    usable = jnp.isfinite(khat) & ~flat & (finite > tail)
+    smoothed = jnp.where(usable, jnp.minimum(jnp.log(smoothed), 0), largest)
+    log_weights = log_ratio.at[at].set(smoothed)
+    khat = jnp.where(finite < 5, jnp.inf, khat)
+    return log_weights - logsumexp(log_weights), khat
+
+
+def largest_terms(terms: Array, total: int) -> Array:
+    """The tail of each row of terms (C, S) >= 0, and where it begins, in descending order.
+
+    Args:
+        terms: those of one chunk of draws.
+        total: how many draws all chunks have.
+
+    Returns:
+        (C, M + 1), or fewer where the chunk has fewer; (C, 0) where they are too many to keep.
+    """
+    number = tail_size(total) + 1
+    if terms.shape[0] * number > _TAIL_ELEMENTS:
+        return jnp.zeros((len(terms), 0), jnp.float32)
+    # single precision, for which XLA has a selection that is not a sort of everything
+    terms = terms.astype(jnp.float32)
+    number = min(number, terms.shape[1])
+    return jax.lax.optimization_barrier(jax.lax.top_k(terms, number))[0]
+
+
+def rate_lost(largest: Array, total: int) -> Array:
+    r"""By how much the errors of sums with heavy tails are larger than their standard errors.
+
+    The sum of M terms whose tail has the Pareto shape k > 1/2 is known to a share of about
+    M^{k - 1}, where its standard error promises M^{-1/2}. Up to k = 0.7 that is usable all the
+    same; beyond, it is too small by
+
+        M^{k - 1/2}.
+
+    Args:
+        largest: from `largest_terms`, of all chunks (chunks, C, M + 1).
+        total: how many draws all chunks have.
+
+    Returns:
+        (C,); one where the terms were too many to keep.
+
+    Source: Feller 1971, An Introduction to Probability Theory and Its Applications II, on domains
+    of attraction of stable laws; Vehtari et al. 2024 on where they begin to matter.
+    """
+    tail = tail_size(total)
+    if largest.size == 0:
+        return jnp.ones(largest.shape[1], largest.dtype)
+    if largest.shape[0] > 1:
+        together = jnp.moveaxis(largest, 0, 1).reshape(largest.shape[1], -1)
+        largest = jax.lax.top_k(together, tail + 1)[0][None]
+    shape = jax.vmap(lambda row: _fit_tail(row)[1])(largest[0])
+    return jnp.where(shape < USABLE, 1, tail ** (shape - 0.5))
+
+
+def _fit_tail(largest: Array) -> tuple[Array, Array, Array, Array]:
+    """Start, shape and scale of a tail (M + 1,), descending, and whether it is none at all."""
+    cut = largest[-1]
+    excess = largest[-2::-1] - cut
+    shape, scale = fit_pareto(excess)
+    flat = excess[-1] <= _FLAT * cut
+    shape = jnp.where(flat, 0, jnp.where(jnp.isnan(shape), jnp.inf, shape))
+    return cut, shape, scale, flat
+
+
+def fit_pareto(excess: Array) -> tuple[Array, Array]:
+    """Shape and scale of a generalised Pareto distribution from ordered excesses (M,) >= 0.
+
+    The posterior mean under a weak prior, on a grid; the shape is then drawn towards 1/2 with
+    the weight of ten observations.
+
+    Source: Zhang and Stephens 2009, Technometrics 51(3); the last step from Vehtari et al.
+    2024, appendix C.
+    """
+    n = excess.shape[0]
+    grid = 30 + int(n**0.5)
+    index = jnp.arange(1, grid + 1, dtype=excess.dtype)
+    tiny = jnp.finfo(excess.dtype).tiny
+    largest = jnp.maximum(excess[-1], tiny)
+    quartile = jnp.maximum(excess[int(n / 4 + 0.5) - 1], tiny)
+    theta = 1 / largest + (1 - jnp.sqrt(grid / (index - 0.5))) / (3 * quartile)
+    # theta = 0 is the exponential distribution, at which the formulas divide by zero
+    theta = jnp.where(jnp.abs(theta) * largest < 1e-6, 1e-6 / largest, theta)
+    shapes = jnp.mean(jnp.log1p(-theta[:, None] * excess), axis=1)
+    log_likelihood = n * (jnp.log(-theta / shapes) - shapes - 1)
+    weight = jax.nn.softmax(jnp.where(jnp.isnan(log_likelihood), -jnp.inf, log_likelihood))
+    mean = jnp.sum(theta * weight)
+    shape = jnp.mean(jnp.log1p(-mean * excess))
+    scale = -shape / mean
+    return (n * shape + 5) / (n + 10), scale
+
+
+def _pareto_quantile(probability: Array, shape: Array) -> Array:
+    """Quantiles of the generalised Pareto distribution of scale one."""
+    small = jnp.abs(shape) < 1e-6
+    safe = jnp.where(small, 1, shape)
+    power = jnp.expm1(-safe * jnp.log1p(-probability)) / safe
+    return jnp.where(small, -jnp.log1p(-probability), power)
