@@ -9,7 +9,7 @@ import bbvi.diagnostics
 from bbvi.bijectors import correlation, positive
 from bbvi.diagnostics import diagnose
 from bbvi.families import FullRankGaussian, MeanFieldGaussian
-from bbvi.pareto import largest_terms, psis, rate_lost, tail_size
+from bbvi.pareto import growth_lost, largest_terms, psis, rate_lost, tail_size
 from bbvi.target import make_target
 
 smooth = jax.jit(psis)
@@ -191,6 +191,22 @@ def test_the_rate_that_sums_of_heavy_terms_lose():
     # the largest of all are among the largest of each chunk
     chunks = [largest_terms(jnp.asarray(c), size) for c in np.split(terms, 16, axis=1)]
     np.testing.assert_allclose(lost(jnp.stack(chunks), size), found, rtol=1e-6)
+
+
+def test_the_rate_by_the_growth_of_the_largest():
+    size, rng = 7680, np.random.default_rng(3)
+    shapes = np.repeat([0.2, 0.8, 1.2], 50)
+    terms = np.exp(shapes[:, None] * rng.exponential(size=(150, size))).astype(np.float32)
+    found = np.log(jax.jit(growth_lost)(terms)).reshape(3, 50) / np.log(size / 32)
+    assert (found[0] == 0).mean() > 0.9
+    # in most samples the largest terms are smaller than in the mean of all samples
+    np.testing.assert_allclose(np.median(found, axis=1), [0, 0.6 * 0.3, 0.6 * 0.7], atol=0.1)
+    assert (found[1:].std(axis=1) < 0.3).all()
+    # draws in the order of their size count the same, and a few say nothing
+    ordered = np.log(growth_lost(jnp.sort(terms, axis=1))).reshape(3, 50) / np.log(size / 32)
+    assert (np.median(ordered, axis=1)[1:] > 0.1).all()
+    assert (growth_lost(jnp.asarray(terms[:, :64])) == 1).all()
+    assert (growth_lost(jnp.zeros((2, size))) == 1).all()
 
 
 def test_a_rate_for_terms_that_are_too_many_or_do_not_vary():

@@ -166,7 +166,9 @@ class Looks:
             facts = done.records.facts(0)
         more = self._correct and usable and looks <= _MOST_MOVES
         enough = ess >= _DRAWS_PER_DIMENSION * (self._plan.target.dim + 1)
-        if more and enough and ess > _WORTHWHILE * before and not is_hopeless(facts):
+        # one look in hundreds meets a draw so far out that no pool makes up for it
+        worthwhile = ess > _WORTHWHILE * before or pooled > 0
+        if more and enough and worthwhile and not is_hopeless(facts):
             self._seen[number] = Seen(best, None)
             self._wait(again)
         else:

@@ -201,7 +201,8 @@ def refit(mixture: PyTree, draws: Draws) -> PyTree:
     """A mixture after a step of expectation maximisation on its weighted draws.
 
     A mixture of equals is cut into slices first, along the direction in which the draws' third
-    moments are largest, or moves as a whole where the draws are too few for that.
+    moments are largest, or moves as a whole where the draws are too few for that. Centres and
+    covariances are those of the draws times 1 + t^2, t being a draw's place along that direction.
 
     Args:
         mixture: parameters of `FAMILY`.
@@ -224,16 +225,20 @@ def refit(mixture: PyTree, draws: Draws) -> PyTree:
     tiny = jnp.finfo(y.dtype).tiny
     direction = direction / jnp.maximum(jnp.linalg.norm(direction), tiny)
     places = jnp.asarray(_PLACES, y.dtype)[:, None]
-    slices = jax.nn.softmax(-0.5 * ((dot(direction, units) - places) / _WIDTH) ** 2, axis=0)
+    along = dot(direction, units)
+    slices = jax.nn.softmax(-0.5 * ((along - places) / _WIDTH) ** 2, axis=0)
     equal = jnp.all(offset[:-1] == offset[0])
     share = jax.nn.softmax(by_component, axis=0)
     cut = jnp.concatenate([slices * (1 - share[-1]), share[-1:]])
     share = w * jnp.where(equal, cut, share)
 
     total = jnp.maximum(jnp.sum(share, axis=1), tiny)
-    effective = total**2 / jnp.maximum(jnp.sum(share**2, axis=1), tiny**0.5)
-    loc = dot(share, y.T) / total[:, None]
-    seconds = _sum(share[:, None, None] * y[:, None] * y) / total[:, None, None]
+    # the tail counts as much as it does for a variance: refits to the mass alone let go of it
+    share = share * (1 + along**2)
+    emphasised = jnp.maximum(jnp.sum(share, axis=1), tiny)
+    effective = emphasised**2 / jnp.maximum(jnp.sum(share**2, axis=1), tiny**0.5)
+    loc = dot(share, y.T) / emphasised[:, None]
+    seconds = _sum(share[:, None, None] * y[:, None] * y) / emphasised[:, None, None]
     covs = seconds - loc[:, :, None] * loc[:, None]
     # as if D + 1 more draws had the covariance of all, or that of the peak
     peak = jnp.arange(len(offset)) == len(offset) - 1

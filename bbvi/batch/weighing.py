@@ -9,7 +9,7 @@ from jax.scipy.special import logsumexp
 from bbvi._linalg import dot
 from bbvi._types import Array
 from bbvi.diagnostics import Diagnostics, Moments
-from bbvi.pareto import psis
+from bbvi.pareto import growth_lost, psis
 
 
 def weigh(
@@ -77,6 +77,7 @@ def weigh(
     shift, shift_se = controlled(y, dot(y, w), jnp.zeros_like(mean))
     centred = (y - shift[:, None]) ** 2
     variance, variance_se = controlled(centred, dot(centred, w), sd**2 + shift**2)
+    variance_se = variance_se * growth_lost(w * centred)
     corrected_sd = jnp.sqrt(jnp.maximum(variance, 0))
     safe = jnp.maximum(2 * corrected_sd, jnp.finfo(y.dtype).tiny)
     zero = jnp.zeros_like(mean)
