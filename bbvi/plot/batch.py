@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bbvi.plot.style import GREY, OF_LEVEL, finished, plain, require_pyplot
+from bbvi.plot.style import GREY, OF_LEVEL, plain, require_pyplot
 from bbvi.verdict import KHAT_USABLE
 
 if TYPE_CHECKING:
@@ -56,7 +56,6 @@ def plot_batch(results: BatchResult) -> np.ndarray:
         axes[2].legend(fontsize=8.5, frameon=False)
     for panel in axes:
         plain(panel)
-    finished(figure)
     return axes
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from bbvi.plot.marginal import draw_marginal, shorten
 from bbvi.plot.scalars import choose_names, columns_of, usable_weights
-from bbvi.plot.style import BLUE, VERMILION, finished, plain, require_pyplot
+from bbvi.plot.style import BLUE, VERMILION, plain, require_pyplot
 
 if TYPE_CHECKING:
     from bbvi.result import FitResult
@@ -74,7 +74,6 @@ def plot_pairs(result: FitResult, names: Sequence[str] | None = None) -> np.ndar
         for _, colour, label in sets
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=9, frameon=False)
-    finished(figure)
     return panels
 
 

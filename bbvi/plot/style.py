@@ -27,7 +27,7 @@ def axes_or_new(axes: Axes | None, size: tuple[float, float] = (5.2, 3.4)) -> Ax
     if axes is not None:
         return axes
     pyplot = require_pyplot()
-    return finished(pyplot.figure(figsize=size, layout="constrained")).add_subplot()
+    return pyplot.figure(figsize=size, layout="constrained").add_subplot()
 
 
 def finished(figure: Any) -> Any:
