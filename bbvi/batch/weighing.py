@@ -11,6 +11,9 @@ from bbvi._types import Array
 from bbvi.diagnostics import Diagnostics, Moments
 from bbvi.pareto import growth_lost, psis
 
+# Squares whose errors are larger than their standard errors by this much are no controls.
+_HEAVY = 2.0
+
 
 def weigh(
     log_p: Array,
@@ -76,6 +79,8 @@ def weigh(
 
     shift, shift_se = controlled(y, dot(y, w), jnp.zeros_like(mean))
     centred = (y - shift[:, None]) ** 2
+    # a control whose own tail the draws miss would bring in what they miss of it
+    use = use * (growth_lost(v * centred) < _HEAVY)
     variance, variance_se = controlled(centred, dot(centred, w), sd**2 + shift**2)
     variance_se = variance_se * growth_lost(w * centred)
     corrected_sd = jnp.sqrt(jnp.maximum(variance, 0))
