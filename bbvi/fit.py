@@ -22,19 +22,10 @@ from bbvi.propriety import unbounded
 from bbvi.result import FitResult
 from bbvi.run import constrain, examine, run
 from bbvi.solvers import Solver
-from bbvi.stage import Fitted, fit_stage, plain_stage
+from bbvi.stage import Fitted, better, fit_stage, plain_stage
 from bbvi.status import BBVIWarning, FitError, InputError
 from bbvi.target import Target, make_target
-from bbvi.verdict import (
-    KHAT_HOPELESS,
-    MEAN_TOLERANCE,
-    judge,
-    moment_noise,
-    needs_correction,
-)
-
-# Estimates of the log evidence that differ by less, in nats, are of the same mass.
-_SAME_EVIDENCE = 0.1
+from bbvi.verdict import judge
 
 
 def fit(
@@ -177,9 +168,9 @@ def _assemble(
     budget_ended: bool,
 ) -> FitResult:
     """The best stage, judged; corrected by its importance weights if that helps."""
-    best = reduce(_better, stages)
+    best = reduce(better, stages)
     diagnostics = best.diagnostics
-    correct = default and (best.sound or _better_guess(best)) and needs_correction(diagnostics)
+    correct = default and best.corrects
     # The race and the match try far-out points on purpose: what they skip biases nothing.
     share = best.num_skipped / max(1, best.num_gradients) if best.state is not None else 0.0
     names = target.scalar_names
@@ -228,13 +219,6 @@ def _assemble(
     )
 
 
-def _better_guess(stage: Fitted) -> bool:
-    """Whether weights that cannot answer for the moments still say more of them than nothing."""
-    if stage.chains is not None or not float(stage.diagnostics.khat) < KHAT_HOPELESS:
-        return False
-    return bool(moment_noise(stage.diagnostics).max() < MEAN_TOLERANCE / 2)
-
-
 def _open_ended(target: Target, stage: Fitted, data: PyTree) -> tuple[str, ...]:
     """Names of leaves that nothing bounds, seen from the draw with the largest weight."""
     d = stage.diagnostics
@@ -242,29 +226,6 @@ def _open_ended(target: Target, stage: Fitted, data: PyTree) -> tuple[str, ...]:
         return ()
     centre = d.draws[np.argmax(np.nan_to_num(d.log_weights, nan=-np.inf))]
     return unbounded(target, centre, stage.family.frame(stage.params), data)
-
-
-def _better(one: Fitted, other: Fitted) -> Fitted:
-    """Which of two stages to keep: sound weights, then modes and mass covered, then precision."""
-    for first, second in (
-        (not one.status.failed, not other.status.failed),
-        (one.sound, other.sound),
-        # a fit of one of several modes: a draw that strayed into another hides what it lacks
-        (not one.mode_weights, not other.mode_weights),
-        (not one.left_out, not other.left_out),
-        (one.settled, other.settled),
-    ):
-        if first != second:
-            return one if first else other
-    if not one.sound:
-        low, high = (np.nan_to_num(s.diagnostics.elbo, nan=-np.inf) for s in (one, other))
-        return other if high > low else one
-    gain = float(other.diagnostics.log_evidence) - float(one.diagnostics.log_evidence)
-    if abs(gain) > _SAME_EVIDENCE:  # a stage that misses a mode has less
-        return other if gain > 0 else one
-    if (one.chains is None) != (other.chains is None):
-        return other if one.chains is None else one
-    return other if other.diagnostics.ess > one.diagnostics.ess else one
 
 
 def _weighted(d: Diagnostics) -> tuple:

@@ -20,12 +20,19 @@ from bbvi.solvers.base import RunLog
 from bbvi.status import Status
 from bbvi.target import Target
 from bbvi.verdict import (
+    KHAT_HOPELESS,
+    MOST_NOISE,
     SETTLED_NOISE,
     chain_faults,
     is_settled,
+    mean_noise,
     moment_noise,
+    needs_correction,
     weights_usable,
 )
+
+# Estimates of the log evidence that differ by less, in nats, are of the same mass.
+_SAME_EVIDENCE = 0.1
 
 
 class Trace(NamedTuple):
@@ -92,9 +99,50 @@ class Fitted(NamedTuple):
         return not chain_faults(self.chains, self.diagnostics)
 
     @property
+    def answers(self) -> bool:
+        """Whether these averages are known, and not a few draws far out."""
+        return self.sound and bool(moment_noise(self.diagnostics).max() <= MOST_NOISE)
+
+    @property
+    def corrects(self) -> bool:
+        """Whether its weighted draws say more of the moments than the approximation itself.
+
+        Weights that cannot be averaged are a guess, and may be the better one. Their noise is
+        taken from the means: the errors of the sds count a tail that no draw has reached, of
+        which the approximation knows even less.
+        """
+        d = self.diagnostics
+        guess = self.chains is None and float(d.khat) < KHAT_HOPELESS
+        known = self.sound or (guess and bool(mean_noise(d).max() <= MOST_NOISE))
+        return known and needs_correction(d)
+
+    @property
     def settled(self) -> bool:
         """Whether it needs no richer stage after it."""
         return not self.left_out and is_settled(self.diagnostics, self.status, self.chains)
+
+
+def better(one: Fitted, other: Fitted) -> Fitted:
+    """Which of two stages to keep: moments that are known, modes and mass covered, precision."""
+    for first, second in (
+        (not one.status.failed, not other.status.failed),
+        (one.answers, other.answers),
+        # a fit of one of several modes: a draw that strayed into another hides what it lacks
+        (not one.mode_weights, not other.mode_weights),
+        (not one.left_out, not other.left_out),
+        (one.settled, other.settled),
+    ):
+        if first != second:
+            return one if first else other
+    if not one.answers:
+        low, high = (np.nan_to_num(s.diagnostics.elbo, nan=-np.inf) for s in (one, other))
+        return other if high > low else one
+    gain = float(other.diagnostics.log_evidence) - float(one.diagnostics.log_evidence)
+    if abs(gain) > _SAME_EVIDENCE:  # a stage that misses a mode has less
+        return other if gain > 0 else one
+    if (one.chains is None) != (other.chains is None):
+        return other if one.chains is None else one
+    return other if other.diagnostics.ess > one.diagnostics.ess else one
 
 
 # `show(name, make)` is the stage that `make()` gives.

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -31,6 +31,8 @@ MEAN_TOLERANCE = 0.1
 SD_TOLERANCE = 0.1
 # Monte Carlo error of a moment, in sds, below which more draws or stages change little.
 SETTLED_NOISE = MEAN_TOLERANCE / 4
+# ... and above which it is not known: right within two standard errors only is not right.
+MOST_NOISE = MEAN_TOLERANCE / 2
 # A larger share of lost draws biases the fit visibly: a normal cut off at its 1% quantile has
 # its mean moved by 0.03 sd.
 BAD_SHARE = 0.01
@@ -369,8 +371,7 @@ def _about_noise(d: Diagnostics, names: Sequence[str]) -> Verdict:
         "Report quantiles of these or of their logarithm, give them a prior with lighter tails, "
         "or use MCMC started from this fit."
     )
-    # what is right within two standard errors only is not known to be right
-    level: Level = "rejected" if noise.max() > MEAN_TOLERANCE / 2 else "caution"
+    level: Level = "rejected" if noise.max() > MOST_NOISE else "caution"
     return Verdict(level, (reason,), (action,), flagged)
 
 
@@ -398,9 +399,20 @@ def _name(names: Sequence[str], chosen: np.ndarray, size: np.ndarray) -> tuple:
 
 def moment_noise(d: Diagnostics) -> np.ndarray:
     """Monte Carlo error of the corrected moments in posterior sds (C,), the larger of the two."""
-    tiny = np.finfo(np.asarray(d.raw.sd).dtype).tiny
-    noise = np.maximum(d.corrected.mean_se, d.corrected.sd_se) / np.maximum(d.corrected.sd, tiny)
-    return np.where(_fixed(d), 0.0, noise)
+    return np.maximum(mean_noise(d), _in_sds(d, d.corrected.sd_se))
+
+
+def mean_noise(d: Diagnostics) -> np.ndarray:
+    """Monte Carlo error of the corrected means in posterior sds (C,)."""
+    return _in_sds(d, d.corrected.mean_se)
+
+
+def _in_sds(d: Diagnostics, error: Any) -> np.ndarray:
+    """Errors (C,) in posterior sds; of what cannot vary, none, and where the sd overflows, inf."""
+    sd = np.asarray(d.corrected.sd)
+    known = np.isfinite(sd)
+    sds = np.where(known, np.maximum(sd, np.finfo(sd.dtype).tiny), 1.0)
+    return np.where(_fixed(d), 0.0, np.where(known, error / sds, np.inf))
 
 
 def _fixed(d: Diagnostics) -> np.ndarray:

@@ -1,0 +1,56 @@
+"""Which stage of the default is kept, and when its weights correct it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bbvi.families import FullRankGaussian
+from bbvi.solvers import BatchAndMatch
+from bbvi.solvers.base import empty_log
+from bbvi.stage import better, judged_stage
+from bbvi.status import Status
+from bbvi.target import make_target
+
+
+@pytest.fixture(scope="module")
+def exact():
+    """A stage whose approximation is the target."""
+    target, _, _ = make_target(lambda z: -0.5 * jnp.sum(z**2), np.zeros(2), None, None)
+    family = FullRankGaussian()
+    log = empty_log(target.dtype)._replace(status=jnp.int32(Status.CONVERGED))
+
+    def run():
+        return family.init(jnp.zeros(2), jnp.ones(2)), log
+
+    return judged_stage("run", BatchAndMatch(), family, target, run, jax.random.key(0), None)
+
+
+def seen(stage, elbo=0.0, mean_se=1e-3, sd_se=1e-3, **figures):
+    """The stage as if its fresh draws had said this, for all parameters."""
+    d = stage.diagnostics
+    errors = {"mean_se": np.full(2, mean_se), "sd_se": np.full(2, sd_se)}
+    corrected = d.corrected._replace(**errors)
+    return stage._replace(diagnostics=d._replace(elbo=elbo, corrected=corrected, **figures))
+
+
+def test_weights_that_rest_on_a_few_draws_are_not_kept_for_their_tail(exact):
+    few = dict(ess=0.02 * exact.diagnostics.best_ess, khat=0.69)
+    many = dict(ess=0.8 * exact.diagnostics.best_ess, khat=1.04)
+    noisy, close = seen(exact, -2.0, sd_se=12.0, **few), seen(exact, -1.0, **many)
+    assert noisy.sound and not noisy.answers and not close.sound
+    assert better(noisy, close) is close and better(close, noisy) is close
+    known = seen(exact, -2.0, mean_se=0.02, sd_se=0.02, **few)
+    assert better(known, close) is known and better(close, known) is known
+
+
+def test_weights_in_doubt_correct_where_the_means_are_known(exact):
+    doubt = dict(ess=0.3 * exact.diagnostics.best_ess, khat=0.8)
+    assert not seen(exact, **doubt).sound
+    assert seen(exact, mean_se=0.02, sd_se=1.0, **doubt).corrects
+    assert not seen(exact, mean_se=0.2, **doubt).corrects
+    assert not seen(exact, **(doubt | {"khat": 1.1})).corrects
+
+
+def test_an_exact_fit_is_not_corrected(exact):
+    assert exact.answers and exact.settled and not exact.corrects
