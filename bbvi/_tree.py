@@ -1,5 +1,6 @@
 """Small helpers on pytrees and keys."""
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -92,3 +93,10 @@ def all_finite(tree: PyTree) -> Array:
 def pick(tree: PyTree, chosen: Any) -> PyTree:
     """Entries along the leading axis of every array."""
     return jax.tree.map(lambda x: x[chosen], tree)
+
+
+def rows(tree: PyTree, number: int) -> Iterator[PyTree]:
+    """The first `number` entries along the leading axis of every array, one after the other."""
+    leaves, treedef = jax.tree.flatten(tree)
+    for i in range(number):
+        yield jax.tree.unflatten(treedef, [x[i] for x in leaves])

@@ -399,7 +399,7 @@ def _name(names: Sequence[str], chosen: np.ndarray, size: np.ndarray) -> tuple:
 
 def moment_noise(d: Diagnostics) -> np.ndarray:
     """Monte Carlo error of the corrected moments in posterior sds (C,), the larger of the two."""
-    return np.maximum(mean_noise(d), _in_sds(d, d.corrected.sd_se))
+    return _in_sds(d, np.maximum(d.corrected.mean_se, d.corrected.sd_se))
 
 
 def mean_noise(d: Diagnostics) -> np.ndarray:

@@ -28,7 +28,7 @@ from bbvi.matching import move
 # Up to here the K D^2 numbers of a mixture are few, and so are the draws that tell them.
 _MIXTURE_LIMIT = 64
 # Refits in one go, on draws that need not answer for anything, and the draws that have to.
-_REFITS = 4
+_REFITS = 3
 REFIT_DRAWS, MIXTURE_DRAWS = 2560, 7680
 
 

@@ -105,7 +105,7 @@ def run_lives(
     Returns:
         pairs of problems' numbers and their last states, each problem once.
     """
-    devices = 1 if plan.mesh is None else plan.mesh.size
+    devices = plan.num_devices
     widest = widths.slots[0]
     coming = blocks(queue, widths.begin)
     index = np.empty(0, np.int32)

@@ -260,9 +260,10 @@ def _first_solver(target: Target) -> Solver:
 
 def _unsettled(records: Records) -> Iterator[int]:
     """Problems for which a richer family might help."""
-    for i in np.flatnonzero(records.level):
-        if not is_hopeless(records.facts(int(i))):
-            yield int(i)
+    numbers = np.flatnonzero(records.level)
+    for i, facts in zip(numbers.tolist(), pick(records, numbers).all_facts(), strict=True):
+        if not is_hopeless(facts):
+            yield i
 
 
 def _fit_one(target: Target, problems: Problems, support, auto: Any, i: int) -> FitResult:

@@ -2,12 +2,13 @@
 
 from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from bbvi._tree import pick
+from bbvi._tree import pick, rows
 from bbvi._types import PyTree
 from bbvi.batch.again import base_for, look_again, refine
 from bbvi.batch.engine import join, pad, place
@@ -24,8 +25,11 @@ from bbvi.verdict import needs_correction
 _DRAWS_PER_DIMENSION = 5
 _MOST_MOVES = 4
 _WORTHWHILE = 1.1
-# Looks that are under way at once: the host has work with one while the next is computed.
-_AT_ONCE = 2
+# Looks that are computed at once, each by a thread of its own: XLA runs the programs of one
+# thread one after the other, and splits such small ones badly over cores. On two cores a look
+# takes 41 ms by itself and 31 ms beside another. One more waits while the host sorts.
+_THREADS = 2
+_AT_ONCE = _THREADS + 1
 
 
 class Candidates(NamedTuple):
@@ -76,10 +80,14 @@ class Looks:
         self._plan, self._problems, self._width = plan, problems, width
         self._correct = correct
         self._base = base_for(plan) if correct else None
+        shared = (problems.common,) if self._base is None else (problems.common, self._base)
+        self._shared = jax.device_put(shared)
         self._names = plan.target.scalar_names
         self._waiting: list[Candidates] = []
         self._count = 0
-        self._under_way: deque[tuple[Candidates, Any]] = deque()
+        self._under_way: deque[tuple[Candidates, Future]] = deque()
+        self._threads = ThreadPoolExecutor(_THREADS, "bbvi-look")
+        self._compiled: Any = None
         self._seen: dict[int, Seen] = {}
 
     def add(self, number: np.ndarray, params: PyTree, start: QuickStart, end: End) -> None:
@@ -94,7 +102,7 @@ class Looks:
             rest = self._count < self._width and self._under_way
             if full or rest:
                 chosen, found = self._under_way.popleft()
-                yield from self._sort(chosen, *jax.device_get(found))
+                yield from self._sort(chosen, *found.result())
             else:
                 chosen = self._take()
                 self._under_way.append((chosen, self._look_at(chosen)))
@@ -111,16 +119,18 @@ class Looks:
             self._wait(pick(waiting, slice(self._width, None)))
         return pick(waiting, slice(self._width))
 
-    def _look_at(self, chosen: Candidates) -> tuple[Look, PyTree]:
+    def _look_at(self, chosen: Candidates) -> Future:
         """One look at some, and their parameters after it, while they are being computed."""
         at = pad(np.arange(len(chosen.number)), self._width)
         padded = pick(chosen, at)
-        args = (padded.params, padded.start, padded.looks.astype(np.int32) + 1)
-        placed = place(self._plan, (*args, self._problems.take(padded.number)))
-        common = self._problems.common
-        if self._base is None:
-            return look_again(self._plan, *placed, common)
-        return refine(self._plan, *placed, common, self._base)
+        own = (padded.params, padded.start, padded.looks.astype(np.int32) + 1)
+        placed = place(self._plan, (*own, self._problems.take(padded.number)))
+        # placed and traced here: what a context such as `jax.enable_x64` says ends at a thread
+        args = (*jax.device_put(placed), *self._shared)
+        if self._compiled is None:
+            program = look_again if self._base is None else refine
+            self._compiled = program.lower(self._plan, *args).compile()
+        return self._threads.submit(lambda: jax.device_get(self._compiled(*args)))
 
     def _sort(self, chosen: Candidates, look: Look, after: PyTree) -> Iterator[Found]:
         """Those of `chosen` that are done; the others wait again."""
@@ -195,10 +205,10 @@ class Looks:
         kept = chosen.first if mixed else shown
         level = np.zeros(number, np.int8)
         records = Records(kept, look, chosen.end, chosen.looks, corrected, level)
-        for i in range(number):
-            level[i] = LEVELS.index(verdict_of(records.facts(i), self._names).level)
+        for i, facts in enumerate(records.all_facts()):
+            level[i] = LEVELS.index(verdict_of(facts, self._names).level)
         numbers = chosen.number.tolist()
-        mixtures = {n: pick(shown, i) for i, n in enumerate(numbers)} if mixed else {}
+        mixtures = dict(zip(numbers, rows(shown, number), strict=True)) if mixed else {}
         return Found(chosen.number, records, mixtures)
 
 

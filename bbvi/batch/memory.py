@@ -1,7 +1,6 @@
 """How many problems at once: from the footprint of the compiled program and the free memory."""
 
 import os
-from functools import partial
 from typing import Any
 
 import jax
@@ -52,7 +51,7 @@ def choose_widths(plan: Plan, problems: Problems, chunk: Any) -> Widths:
         problems: the problems.
         chunk: the widest, or "auto".
     """
-    devices = 1 if plan.mesh is None else plan.mesh.size
+    devices = plan.num_devices
     if chunk != "auto":
         return _widths(max(devices, chunk // devices * devices), devices)
     most = _MOST_ON_CPU if jax.default_backend() == "cpu" else _MOST_ELSEWHERE
@@ -79,7 +78,11 @@ def footprint(plan: Plan, problems: Problems, width: int) -> int:
     The program is the one that will run: it is compiled here and kept.
     """
     rows = problems.take(np.zeros(width, np.int32))
-    life = jax.eval_shape(partial(begin.plain, plan), rows, problems.common)
+    some = problems.take(np.zeros(_widths(width, plan.num_devices).begin, np.int32))
+    life = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((width, *x.shape[1:]), x.dtype),
+        begin.shapes(plan, some, problems.common),  # as it will run, so it is traced once
+    )
     active, number = np.zeros(width, bool), np.int32(0)
     if plan.mesh is not None:
         where = sharding_of(plan)
@@ -103,4 +106,4 @@ def free_bytes(plan: Plan) -> float:
         free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (ValueError, AttributeError, OSError):
         return float(1 << 30)
-    return free / (1 if plan.mesh is None else plan.mesh.size)
+    return free / plan.num_devices

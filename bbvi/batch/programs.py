@@ -44,6 +44,11 @@ class Plan(NamedTuple):
     shape: Shape
     quick: bool = False
 
+    @property
+    def num_devices(self) -> int:
+        """How many devices the problems are spread over."""
+        return 1 if self.mesh is None else self.mesh.size
+
 
 class _Program:
     """A function of a plan, compiled as the plan says; `plain` is the function itself."""
@@ -58,6 +63,10 @@ class _Program:
 
     def __call__(self, plan: Plan, *args: Any) -> Any:
         return self._compiled[plan.quick](plan, *args)
+
+    def shapes(self, plan: Plan, *args: Any) -> Any:
+        """What would come back, traced once for this and for the call."""
+        return self._compiled[plan.quick].eval_shape(plan, *args)
 
     def lower(self, plan: Plan, *args: Any) -> Any:
         """As `jax.jit(...).lower`, for what the compiler counts."""

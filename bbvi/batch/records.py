@@ -1,10 +1,11 @@
 """What is kept of every problem of a batch."""
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from bbvi._tree import pick
+from bbvi._tree import pick, rows
 from bbvi._types import PyTree
 from bbvi.batch.judging import Facts
 from bbvi.batch.programs import End, Look
@@ -32,19 +33,27 @@ class Records(NamedTuple):
 
     def facts(self, i: int) -> Facts:
         """What the verdict on problem `i` is made from."""
-        end = pick(self.end, i)
-        return Facts(
-            pick(self.look.diagnostics, i),
-            status_of(int(end.status)),
-            bool(end.usable),
-            bool(self.look.uncovered[i]),
-            bool(self.look.apart[i]),
-            int(self.looks[i]),
-            bool(self.corrected[i]),
-            float(end.drift),
-            # the match tries far-out points on purpose: what it skips biases nothing
-            0.0,
-        )
+        return _facts(*pick((self.look, self.end, self.looks, self.corrected), i))
+
+    def all_facts(self) -> Iterator[Facts]:
+        """The same for every problem, one after the other."""
+        seen = (self.look, self.end, self.looks, self.corrected)
+        return (_facts(*one) for one in rows(seen, len(self.level)))
+
+
+def _facts(look: Look, end: End, looks: Any, corrected: Any) -> Facts:
+    return Facts(
+        look.diagnostics,
+        status_of(int(end.status)),
+        bool(end.usable),
+        bool(look.uncovered),
+        bool(look.apart),
+        int(looks),
+        bool(corrected),
+        float(end.drift),
+        # the match tries far-out points on purpose: what it skips biases nothing
+        0.0,
+    )
 
 
 def status_of(code: int) -> Status:
