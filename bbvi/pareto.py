@@ -55,8 +55,7 @@ def psis(log_ratio: Array) -> tuple[Array, Array]:
     finite = jnp.sum(jnp.isfinite(log_ratio))
     top = jnp.max(log_ratio)
     log_ratio = log_ratio - jnp.where(jnp.isfinite(top), top, 0)
-    # the barrier keeps the compiler from turning the selection into a sort of everything
-    largest, at = jax.lax.optimization_barrier(jax.lax.top_k(log_ratio, tail + 1))
+    largest, at = _select(log_ratio, tail + 1)
     cut, khat, scale, flat = _fit_tail(jnp.exp(largest))
     largest, at = largest[tail - 1 :: -1], at[tail - 1 :: -1]
     probability = (jnp.arange(tail, dtype=cut.dtype) + 0.5) / tail
@@ -66,6 +65,17 @@ def psis(log_ratio: Array) -> tuple[Array, Array]:
     log_weights = log_ratio.at[at].set(smoothed)
     khat = jnp.where(finite < 5, jnp.inf, khat)
     return log_weights - logsumexp(log_weights), khat
+
+
+def _select(x: Array, number: int) -> tuple[Array, Array]:
+    """The largest along the last axis, in descending order, and where they are.
+
+    The barrier keeps the compiler from turning the selection into a sort of everything. It has
+    an operand more, since on several devices XLA of jax 0.7 aborts where one takes just what
+    `top_k` gives.
+    """
+    values, at, _ = jax.lax.optimization_barrier((*jax.lax.top_k(x, number), x[..., :1]))
+    return values, at
 
 
 def largest_terms(terms: Array, total: int) -> Array:
@@ -84,7 +94,7 @@ def largest_terms(terms: Array, total: int) -> Array:
     # single precision, for which XLA has a selection that is not a sort of everything
     terms = terms.astype(jnp.float32)
     number = min(number, terms.shape[1])
-    return jax.lax.optimization_barrier(jax.lax.top_k(terms, number))[0]
+    return _select(terms, number)[0]
 
 
 def rate_lost(largest: Array, total: int) -> Array:
