@@ -12,6 +12,8 @@ from bbvi.target import make_target
 @pytest.mark.parametrize("bits", (32, 64))
 def test_a_prepared_program_is_the_one_that_is_called(bits, request, count_compiles):
     if bits == 64:
+        if jax.__version_info__ < (0, 8):
+            pytest.skip("what jax 0.7 compiles in a thread is not found under a context's 64 bits")
         request.getfixturevalue("x64")
     target, _, _ = make_target(lambda x: -jnp.sum(x**2), np.zeros(3), None, None)
     densities = quick_jit()(lambda target, zs: {"log_p": target.log_densities(zs, None)})
