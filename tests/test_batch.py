@@ -293,6 +293,18 @@ def test_a_refined_problem_by_itself(refined, tmp_path):
     assert loaded[3].posterior.mean()["x"] == one.posterior.mean()["x"]
 
 
+@pytest.mark.usefixtures("x64")
+def test_looks_have_the_bits_of_the_callers_context(refined):
+    """Looks run in threads of their own, where `jax.enable_x64` as a context does not reach."""
+    shape = refined[0][:4].astype(float)
+    init = {"x": 1.0, "z": np.zeros(2)}
+    results = bbvi.fit_batch(skewed, init, shape, support={"x": bbvi.positive}, escalate=False)
+    assert len(results.mixtures) == 4
+    d = results.records.look.diagnostics
+    assert d.log_evidence.dtype == d.corrected.mean.dtype == np.float64
+    np.testing.assert_allclose(d.log_evidence, gamma_evidence(shape), atol=0.03)
+
+
 # --- axes -----------------------------------------------------------------------------------
 
 
