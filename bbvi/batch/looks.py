@@ -125,9 +125,9 @@ class Looks:
         padded = pick(chosen, at)
         own = (padded.params, padded.start, padded.looks.astype(np.int32) + 1)
         placed = place(self._plan, (*own, self._problems.take(padded.number)))
-        # placed and traced here: what a context such as `jax.enable_x64` says ends at a thread
-        args = (*jax.device_put(placed), *self._shared)
+        args = (*placed, *self._shared)
         if self._compiled is None:
+            # traced here: what a context such as `jax.enable_x64` says ends at a thread
             program = look_again if self._base is None else refine
             self._compiled = program.lower(self._plan, *args).compile()
         return self._threads.submit(lambda: jax.device_get(self._compiled(*args)))
