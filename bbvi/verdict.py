@@ -408,9 +408,9 @@ def mean_noise(d: Diagnostics) -> np.ndarray:
 
 
 def _in_sds(d: Diagnostics, error: Any) -> np.ndarray:
-    """Errors (C,) in posterior sds; of what cannot vary, none, and where the sd overflows, inf."""
+    """Errors (C,) in posterior sds; of what cannot vary, none, and of what overflows, inf."""
     sd = np.asarray(d.corrected.sd)
-    known = np.isfinite(sd)
+    known = np.isfinite(sd) & ~np.isnan(error)
     sds = np.where(known, np.maximum(sd, np.finfo(sd.dtype).tiny), 1.0)
     return np.where(_fixed(d), 0.0, np.where(known, error / sds, np.inf))
 

@@ -7,8 +7,9 @@ import pytest
 
 from bbvi.diagnostics import diagnose
 from bbvi.families import FullRankGaussian
+from bbvi.status import Status
 from bbvi.target import make_target
-from bbvi.verdict import efficiency, moment_noise, needs_correction, weights_usable
+from bbvi.verdict import efficiency, judge, moment_noise, needs_correction, weights_usable
 
 
 def diagnosed(dim, sd, keys):
@@ -50,8 +51,10 @@ def test_the_tail_of_even_weights_says_nothing():
     assert not weights_usable(d._replace(khat=0.9, ess=0.5 * d.best_ess))
 
 
-def test_a_moment_that_overflows_is_not_known():
+@pytest.mark.parametrize("sd, se", [(np.inf, np.inf), (1e19, np.nan)])
+def test_a_moment_that_overflows_is_not_known(sd, se):
     (d,) = diagnosed(2, 1.0, [0])
-    sd, se = np.array([1.0, np.inf], np.float32), np.array([0.01, np.inf], np.float32)
-    d = d._replace(corrected=d.corrected._replace(sd=sd, sd_se=se))
+    sds, errors = np.array([1.0, sd], np.float32), np.array([0.01, se], np.float32)
+    d = d._replace(corrected=d.corrected._replace(sd=sds, sd_se=errors))
     assert moment_noise(d)[0] < 0.05 and np.isinf(moment_noise(d)[1])
+    assert judge(d, Status.CONVERGED, ["a", "b"], corrected=True).level == "rejected"
