@@ -51,11 +51,10 @@ class Plan(NamedTuple):
 
 
 class _Program:
-    """A function of a plan, compiled as the plan says; `plain` is the function itself."""
+    """A function of a plan, compiled as the plan says."""
 
     def __init__(self, function: Callable, static_argnums: tuple[int, ...]):
         self.__doc__ = function.__doc__
-        self.plain = function
         self._compiled = {
             False: jax.jit(function, static_argnums=static_argnums),
             True: jax.jit(function, static_argnums=static_argnums, compiler_options=QUICKLY),
