@@ -1,4 +1,4 @@
-"""A command in a process of its own, with a limit on its time and its last line as JSON."""
+"""A command in a process of its own, with a limit on its time."""
 
 import json
 import os
@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def run_text(arguments: list[str], timeout: float) -> dict:
-    """Standard output and the seconds of the whole process, or why it failed."""
+    """Standard output and the seconds of the whole process, and why it failed if it did."""
     environ = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
     began = time.perf_counter()
     process = subprocess.Popen(
@@ -28,18 +28,18 @@ def run_text(arguments: list[str], timeout: float) -> dict:
         out, err = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)  # its own workers with it
-        process.communicate()
-        return {"failed": f"not finished after {timeout:g} s"}
+        out, _ = process.communicate()
+        return {"failed": f"not finished after {timeout:g} s", "out": out}
     seconds = round(time.perf_counter() - began, 2)
     if process.returncode:
         last = (err.strip().splitlines() or ["no message"])[-1]
-        return {"failed": f"exit {process.returncode}: {last[:200]}", "seconds": seconds}
+        failed = f"exit {process.returncode}: {last[:200]}"
+        return {"failed": failed, "out": out, "seconds": seconds}
     return {"out": out, "seconds": seconds}
 
 
 def run_process(arguments: list[str], timeout: float) -> dict:
     """What the last line of output says, as JSON, and the seconds of the whole process."""
     found = run_text(arguments, timeout)
-    if "failed" in found:
-        return found
-    return json.loads(found.pop("out").strip().splitlines()[-1]) | found
+    out = found.pop("out")
+    return found if "failed" in found else json.loads(out.strip().splitlines()[-1]) | found

@@ -24,7 +24,9 @@ def environment() -> dict:
         except PackageNotFoundError:
             continue
     system = f"{platform.system()} {platform.machine()}"
-    return {"versions": versions, "machine": f"{system}, {_processor()}, {os.cpu_count()} cores"}
+    # of a process that was given some of the cores (taskset) these alone count
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {"versions": versions, "machine": f"{system}, {_processor()}, {cores} cores"}
 
 
 def _processor() -> str:

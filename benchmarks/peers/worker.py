@@ -1,15 +1,17 @@
-"""One tool, one setting, one problem, in a process of its own; the row is the last line printed.
+"""One tool on one problem, in a process of its own; a line of JSON for each setting.
 
-    python -m benchmarks.peers.worker TOOL SETTING PROBLEM
+    python -m benchmarks.peers.worker TOOL PROBLEM SECONDS SETTING ...
 
-SETTING is `newcomer` or the number of a setting of the grid. Cold is the first call, compiling
-included and imports left out; warm is a second call with another key, of the newcomer's setting
-alone. There, gradients that the tool does not tell are counted in a further run, untimed.
+SETTING is `newcomer` or the number of a setting of the grid; one that takes longer than SECONDS
+ends the process. Cold is the first call, compiling included and imports left out; warm is a second
+call with another key. Both are of the newcomer's setting alone, which comes first. There, gradients
+that the tool does not tell are counted in a further run, untimed.
 """
 
 import importlib
 import json
 import math
+import signal
 import sys
 import time
 import warnings
@@ -60,12 +62,12 @@ def measure(name: str, setting: str, problem: Problem) -> dict:
     began = time.perf_counter()
     run = adapter(problem, **settings)
     fit = run(0)
-    row = {"cold": time.perf_counter() - began}
-    row |= errors(problem, fit) | {"said": fit.said, "gradients": fit.gradients}
+    cold = time.perf_counter() - began
+    row = errors(problem, fit) | {"said": fit.said, "gradients": fit.gradients}
     if setting == "newcomer":
         began = time.perf_counter()
         run(1)
-        row["warm"] = time.perf_counter() - began
+        row |= {"cold": cold, "warm": time.perf_counter() - began}
         if fit.gradients is None and tool.count is not None:
             row["gradients"] = function(tool.count)(problem, **settings)
     return row | {"dim": problem.dim, "settings": settings}
@@ -83,11 +85,14 @@ def plain(value):
 
 
 def main() -> None:
-    name, setting, problem = sys.argv[1:]
+    name, problem, seconds, *settings = sys.argv[1:]
     jax.config.update("jax_enable_x64", True)
     warnings.filterwarnings("ignore")
-    row = measure(name, setting, load(problem))
-    print(json.dumps(plain(row)))
+    loaded = load(problem)
+    for setting in settings:
+        signal.alarm(int(seconds))  # kills, also inside a compiled program
+        row = measure(name, setting, loaded)
+        print(json.dumps(plain(row)), flush=True)
 
 
 if __name__ == "__main__":
