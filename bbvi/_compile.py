@@ -14,9 +14,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from bbvi._arrays import is_traced
+
 # Elements computed by one evaluation of the log joint up to which programs are built quickly.
 # On one core a stage of 10^4 evaluations then loses at most a few tenths of a second.
 _SMALL_WORK = 30_000
+# Numbers drawn up to which the same holds: a million normals take 15 ms longer.
+_FEW_NUMBERS = 1_000_000
 QUICKLY = {"xla_backend_optimization_level": 0}
 # The long loop's step is a hundred small kernels around two large products. XLA's scheduler for
 # concurrency hands them to several threads, which wait for each other: on two cores a step of 80
@@ -30,34 +34,32 @@ _IN_ORDER = (
 _seen: set[int] = set()
 
 
-class TargetJit:
-    """`jax.jit` of a function of a target, without optimisation for small targets.
+class TunedJit:
+    """`jax.jit` that on a CPU compiles with other options where these pay.
 
     Args:
-        function: its argument number `target_at` is the target.
-        target_at: position of the target, a static argument.
+        function: the function.
         static_argnums: positions of all static arguments.
-        long_loop: optimise for every target, for a loop of many steps.
+        options: of the compiler.
+        pays: whether these are to be used for such arguments.
     """
 
     def __init__(
         self,
         function: Callable,
-        target_at: int,
         static_argnums: tuple[int, ...],
-        long_loop: bool = False,
+        options: dict | None,
+        pays: Callable[..., bool],
     ):
         self.__doc__ = function.__doc__
         self.plain = function
-        self._target_at = target_at
+        self._pays = pays
         self._under_way: list[threading.Thread] = []
-        self._long_loop = long_loop
         self._optimised = jax.jit(function, static_argnums=static_argnums)
-        options = _IN_ORDER if long_loop else QUICKLY
         self._tuned = jax.jit(function, static_argnums=static_argnums, compiler_options=options)
 
     def __call__(self, *args: Any) -> Any:
-        if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(args)):
+        if is_traced(args):
             # inside somebody's own jit, which decides how it is compiled
             return self.plain(*args)
         while self._under_way:
@@ -83,19 +85,27 @@ class TargetJit:
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), lowered.out_info)
 
     def _chosen(self, args: tuple) -> Any:
-        tunes = self._long_loop or args[self._target_at].work <= _SMALL_WORK
         on_cpu = jax.default_backend() == "cpu"
-        return self._tuned if tunes and on_cpu else self._optimised
+        return self._tuned if on_cpu and self._pays(*args) else self._optimised
 
 
 def quick_jit(target_at: int = 0, static_argnums: tuple[int, ...] = (0,)) -> Callable:
-    """Decorator: see `TargetJit`."""
-    return lambda function: TargetJit(function, target_at, static_argnums)
+    """Decorator of a function of a target: compiled without optimisation if that is small."""
+    pays = lambda *args: args[target_at].work <= _SMALL_WORK  # noqa: E731
+    return lambda function: TunedJit(function, static_argnums, QUICKLY, pays)
 
 
-def loop_jit(target_at: int = 0, static_argnums: tuple[int, ...] = (0,)) -> Callable:
-    """Decorator for a loop of many steps: see `TargetJit`."""
-    return lambda function: TargetJit(function, target_at, static_argnums, long_loop=True)
+def draws_jit(
+    number: Callable[..., int], static_argnums: tuple[int, ...] = ()
+) -> Callable[[Callable], TunedJit]:
+    """Decorator of a function that makes `number(...)` numbers: quickly, if that is not many."""
+    pays = lambda *args: number(*args) <= _FEW_NUMBERS  # noqa: E731
+    return lambda function: TunedJit(function, static_argnums, QUICKLY, pays)
+
+
+def loop_jit(static_argnums: tuple[int, ...] = (0,)) -> Callable:
+    """Decorator for a loop of many steps."""
+    return lambda function: TunedJit(function, static_argnums, _IN_ORDER, lambda *args: True)
 
 
 def worth_preparing(static: Any, arrays: Any) -> bool:

@@ -1,14 +1,15 @@
 """Diagnostics on fresh draws: bound, Pareto k-hat, importance-corrected moments."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
-from jax.scipy.special import logsumexp
+import numpy as np
 
+from bbvi._arrays import is_traced, logsumexp, namespace
 from bbvi._compile import quick_jit
-from bbvi._linalg import einsum
+from bbvi._linalg import dot
 from bbvi._types import Array, PyTree
 from bbvi.families import Family
 from bbvi.pareto import largest_terms, psis, rate_lost
@@ -76,7 +77,34 @@ class Diagnostics(NamedTuple):
     own: Array
 
 
-@quick_jit(0, (0, 1, 5))
+class _Plan(NamedTuple):
+    """How S draws are made: in chunks, of which the first `kept` draws are kept."""
+
+    chunks: int
+    size: int
+    kept: int
+
+
+def _plan(dim: int, num_draws: int | None) -> _Plan:
+    if num_draws is None:
+        num_draws = default_draws(dim)
+    size = max(1, min(num_draws, _CHUNK_ELEMENTS // dim))
+    chunks = -(-num_draws // size)
+    size = -(-num_draws // chunks)
+    return _Plan(chunks, size, max(1, min(size, _KEPT_ELEMENTS // dim)))
+
+
+class _Drawn(NamedTuple):
+    """Draws of a proposal, as in `bbvi.families.Proposal`, with what the target says of them."""
+
+    z: Array
+    log_q: Array
+    log_mixture: Array
+    own: Array
+    log_p: Array
+    x: Array  # (S, C), the scalar parameters
+
+
 def diagnose(
     target: Target,
     family: Family,
@@ -88,7 +116,8 @@ def diagnose(
     """Judge an approximation on draws it was not fitted to.
 
     Draws are made in chunks, twice from the same keys where they do not fit in memory at
-    once: first for the weights, then for the moments.
+    once: first for the weights, then for the moments. Where they fit, only drawing is compiled,
+    and the figures are arrays of numpy.
 
     Args:
         target: the target.
@@ -98,74 +127,108 @@ def diagnose(
         data: the user's data.
         num_draws: S; None takes 16,384, or fewer (at least 1,024) for D over 1,024.
     """
-    if num_draws is None:
-        num_draws = default_draws(target.dim)
-    size = max(1, min(num_draws, _CHUNK_ELEMENTS // target.dim))
-    chunks = -(-num_draws // size)
-    size = -(-num_draws // chunks)
-    keys = jax.random.split(key, chunks)
-    kept = max(1, min(size, _KEPT_ELEMENTS // target.dim))
+    plan = _plan(target.dim, num_draws)
+    if is_traced((params, key, data)) or plan.chunks > 1:
+        return _in_chunks(target, family, params, key, data, plan)
+    drawn = jax.device_get(_draw(target, family, params, key, data, plan.size))
+    logs = {name: np.asarray(getattr(drawn, name), float) for name in ("log_q", "log_mixture")}
+    logs |= {"log_p": drawn.log_p.astype(float), "x": drawn.x.astype(float)}
+    with np.errstate(all="ignore"):
+        return _judge(drawn._replace(**logs), plan)
 
-    first = family.propose(params, keys[0], size)
 
-    def over_chunks(function, *along):
-        """`function` of each chunk of draws, results stacked; one chunk is drawn but once."""
-        if chunks == 1:
-            return jax.tree.map(lambda x: x[None], function(first, *(x[0] for x in along)))
-        redraw = partial(family.propose, params, num_draws=size)
-        return jax.lax.map(lambda args: function(redraw(args[0]), *args[1:]), (keys, *along))
+def prepare_diagnose(
+    target: Target, family: Family, params: PyTree, key: Array, data: PyTree
+) -> None:
+    """Begin to build what `diagnose` of such arguments will need."""
+    plan = _plan(target.dim, None)
+    if plan.chunks > 1:
+        _in_chunks.prepare(target, family, params, key, data, plan)
+    else:
+        _draw.prepare(target, family, params, key, data, plan.size)
 
-    def scalars(z):
-        return jax.vmap(lambda z: target.scalars(target.constrain(z, data)))(z)
 
-    mapped = over_chunks(lambda drawn: (target.log_densities(drawn.z, data), *drawn[1:]))
-    log_p, log_q, log_mixture, own = (x.reshape(-1) for x in mapped)
+@quick_jit(0, (0, 1, 5))
+def _draw(
+    target: Target, family: Family, params: PyTree, key: Array, data: PyTree, size: int
+) -> _Drawn:
+    proposal = family.propose(params, key, size)
+    log_p = target.log_densities(proposal.z, data)
+    x = jax.vmap(lambda z: target.scalars(target.constrain(z, data)))(proposal.z)
+    return _Drawn(*proposal, log_p, x)
+
+
+@quick_jit(0, (0, 1, 5))
+def _in_chunks(
+    target: Target, family: Family, params: PyTree, key: Array, data: PyTree, plan: _Plan
+) -> Diagnostics:
+    draw = partial(_draw.plain, target, family, params, data=data, size=plan.size)
+    if plan.chunks == 1:
+        return _judge(draw(key), plan)
+    keys = jax.random.split(key, plan.chunks)
+    return _judge(
+        draw(keys[0]),
+        plan,
+        lambda f, *a: jax.lax.map(lambda args: f(draw(args[0]), *args[1:]), (keys, *a)),
+    )
+
+
+def _judge(first: _Drawn, plan: _Plan, over_chunks: Callable | None = None) -> Diagnostics:
+    """Figures from draws; `over_chunks` is a function of each chunk of them, results stacked."""
+    xp, total = namespace(first.z), plan.chunks * plan.size
+    if over_chunks is None:
+
+        def over_chunks(function, *along):
+            return [x[None] for x in function(first, *(x[0] for x in along))]
+
+    logs = over_chunks(lambda drawn: drawn[1:5])
+    log_q, log_mixture, own, log_p = (x.reshape(-1) for x in logs)
     log_ratio = log_p - log_q
-    outside = jnp.isneginf(log_p)
-    ok = jnp.isfinite(log_ratio)
+    outside = xp.isneginf(log_p)
+    ok = xp.isfinite(log_ratio)
     judged = ok & own
-    count = jnp.maximum(jnp.sum(judged), 1)
-    number = jnp.sum(own)
-    elbo = jnp.sum(jnp.where(judged, log_ratio, 0)) / count
-    spread = jnp.sqrt(jnp.sum(jnp.where(judged, (log_ratio - elbo) ** 2, 0)) / count)
-    log_ratio = jnp.where(ok, log_p - log_mixture, -jnp.inf)
+    count = xp.maximum(xp.sum(judged), 1)
+    number = xp.sum(own)
+    elbo = xp.sum(xp.where(judged, log_ratio, 0)) / count
+    spread = xp.sqrt(xp.sum(xp.where(judged, (log_ratio - elbo) ** 2, 0)) / count)
+    log_ratio = xp.where(ok, log_p - log_mixture, -xp.inf)
     log_weights, khat = psis(log_ratio)
-    weights = jnp.exp(log_weights)
-    exact = jnp.exp(log_q - log_mixture)
+    weights = xp.exp(log_weights)
+    exact = xp.exp(log_q - log_mixture)
 
     # Where a reported scalar sits at 1e6 with an sd of 1, its squares would lose the sd: it is
     # measured from about its mean, in units of about its sd where only the size counts.
-    origin, unit = _place(scalars(first.z), weights[:size])
+    origin, unit = _place(first.x, weights[: plan.size])
     even = (own / number).astype(weights.dtype)
-    sets = jnp.stack([even, even**2, weights, weights**2]).reshape(4, chunks, size)
+    sets = xp.stack([even, even**2, weights, weights**2]).reshape(4, plan.chunks, plan.size)
 
     def power_sums(drawn, sets):
         # a draw without weight may lie where the map to the parameters overflows
-        x = jnp.where(jnp.any(sets > 0, axis=0)[:, None], scalars(drawn.z) - origin, 0)
-        powers = jnp.stack([jnp.ones_like(x), x, x**2, x**3, x**4])
-        terms = sets[2] * (x / unit).T ** 2
-        return einsum("ws,psc->wpc", sets, powers), largest_terms(terms, chunks * size)
+        x = xp.where(xp.any(sets > 0, axis=0)[:, None], drawn.x - origin, 0)
+        # a product a power: an array of all five would be the largest of the program
+        sums = xp.stack([dot(sets, power) for power in (xp.ones_like(x), x, x**2, x**3, x**4)], 1)
+        return sums, largest_terms(sets[2] * (x / unit).T ** 2, total)
 
-    sums, largest = over_chunks(power_sums, jnp.moveaxis(sets, 1, 0))
-    sums = jnp.sum(sums, axis=0)
+    sums, largest = over_chunks(power_sums, xp.moveaxis(sets, 1, 0))
+    sums = xp.sum(sums, axis=0)
     raw, corrected = (_moments(origin, sums[i], sums[i + 1]) for i in (0, 2))
-    slower = rate_lost(largest, chunks * size).astype(origin.dtype)
+    slower = rate_lost(largest, total).astype(origin.dtype)
     corrected = corrected._replace(sd_se=corrected.sd_se * slower)
     return Diagnostics(
         elbo=elbo,
-        elbo_se=spread / jnp.sqrt(count),
-        log_evidence=logsumexp(log_ratio) - jnp.log(chunks * size),
+        elbo_se=spread / xp.sqrt(count),
+        log_evidence=logsumexp(log_ratio) - np.log(total),
         khat=khat,
-        ess=1 / jnp.sum(weights**2),
-        best_ess=jnp.sum(exact) ** 2 / jnp.sum(exact**2),
-        bad_share=jnp.sum(own & ~ok & ~outside) / number,
-        outside_share=jnp.sum(own & outside) / number,
+        ess=1 / xp.sum(weights**2),
+        best_ess=xp.sum(exact) ** 2 / xp.sum(exact**2),
+        bad_share=xp.sum(own & ~ok & ~outside) / number,
+        outside_share=xp.sum(own & outside) / number,
         raw=raw,
         corrected=corrected,
-        num_draws=jnp.asarray(chunks * size),
-        draws=first.z[:kept],
-        log_weights=log_weights[:kept],
-        own=own[:kept],
+        num_draws=xp.asarray(total),
+        draws=first.z[: plan.kept],
+        log_weights=log_weights[: plan.kept],
+        own=own[: plan.kept],
     )
 
 
@@ -179,28 +242,28 @@ def _moments(origin: Array, first: Array, second: Array) -> Moments:
 
     The errors are those of self-normalised importance sampling (Owen 2013, section 9.2).
     """
-    m = first[1] / first[0]
-    variance = jnp.maximum(first[2] / first[0] - m**2, 0)
+    xp, m = namespace(origin), first[1] / first[0]
+    variance = xp.maximum(first[2] / first[0] - m**2, 0)
     s0, s1, s2, s3, s4 = second
     # sums of w^2 (x - m)^2 and of w^2 ((x - m)^2 - variance)^2
     squares = s2 - 2 * m * s1 + m**2 * s0
     fourths = s4 - 4 * m * s3 + 6 * m**2 * s2 - 4 * m**3 * s1 + m**4 * s0
     quartic = fourths - 2 * variance * squares + variance**2 * s0
-    sd = jnp.sqrt(variance)
-    tiny = jnp.finfo(m.dtype).tiny
+    sd = xp.sqrt(variance)
+    tiny = xp.finfo(m.dtype).tiny
     return Moments(
         origin + m,
         sd,
-        jnp.sqrt(jnp.maximum(squares, 0)),
-        jnp.sqrt(jnp.maximum(quartic, 0)) / jnp.maximum(2 * sd, tiny),
+        xp.sqrt(xp.maximum(squares, 0)),
+        xp.sqrt(xp.maximum(quartic, 0)) / xp.maximum(2 * sd, tiny),
     )
 
 
 def _place(x: Array, weights: Array) -> tuple[Array, Array]:
     """Mean and sd of scalars (S, C) under weights; one of them and 1 where these say nothing."""
-    used = weights > 0
-    share = weights / jnp.maximum(jnp.sum(weights), jnp.finfo(x.dtype).tiny)
-    x = jnp.where(used[:, None], x, x[0])
-    mean = jnp.where(jnp.any(used), x[0] + einsum("s,sc->c", share, x - x[0]), x[0])
-    sd = jnp.sqrt(einsum("s,sc->c", share, (x - mean) ** 2))
-    return mean, jnp.where(sd > 0, sd, 1)
+    xp, used = namespace(x), weights > 0
+    share = weights / xp.maximum(xp.sum(weights), xp.finfo(x.dtype).tiny)
+    x = xp.where(used[:, None], x, x[0])
+    mean = xp.where(xp.any(used), x[0] + dot(share, x - x[0]), x[0])
+    sd = xp.sqrt(dot(share, (x - mean) ** 2))
+    return mean, xp.where(sd > 0, sd, 1)

@@ -11,7 +11,7 @@ from bbvi._compile import quick_jit, worth_preparing
 from bbvi._linalg import dot
 from bbvi._tree import pick, tree_where
 from bbvi._types import Array, PyTree
-from bbvi.diagnostics import diagnose
+from bbvi.diagnostics import prepare_diagnose
 from bbvi.families import Family, Frame
 from bbvi.modes import FAR, VALLEY_NATS, VISIBLE_NATS, WAYPOINTS, apart, valley
 from bbvi.solvers import BatchAndMatch
@@ -74,7 +74,7 @@ def _prepare(target: Target, loc: Array, race_key: Array, match_key: Array, data
     paths, steps = UNLIMITED
     starts, chosen, _ = race_starts.prepare(target, loc, race_key, data, paths)
     params, *_ = match_several.prepare(target, chosen, starts, match_key, data, steps)
-    diagnose.prepare(target, BatchAndMatch().family, params, match_key, data)
+    prepare_diagnose(target, BatchAndMatch().family, params, match_key, data)
 
 
 class Matches(NamedTuple):

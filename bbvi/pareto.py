@@ -4,8 +4,9 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.special import logsumexp
+import numpy as np
 
+from bbvi._arrays import logsumexp, namespace, put, softmax, top_k
 from bbvi._types import Array
 
 # Averages of terms whose tail has this Pareto shape can still be used (Vehtari et al. 2024,
@@ -48,22 +49,23 @@ def psis(log_ratio: Array) -> tuple[Array, Array]:
 
     Source: Vehtari, Simpson, Gelman, Yao and Gabry 2024, JMLR 25(72).
     """
-    size = log_ratio.shape[0]
+    xp, size = namespace(log_ratio), log_ratio.shape[0]
     tail = tail_size(size)
     if tail < 1:
-        return jax.nn.log_softmax(log_ratio), jnp.full((), jnp.inf, log_ratio.dtype)
-    finite = jnp.sum(jnp.isfinite(log_ratio))
-    top = jnp.max(log_ratio)
-    log_ratio = log_ratio - jnp.where(jnp.isfinite(top), top, 0)
+        return log_ratio - logsumexp(log_ratio), xp.full((), xp.inf, log_ratio.dtype)
+    finite = xp.sum(xp.isfinite(log_ratio))
+    top = xp.max(log_ratio)
+    log_ratio = log_ratio - xp.where(xp.isfinite(top), top, 0)
     largest, at = _select(log_ratio, tail + 1)
-    cut, khat, scale, flat = _fit_tail(jnp.exp(largest))
-    largest, at = largest[tail - 1 :: -1], at[tail - 1 :: -1]
-    probability = (jnp.arange(tail, dtype=cut.dtype) + 0.5) / tail
-    smoothed = cut + scale * _pareto_quantile(probability, khat)
-    usable = jnp.isfinite(khat) & ~flat & (finite > tail)
-    smoothed = jnp.where(usable, jnp.minimum(jnp.log(smoothed), 0), largest)
-    log_weights = log_ratio.at[at].set(smoothed)
-    khat = jnp.where(finite < 5, jnp.inf, khat)
+    with np.errstate(all="ignore"):
+        cut, khat, scale, flat = _fit_tail(xp.exp(largest))
+        largest, at = largest[tail - 1 :: -1], at[tail - 1 :: -1]
+        probability = (xp.arange(tail, dtype=cut.dtype) + 0.5) / tail
+        smoothed = xp.log(cut + scale * _pareto_quantile(probability, khat))
+    usable = xp.isfinite(khat) & ~flat & (finite > tail)
+    smoothed = xp.where(usable, xp.minimum(smoothed, 0), largest)
+    log_weights = put(log_ratio, at, smoothed)
+    khat = xp.where(finite < 5, xp.inf, khat)
     return log_weights - logsumexp(log_weights), khat
 
 
@@ -74,7 +76,10 @@ def _select(x: Array, number: int) -> tuple[Array, Array]:
     an operand more, since on several devices XLA of jax 0.7 aborts where one takes just what
     `top_k` gives.
     """
-    values, at, _ = jax.lax.optimization_barrier((*jax.lax.top_k(x, number), x[..., :1]))
+    values, at = top_k(x, number)
+    if namespace(x) is np:
+        return values, at
+    values, at, _ = jax.lax.optimization_barrier((values, at, x[..., :1]))
     return values, at
 
 
@@ -88,11 +93,12 @@ def largest_terms(terms: Array, total: int) -> Array:
     Returns:
         (C, M + 1), or fewer where the chunk has fewer; (C, 0) where they are too many to keep.
     """
-    number = tail_size(total) + 1
+    xp, number = namespace(terms), tail_size(total) + 1
     if terms.shape[0] * number > _TAIL_ELEMENTS:
-        return jnp.zeros((len(terms), 0), jnp.float32)
+        return xp.zeros((len(terms), 0), xp.float32)
     # single precision, for which XLA has a selection that is not a sort of everything
-    terms = terms.astype(jnp.float32)
+    with np.errstate(over="ignore"):
+        terms = terms.astype(xp.float32)
     number = min(number, terms.shape[1])
     return _select(terms, number)[0]
 
@@ -116,14 +122,15 @@ def rate_lost(largest: Array, total: int) -> Array:
     Source: Feller 1971, An Introduction to Probability Theory and Its Applications II, on domains
     of attraction of stable laws; Vehtari et al. 2024 on where they begin to matter.
     """
-    tail = tail_size(total)
+    xp, tail = namespace(largest), tail_size(total)
     if largest.size == 0:
-        return jnp.ones(largest.shape[1], largest.dtype)
+        return xp.ones(largest.shape[1], largest.dtype)
     if largest.shape[0] > 1:
-        together = jnp.moveaxis(largest, 0, 1).reshape(largest.shape[1], -1)
-        largest = jax.lax.top_k(together, tail + 1)[0][None]
-    shape = jax.vmap(lambda row: _fit_tail(row)[1])(largest[0])
-    return jnp.where(shape < USABLE, 1, tail ** (shape - 0.5))
+        together = xp.moveaxis(largest, 0, 1).reshape(largest.shape[1], -1)
+        largest = top_k(together, tail + 1)[0][None]
+    with np.errstate(all="ignore"):
+        _, shape, _, _ = _fit_tail(largest[0])
+        return xp.where(shape < USABLE, 1, tail ** (shape - 0.5))
 
 
 def growth_lost(terms: Array) -> Array:
@@ -153,17 +160,18 @@ def growth_lost(terms: Array) -> Array:
 
 
 def _fit_tail(largest: Array) -> tuple[Array, Array, Array, Array]:
-    """Start, shape and scale of a tail (M + 1,), descending, and whether it is none at all."""
-    cut = largest[-1]
-    excess = largest[-2::-1] - cut
+    """Start, shape, scale of tails (..., M + 1), descending, and whether they are none at all."""
+    xp = namespace(largest)
+    cut = largest[..., -1]
+    excess = largest[..., -2::-1] - cut[..., None]
     shape, scale = fit_pareto(excess)
-    flat = excess[-1] <= _FLAT * cut
-    shape = jnp.where(flat, 0, jnp.where(jnp.isnan(shape), jnp.inf, shape))
+    flat = excess[..., -1] <= _FLAT * cut
+    shape = xp.where(flat, 0, xp.where(xp.isnan(shape), xp.inf, shape))
     return cut, shape, scale, flat
 
 
 def fit_pareto(excess: Array) -> tuple[Array, Array]:
-    """Shape and scale of a generalised Pareto distribution from ordered excesses (M,) >= 0.
+    """Shape and scale of generalised Pareto distributions from ordered excesses (..., M) >= 0.
 
     The posterior mean under a weak prior, on a grid; the shape is then drawn towards 1/2 with
     the weight of ten observations.
@@ -171,27 +179,28 @@ def fit_pareto(excess: Array) -> tuple[Array, Array]:
     Source: Zhang and Stephens 2009, Technometrics 51(3); the last step from Vehtari et al.
     2024, appendix C.
     """
-    n = excess.shape[0]
+    xp, n = namespace(excess), excess.shape[-1]
     grid = 30 + int(n**0.5)
-    index = jnp.arange(1, grid + 1, dtype=excess.dtype)
-    tiny = jnp.finfo(excess.dtype).tiny
-    largest = jnp.maximum(excess[-1], tiny)
-    quartile = jnp.maximum(excess[int(n / 4 + 0.5) - 1], tiny)
-    theta = 1 / largest + (1 - jnp.sqrt(grid / (index - 0.5))) / (3 * quartile)
+    index = xp.arange(1, grid + 1, dtype=excess.dtype)
+    tiny = xp.finfo(excess.dtype).tiny
+    largest = xp.maximum(excess[..., -1:], tiny)
+    quartile = xp.maximum(excess[..., int(n / 4 + 0.5) - 1, None], tiny)
+    theta = 1 / largest + (1 - xp.sqrt(grid / (index - 0.5))) / (3 * quartile)
     # theta = 0 is the exponential distribution, at which the formulas divide by zero
-    theta = jnp.where(jnp.abs(theta) * largest < 1e-6, 1e-6 / largest, theta)
-    shapes = jnp.mean(jnp.log1p(-theta[:, None] * excess), axis=1)
-    log_likelihood = n * (jnp.log(-theta / shapes) - shapes - 1)
-    weight = jax.nn.softmax(jnp.where(jnp.isnan(log_likelihood), -jnp.inf, log_likelihood))
-    mean = jnp.sum(theta * weight)
-    shape = jnp.mean(jnp.log1p(-mean * excess))
+    theta = xp.where(xp.abs(theta) * largest < 1e-6, 1e-6 / largest, theta)
+    shapes = xp.mean(xp.log1p(-theta[..., None] * excess[..., None, :]), axis=-1)
+    log_likelihood = n * (xp.log(-theta / shapes) - shapes - 1)
+    weight = softmax(xp.where(xp.isnan(log_likelihood), -xp.inf, log_likelihood))
+    mean = xp.sum(theta * weight, axis=-1)
+    shape = xp.mean(xp.log1p(-mean[..., None] * excess), axis=-1)
     scale = -shape / mean
     return (n * shape + 5) / (n + 10), scale
 
 
 def _pareto_quantile(probability: Array, shape: Array) -> Array:
     """Quantiles of the generalised Pareto distribution of scale one."""
-    small = jnp.abs(shape) < 1e-6
-    safe = jnp.where(small, 1, shape)
-    power = jnp.expm1(-safe * jnp.log1p(-probability)) / safe
-    return jnp.where(small, -jnp.log1p(-probability), power)
+    xp = namespace(probability)
+    small = xp.abs(shape) < 1e-6
+    safe = xp.where(small, 1, shape)
+    power = xp.expm1(-safe * xp.log1p(-probability)) / safe
+    return xp.where(small, -xp.log1p(-probability), power)

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bbvi._arrays import is_traced, namespace, put
+from bbvi._compile import draws_jit
 from bbvi._linalg import dot
 from bbvi._tree import as_arrays, as_key
 from bbvi._types import Array, Key, PyTree
@@ -120,7 +122,11 @@ class Posterior:
         return [x.reshape(lead + leaf.shape) for x, leaf in zip(parts, leaves, strict=True)]
 
 
-@partial(jax.jit, static_argnums=2)
+def _numbers(posterior: Posterior, num_draws: int = MOMENT_DRAWS) -> int:
+    return num_draws * posterior.target.dim
+
+
+@draws_jit(lambda posterior, key, num_draws: _numbers(posterior, num_draws), (2,))
 def _sample(posterior: Posterior, key: Array, num_draws: int) -> tuple[PyTree, Array]:
     family, params = posterior.family, posterior.params
     if posterior.draws is None or posterior.log_weights is None:
@@ -145,7 +151,16 @@ def _log_prob(posterior: Posterior, params: PyTree) -> Array:
 
 
 def _weighted_scalars(posterior: Posterior) -> tuple[Array, Array]:
-    """Draws of all scalars (S, C) and their weights (S,), which sum to one."""
+    """Draws of all scalars (S, C) and their weights (S,), which sum to one.
+
+    Arrays of numpy, but inside a user's own `jit` or `vmap`.
+    """
+    found = _draw_scalars(posterior)
+    return found if is_traced(found) else jax.device_get(found)
+
+
+@draws_jit(_numbers)
+def _draw_scalars(posterior: Posterior) -> tuple[Array, Array]:
     target = posterior.target
     if posterior.draws is None or posterior.log_weights is None:
         # The same key at every call: a summary printed twice reads the same.
@@ -158,15 +173,15 @@ def _weighted_scalars(posterior: Posterior) -> tuple[Array, Array]:
     return jax.vmap(constrain)(zs), weights
 
 
-@jax.jit
 def _moments(posterior: Posterior) -> tuple[Array, Array]:
-    target, family = posterior.target, posterior.family
     draws, weights = _weighted_scalars(posterior)
+    xp = namespace(draws)
     mean = dot(weights, draws)
-    sd = jnp.sqrt(dot(weights, (draws - mean) ** 2))
-    if posterior.draws is not None:
-        return mean, sd
-    return with_closed_forms(target, family, posterior.params, mean, sd)
+    sd = xp.sqrt(dot(weights, (draws - mean) ** 2))
+    if posterior.draws is None:
+        family, params = posterior.family, posterior.params
+        mean, sd = with_closed_forms(posterior.target, family, params, mean, sd)
+    return jnp.asarray(mean), jnp.asarray(sd)
 
 
 def with_closed_forms(
@@ -185,28 +200,29 @@ def with_closed_forms(
         size = int(np.prod(leaf.shape))
         if leaf.bijector.name == "real":
             here, there = slice(start, start + size), slice(leaf.start, leaf.start + size)
-            mean = mean.at[here].set(exact_mean[there])
-            sd = sd.at[here].set(exact_sd[there])
+            mean = put(mean, here, exact_mean[there])
+            sd = put(sd, here, exact_sd[there])
         start += size
     return mean, sd
 
 
-@jax.jit
 def _covariance(posterior: Posterior) -> Array:
     draws, weights = _weighted_scalars(posterior)
     centred = draws - dot(weights, draws)
-    return dot(centred.T * weights, centred)
+    return jnp.asarray(dot(centred.T * weights, centred))
 
 
-@jax.jit
-def _quantile(posterior: Posterior, q: Array) -> Array:
+def _quantile(posterior: Posterior, q: np.ndarray) -> Array:
     """Quantiles (*q.shape, C): inverted distribution functions of the weighted draws."""
     draws, weights = _weighted_scalars(posterior)
+    xp = namespace(draws)
 
     def one(values):
-        order = jnp.argsort(values)
+        order = xp.argsort(values)
         # the middle of each draw's step, so that equal weights give the usual midpoint rule
-        level = jnp.cumsum(weights[order]) - 0.5 * weights[order]
-        return jnp.interp(q, level, values[order])
+        level = xp.cumsum(weights[order]) - 0.5 * weights[order]
+        return xp.interp(q, level, values[order])
 
+    if xp is np:
+        return jnp.asarray(np.stack([one(values) for values in draws.T], axis=-1), draws.dtype)
     return jnp.moveaxis(jax.vmap(one, in_axes=1)(draws), 0, -1)

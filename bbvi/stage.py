@@ -12,7 +12,7 @@ from bbvi._compile import worth_preparing
 from bbvi._types import Array, PyTree
 from bbvi.budget import Purse
 from bbvi.chains import Chains, affordable_leaps, expected_gradients, pool, run_chains
-from bbvi.diagnostics import Diagnostics, diagnose
+from bbvi.diagnostics import Diagnostics, diagnose, prepare_diagnose
 from bbvi.families import Family, Frame
 from bbvi.run import begin, begin_at, finish
 from bbvi.solvers import Solver
@@ -253,7 +253,7 @@ def fit_stage(
         # what judges the fit is built while it runs
         warm = start_at is begin_at
         shapes = where[0] if warm else jax.eval_shape(family.init, where[0], where[0])
-        diagnose.prepare(target, family, shapes, judge_key, data)
+        prepare_diagnose(target, family, shapes, judge_key, data)
     first = partial(start_at, solver, target, *where, run_key, data)
     like = partial(start_at.plain, solver, target, *where, run_key, data)
     state = run(name, solver, target, first, like, data)

@@ -1,5 +1,7 @@
 """Diagnostics: Pareto smoothing, and what fresh draws say of an approximation."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -283,8 +285,8 @@ def test_an_approximation_that_is_slightly_off():
     within(d.raw.sd, raw_sd, d.raw.sd_se)
     # half of the draws are the approximation's own
     np.testing.assert_allclose(d.raw.mean_se, raw_sd / np.sqrt(2048), rtol=0.1)
-    # of a Gaussian; the log-normal's is larger
-    np.testing.assert_allclose(d.raw.sd_se[1:], raw_sd[1:] / np.sqrt(2 * 2048), rtol=0.1)
+    # of a Gaussian, to five times the 4% that eighth moments give; the log-normal's is larger
+    np.testing.assert_allclose(d.raw.sd_se[1:], raw_sd[1:] / np.sqrt(2 * 2048), rtol=0.2)
 
     true_mean, true_sd = moments_of(MEAN, ROOT)
     within(d.corrected.mean, true_mean, d.corrected.mean_se)
@@ -341,6 +343,19 @@ def test_the_standard_errors_are_what_they_say():
         assert (z.std(0) < 1.3).all()
 
 
+@pytest.mark.usefixtures("x64")
+def test_numpy_and_a_compiled_program_give_the_same_figures():
+    target, _, data = the_target()
+    family = FullRankGaussian()
+    params = jax.jit(family.init)(MEAN + 0.1, 1.25 * ROOT)
+    key = jax.random.key(5)
+    host = diagnose(target, family, params, key, data, 4096)
+    assert all(isinstance(x, np.ndarray | np.generic) for x in jax.tree.leaves(host))
+    compiled = jax.jit(lambda key: diagnose(target, family, params, key, data, 4096))(key)
+    for one, other in zip(host, compiled, strict=True):
+        jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-12), one, other)
+
+
 def gumbel_log_joint(z):
     # the logarithm of an exponential variable: to the left its density falls like exp(z)
     return jnp.sum(z - jnp.exp(z))
@@ -364,7 +379,7 @@ def test_a_tail_that_draws_do_not_reach_widens_the_error():
 
 
 def _plain_error(target, family, params, key):
-    drawn = family.propose(params, jax.random.split(key, 1)[0], 4096)
+    drawn = family.propose(params, key, 4096)
     log_weights, _ = psis(target.log_densities(drawn.z, None) - drawn.log_mixture)
     w = jnp.exp(log_weights)[:, None]
     mean = jnp.sum(w * drawn.z, axis=0)
@@ -433,15 +448,13 @@ def test_lost_draws_are_counted_and_left_out():
     params = {"loc": np.zeros(4, np.float32), "log_scale": np.zeros(4, np.float32)}
     key = jax.random.key(2)
     d = jax.device_get(diagnose(target, family, params, key, None, 2000))
-    # one chunk, hence one key split off
-    keys = jax.random.split(key, 1)
 
     @jax.jit
     def redraw(key):
         drawn = family.propose(params, key, 2000)
         return drawn, target.log_densities(drawn.z, None)
 
-    (z, log_q, log_mixture, own), log_p = jax.device_get(redraw(keys[0]))
+    (z, log_q, log_mixture, own), log_p = jax.device_get(redraw(key))
     outside = z[:, 3] > 0.5
     bad = ~outside & ((z[:, 2] > 1.5) | (z[:, 1] > 1))
     good = ~outside & ~bad

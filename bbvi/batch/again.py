@@ -127,7 +127,7 @@ def look_again(
     def one(args, common):
         params, start, number, row = args
         _, data, key = shape.problem(row, common)
-        found = diagnose.plain(target, family, params, look_key(key, number), data, MORE_DRAWS)
+        found = diagnose(target, family, params, look_key(key, number), data, MORE_DRAWS)
         mean, sd = own_moments(target, family, params, data)
         short = {name: getattr(found, name)[:0] for name in ("draws", "log_weights", "own")}
         log_q = log_proposal(target, family, params, start.peaks)

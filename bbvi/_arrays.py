@@ -1,0 +1,61 @@
+"""Formulas that hold for arrays of JAX and of numpy alike.
+
+A program that is used once costs the compiler a hundred times what its arithmetic costs numpy.
+Where nothing has to be differentiated, batched or kept on a device, the first fit of a model
+therefore computes on the host; the same functions, given arrays of JAX, are what a batch compiles.
+"""
+
+from types import ModuleType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bbvi._types import Array
+
+
+def namespace(x: Any) -> ModuleType:
+    """numpy for its arrays, `jax.numpy` for all others."""
+    return np if isinstance(x, (np.ndarray, np.generic)) else jnp
+
+
+def is_traced(tree: Any) -> bool:
+    """Whether any leaf is known by its shape alone, inside `jit`, `vmap` or `grad`."""
+    return any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(tree))
+
+
+def logsumexp(x: Any) -> Array:
+    """log sum exp over the last axis."""
+    if namespace(x) is jnp:
+        return jax.nn.logsumexp(x, axis=-1)
+    top = x.max(-1, keepdims=True)
+    top = np.where(np.isfinite(top), top, 0)
+    with np.errstate(divide="ignore"):
+        return np.log(np.exp(x - top).sum(-1)) + top[..., 0]
+
+
+def softmax(x: Any) -> Array:
+    """Weights proportional to exp x, which sum to one over the last axis."""
+    xp = namespace(x)
+    weights = xp.exp(x - xp.max(x, axis=-1, keepdims=True))
+    return weights / xp.sum(weights, axis=-1, keepdims=True)
+
+
+def put(x: Any, at: Any, values: Array) -> Array:
+    """A copy of x (S,) with `values` at the indices, or the slice, `at`."""
+    if namespace(x) is jnp:
+        return x.at[at].set(values)
+    x = x.copy()
+    x[at] = values
+    return x
+
+
+def top_k(x: Any, number: int) -> tuple[Array, Array]:
+    """The largest along the last axis, in descending order, and where they are."""
+    if namespace(x) is jnp:
+        return jax.lax.top_k(x, number)
+    at = np.argpartition(x, x.shape[-1] - number, axis=-1)[..., -number:]
+    order = np.argsort(-np.take_along_axis(x, at, -1), axis=-1, kind="stable")
+    at = np.take_along_axis(at, order, -1)
+    return np.take_along_axis(x, at, -1), at
