@@ -5,6 +5,7 @@ Where nothing has to be differentiated, batched or kept on a device, the first f
 therefore computes on the host; the same functions, given arrays of JAX, are what a batch compiles.
 """
 
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -12,10 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bbvi._types import Array
+from bbvi._types import AnyArray, PyTree
 
 
-def namespace(x: Any) -> ModuleType:
+def namespace(x: AnyArray) -> ModuleType:
     """numpy for its arrays, `jax.numpy` for all others."""
     return np if isinstance(x, (np.ndarray, np.generic)) else jnp
 
@@ -25,7 +26,7 @@ def is_traced(tree: Any) -> bool:
     return any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(tree))
 
 
-def logsumexp(x: Any) -> Array:
+def logsumexp(x: AnyArray) -> AnyArray:
     """log sum exp over the last axis."""
     if namespace(x) is jnp:
         return jax.nn.logsumexp(x, axis=-1)
@@ -35,14 +36,14 @@ def logsumexp(x: Any) -> Array:
         return np.log(np.exp(x - top).sum(-1)) + top[..., 0]
 
 
-def softmax(x: Any) -> Array:
+def softmax(x: AnyArray) -> AnyArray:
     """Weights proportional to exp x, which sum to one over the last axis."""
     xp = namespace(x)
     weights = xp.exp(x - xp.max(x, axis=-1, keepdims=True))
     return weights / xp.sum(weights, axis=-1, keepdims=True)
 
 
-def put(x: Any, at: Any, values: Array) -> Array:
+def put(x: AnyArray, at: Any, values: AnyArray) -> AnyArray:
     """A copy of x (S,) with `values` at the indices, or the slice, `at`."""
     if namespace(x) is jnp:
         return x.at[at].set(values)
@@ -51,7 +52,7 @@ def put(x: Any, at: Any, values: Array) -> Array:
     return x
 
 
-def top_k(x: Any, number: int) -> tuple[Array, Array]:
+def top_k(x: AnyArray, number: int) -> tuple[AnyArray, AnyArray]:
     """The largest along the last axis, in descending order, and where they are."""
     if namespace(x) is jnp:
         return jax.lax.top_k(x, number)
@@ -59,3 +60,25 @@ def top_k(x: Any, number: int) -> tuple[Array, Array]:
     order = np.argsort(-np.take_along_axis(x, at, -1), axis=-1, kind="stable")
     at = np.take_along_axis(at, order, -1)
     return np.take_along_axis(x, at, -1), at
+
+
+def choose(mask: AnyArray, new: PyTree, old: PyTree) -> PyTree:
+    """Leaf by leaf `new` where `mask` (...) holds, else `old`; leaves have axes behind its own."""
+    xp = namespace(mask)
+
+    def one(a, b):
+        return xp.where(mask.reshape(mask.shape + (1,) * (xp.ndim(a) - mask.ndim)), a, b)
+
+    return jax.tree.map(one, new, old)
+
+
+def scan(step: Callable, carry: Any, along: Any, reverse: bool = False) -> tuple[Any, Any]:
+    """`jax.lax.scan`, for arrays of numpy a loop of Python."""
+    leaves = jax.tree.leaves(along)
+    if namespace(leaves[0]) is jnp:
+        return jax.lax.scan(step, carry, along, reverse=reverse)
+    found = {}
+    order = range(len(leaves[0]))
+    for i in reversed(order) if reverse else order:
+        carry, found[i] = step(carry, jax.tree.map(lambda x, i=i: x[i], along))
+    return carry, jax.tree.map(lambda *x: np.stack(x), *(found[i] for i in order))

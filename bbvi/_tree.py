@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bbvi._arrays import namespace
 from bbvi._types import Array, Key, PyTree
 from bbvi.status import InputError
 
@@ -81,13 +82,19 @@ def tie(tree: PyTree, key: Array) -> PyTree:
 
 def tree_where(condition: Array, new: PyTree, old: PyTree) -> PyTree:
     """Leaf by leaf `new` where the scalar `condition` holds, else `old`."""
+    if namespace(condition) is np:
+        return new if condition else old
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
 
 
 def all_finite(tree: PyTree) -> Array:
     """Whether every entry of every floating leaf is finite; a scalar."""
-    finite = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)]
-    return jnp.all(jnp.stack(finite)) if finite else jnp.array(True)
+    found: Any = jnp.array(True)
+    for i, x in enumerate(jax.tree.leaves(tree)):
+        xp = namespace(x)
+        finite = xp.all(xp.isfinite(x))
+        found = found & finite if i else finite
+    return found
 
 
 def pick(tree: PyTree, chosen: Any) -> PyTree:

@@ -17,6 +17,7 @@ from typing import Any
 import jax
 
 Array = jax.Array
+AnyArray = Any  # of JAX or of numpy
 PyTree = Any
 Key = Any | jax.Array
 LogJoint = Callable[..., Any]

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
 
-import jax
 import numpy as np
 import optax
 
@@ -228,7 +227,7 @@ class Auto:
                 frame = previous[0].frame(previous[1])
                 limits = affordable(target, purse.gradients)
                 params, log, matches = match_from(target, frame, match_key, data, limits)
-            found.append(jax.device_get(matches))
+            found.append(matches)
             return params, log
 
         solver = BatchAndMatch()

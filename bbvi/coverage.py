@@ -1,5 +1,6 @@
 """Does an approximation have its share wherever the race of starts has seen some?"""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -9,7 +10,7 @@ from bbvi.families import Family
 from bbvi.matching import Matches
 from bbvi.modes import apart
 from bbvi.objectives.draws import normals
-from bbvi.solvers.starts import FAMILY, Starts, batched
+from bbvi.solvers.starts import FAMILY, Starts
 from bbvi.target import Target
 
 # A family that covers a place has a density there within a few nats of the target's.
@@ -100,7 +101,8 @@ def _around(
         bound = jnp.mean(log_p) + FAMILY.entropy(FAMILY.init(loc, scale))
         return bound, jnp.mean(log_p - family.log_prob(params, z))
 
-    return batched(one, (starts.loc, starts.scale), target, _DRAWS)
+    around = (starts.loc, starts.scale)
+    return jax.lax.map(one, around) if target.sequential else jax.vmap(one)(around)
 
 
 @quick_jit(0, (0, 1))

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
-from bbvi._compile import quick_jit
-from bbvi._types import Array, PyTree
+from bbvi._arrays import namespace
+from bbvi._types import AnyArray, PyTree
+from bbvi.evaluate import densities, in_blocks
 from bbvi.families import Frame
-from bbvi.solvers.starts import Starts
+from bbvi.solvers.starts import DRAWS, Starts
 from bbvi.target import Target
 
 # Starts and modes are separate beyond so many of their standard deviations.
@@ -16,25 +16,47 @@ FAR = 6.0
 # ... and the log density falls by so many nats on the straight way from either to the other: on
 # a funnel or a ridge, starts end far apart with no valley between them.
 VALLEY_NATS = 1.0
-WAYPOINTS = 32
+# As many as a start of the race has draws: one program evaluates both.
+WAYPOINTS = DRAWS
 # A mode with a share of the evidence below e^-5.3 = 0.5% moves no mean by 0.1 sd unless it lies
 # 20 sds away.
 VISIBLE_NATS = 5.3
 
 
-@quick_jit()
-def valley(target: Target, a: Array, b: Array, data: PyTree) -> Array:
-    """By how many nats the log density falls on the way between two points (D,), a scalar.
+def valley(target: Target, a: AnyArray, b: AnyArray, data: PyTree) -> float:
+    """By how many nats the log density falls on the way between two points (D,).
 
     Counted from the lower of both ends; a point outside the support is an infinite fall.
     """
-    t = jnp.linspace(0, 1, WAYPOINTS + 2, dtype=a.dtype)[:, None]
-    log_p = target.log_densities((1 - t) * a + t * b, data)
-    log_p = jnp.where(jnp.isnan(log_p), -jnp.inf, log_p)
-    return jnp.minimum(log_p[0], log_p[-1]) - jnp.min(log_p)
+    return float(valleys(target, a, np.asarray(b)[None], data)[0])
 
 
-def separate_modes(target: Target, frames: Frame, elbo: Array, data: PyTree) -> list[int]:
+def valleys(target: Target, a: AnyArray, bs: AnyArray, data: PyTree) -> np.ndarray:
+    """`valley` (N,) between one point (D,) and many (N, D)."""
+    a, bs = np.asarray(a), np.asarray(bs)
+
+    def log_densities(bs):
+        return densities(target, between(a, bs[:, None]), data)
+
+    log_p = in_blocks(log_densities, WAYPOINTS * a.size, bs).astype(float)
+    return depth(log_p)
+
+
+def depth(log_p: AnyArray) -> AnyArray:
+    """By how much log densities (..., n) along a line fall below the lower of both ends."""
+    xp = namespace(log_p)
+    log_p = xp.where(xp.isnan(log_p), -xp.inf, log_p)
+    with np.errstate(invalid="ignore"):
+        return xp.minimum(log_p[..., 0], log_p[..., -1]) - xp.min(log_p, axis=-1)
+
+
+def between(a: AnyArray, b: AnyArray) -> AnyArray:
+    """Points (n, D) on the straight way from one point (D,) to another, ends included."""
+    t = np.linspace(0, 1, WAYPOINTS, dtype=a.dtype)[:, None]
+    return (1 - t) * a + t * b
+
+
+def separate_modes(target: Target, frames: Frame, elbo: AnyArray, data: PyTree) -> list[int]:
     """Which of some matched Gaussians, best first, are modes of their own that matter.
 
     Two Gaussians are modes of their own when the centre of one lies beyond a few standard
@@ -57,7 +79,7 @@ def separate_modes(target: Target, frames: Frame, elbo: Array, data: PyTree) -> 
     for i in range(len(loc)):
         visible = elbo[i] > elbo[0] - VISIBLE_NATS
         if visible and all(
-            far(i, j) and float(valley(target, loc[i], loc[j], data)) > VALLEY_NATS for j in modes
+            far(i, j) and valley(target, loc[i], loc[j], data) > VALLEY_NATS for j in modes
         ):
             modes.append(i)
     return modes

@@ -215,7 +215,7 @@ def fit_stage(
     name: str,
     solver: Solver,
     target: Target,
-    start: tuple[Frame, Array] | Frame | None,
+    start: tuple[Frame, int] | Frame | None,
     previous: tuple[Family, PyTree] | None,
     run_key: Array,
     judge_key: Array,

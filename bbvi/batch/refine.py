@@ -18,7 +18,7 @@ from bbvi.batch.weighing import weigh
 from bbvi.diagnostics import Diagnostics
 from bbvi.families import GaussianMixture
 from bbvi.families.base import LOG_2PI, TAIL_DF, with_tails
-from bbvi.modes import FAR, VALLEY_NATS, VISIBLE_NATS, valley
+from bbvi.modes import FAR, VALLEY_NATS, VISIBLE_NATS, between, depth
 from bbvi.target import Target
 
 FAMILY = GaussianMixture()
@@ -112,8 +112,11 @@ def is_apart(target: Target, mixture: PyTree, data: PyTree) -> Array:
     gaps = mixture["loc"][:-1] - mixture["loc"][-1]
     inverse = _inverse(mixture["factor"][-1])
     far = jnp.linalg.norm(dot(gaps, inverse.T), axis=1) > FAR
-    depth = jax.vmap(lambda at: valley.plain(target, at, mixture["loc"][-1], data))
-    return visible & jnp.all(far & (depth(mixture["loc"][:-1]) > VALLEY_NATS))
+
+    def falls(at):
+        return depth(target.log_densities(between(at, mixture["loc"][-1]), data))
+
+    return visible & jnp.all(far & (jax.vmap(falls)(mixture["loc"][:-1]) > VALLEY_NATS))
 
 
 class Draws(NamedTuple):

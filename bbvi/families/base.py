@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 
+from bbvi._arrays import namespace
 from bbvi._linalg import dot
-from bbvi._types import Array, PyTree
+from bbvi._types import AnyArray, Array, PyTree
 
 LOG_2PI = 1.8378770664093453
 # Degrees of freedom of the heavy-tailed half of a `Proposal`: tails of a power, so that they are
@@ -48,8 +49,8 @@ class Frame(NamedTuple):
         scale: standard deviations (D,), or a lower triangular factor (D, D).
     """
 
-    loc: Array
-    scale: Array
+    loc: AnyArray
+    scale: AnyArray
 
     @property
     def log_det(self) -> Array:
@@ -193,8 +194,9 @@ def log_tail_ratio(squares: Array, dim: int) -> Array:
 
 def broadcast_scale(loc: Array, scale: Array) -> Array:
     """A scale as (D,) or (D, D)."""
-    scale = jnp.asarray(scale, loc.dtype)
-    return scale if scale.ndim == 2 else jnp.broadcast_to(scale, loc.shape)
+    xp = namespace(loc)
+    scale = xp.asarray(scale, loc.dtype)
+    return scale if scale.ndim == 2 else xp.broadcast_to(scale, loc.shape)
 
 
 def conditional_scale(loc: Array, scale: Array) -> Array:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 
+from bbvi._arrays import namespace
 from bbvi._linalg import dot
 from bbvi._types import Array, PyTree
 from bbvi.families.base import LOG_2PI, Family, Frame, broadcast_scale
@@ -28,12 +29,13 @@ class FullRankGaussian(Family):
 
     def init(self, loc: Array, scale: Array) -> PyTree:
         scale = broadcast_scale(loc, scale)
-        factor = jnp.diag(scale) if scale.ndim == 1 else scale
+        factor = namespace(scale).diag(scale) if scale.ndim == 1 else scale
         return _with_factor(loc, factor)
 
     def factor(self, params: PyTree) -> Array:
         """L, lower triangular (D, D)."""
-        return jnp.tril(params["lower"], -1) + jnp.diag(jnp.exp(params["log_diag"]))
+        xp = namespace(params["loc"])
+        return xp.tril(params["lower"], -1) + xp.diag(xp.exp(params["log_diag"]))
 
     def reparam(self, params: PyTree, eps: Array) -> tuple[Array, Array]:
         return params["loc"] + dot(eps, self.factor(params).T), self._log_q(params, eps)
@@ -78,8 +80,6 @@ class FullRankGaussian(Family):
 
 
 def _with_factor(loc: Array, factor: Array) -> PyTree:
-    return {
-        "loc": loc,
-        "log_diag": jnp.log(jnp.diagonal(factor)),
-        "lower": jnp.tril(factor, -1),
-    }
+    xp = namespace(factor)
+    log_diag = xp.log(xp.diagonal(factor))
+    return {"loc": loc, "log_diag": log_diag, "lower": xp.tril(factor, -1)}

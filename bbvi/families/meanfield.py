@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import jax.numpy as jnp
 
+from bbvi._arrays import namespace
 from bbvi._types import Array, PyTree
 from bbvi.families.base import LOG_2PI, Family, Frame, conditional_scale
 
@@ -27,7 +28,8 @@ class MeanFieldGaussian(Family):
     """
 
     def init(self, loc: Array, scale: Array) -> PyTree:
-        return {"loc": loc, "log_scale": jnp.log(conditional_scale(loc, scale))}
+        scale = conditional_scale(loc, scale)
+        return {"loc": loc, "log_scale": namespace(scale).log(scale)}
 
     def reparam(self, params: PyTree, eps: Array) -> tuple[Array, Array]:
         z = params["loc"] + jnp.exp(params["log_scale"]) * eps
@@ -37,8 +39,8 @@ class MeanFieldGaussian(Family):
         return self._log_q(params, (z - params["loc"]) * jnp.exp(-params["log_scale"]))
 
     def entropy(self, params: PyTree) -> Array:
-        dim = params["loc"].shape[0]
-        return jnp.sum(params["log_scale"]) + 0.5 * dim * (1 + LOG_2PI)
+        xp, dim = namespace(params["log_scale"]), params["loc"].shape[-1]
+        return xp.sum(params["log_scale"], axis=-1) + 0.5 * dim * (1 + LOG_2PI)
 
     def mean(self, params: PyTree) -> Array:
         """The mean (D,)."""

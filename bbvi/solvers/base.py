@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from bbvi._types import Array, PyTree
+from bbvi._arrays import put
+from bbvi._types import AnyArray, Array, PyTree
 from bbvi.families import Family, Frame
 from bbvi.status import Status
 from bbvi.target import Target
@@ -29,20 +30,20 @@ class History(NamedTuple):
             squared standard errors.
     """
 
-    step: Array
-    elbo: Array
-    elbo_se: Array
-    entries: Array
-    stride: Array
-    pending: Array
+    step: AnyArray
+    elbo: AnyArray
+    elbo_se: AnyArray
+    entries: AnyArray
+    stride: AnyArray
+    pending: AnyArray
 
 
-def empty_history(dtype: Any) -> History:
-    """A history without entries."""
-    zeros = jnp.zeros(HISTORY_LENGTH, dtype)
-    zero = jnp.zeros((), jnp.int32)
-    steps = jnp.zeros(HISTORY_LENGTH, jnp.int32)
-    return History(steps, zeros, zeros, zero, zero + 1, jnp.zeros(3, dtype))
+def empty_history(dtype: Any, xp: Any = jnp) -> History:
+    """A history without entries, of arrays of JAX or of numpy."""
+    zeros = xp.zeros(HISTORY_LENGTH, dtype)
+    zero = xp.zeros((), xp.int32)
+    steps = xp.zeros(HISTORY_LENGTH, xp.int32)
+    return History(steps, zeros, zeros, zero, zero + 1, xp.zeros(3, dtype))
 
 
 def record(history: History, step: Array, elbo: Array, elbo_se: Array) -> History:
@@ -67,9 +68,9 @@ def append(history: History, step: Array, elbo: Array, elbo_se: Array) -> Histor
     """`history` with one more entry, for runs that are known to be shorter than the buffer."""
     at = history.entries
     return history._replace(
-        step=history.step.at[at].set(step),
-        elbo=history.elbo.at[at].set(elbo),
-        elbo_se=history.elbo_se.at[at].set(elbo_se),
+        step=put(history.step, at, step),
+        elbo=put(history.elbo, at, elbo),
+        elbo_se=put(history.elbo_se, at, elbo_se),
         entries=at + 1,
     )
 
@@ -101,17 +102,17 @@ class RunLog(NamedTuple):
         history: the ELBO by step.
     """
 
-    step: Array
-    status: Array
-    num_gradients: Array
-    num_skipped: Array
+    step: AnyArray
+    status: AnyArray
+    num_gradients: AnyArray
+    num_skipped: AnyArray
     history: History
 
 
-def empty_log(dtype: Any) -> RunLog:
-    """The log of a run that has not begun."""
-    zero = jnp.zeros((), jnp.int32)
-    return RunLog(zero, zero + int(Status.RUNNING), zero, zero, empty_history(dtype))
+def empty_log(dtype: Any, xp: Any = jnp) -> RunLog:
+    """The log of a run that has not begun, of arrays of JAX or of numpy."""
+    zero = xp.zeros((), xp.int32)
+    return RunLog(zero, zero + int(Status.RUNNING), zero, zero, empty_history(dtype, xp))
 
 
 def unravel_in(family: Family, frame: Frame) -> Callable[[Array], PyTree]:

@@ -3,15 +3,12 @@
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
-from jax.numpy.linalg import cholesky, eigh, qr
-from jax.scipy.linalg import solve_triangular
-
-from bbvi._linalg import dot
+from bbvi._arrays import namespace
+from bbvi._linalg import cholesky, dot, eigh, solve_lower
 from bbvi._tree import all_finite, tie, tree_where
-from bbvi._types import Array, PyTree
+from bbvi._types import AnyArray, Array, PyTree
 from bbvi.families import Family, FullRankGaussian
-from bbvi.families.base import broadcast_scale
+from bbvi.families.base import LOG_2PI, broadcast_scale
 from bbvi.objectives.draws import normals
 from bbvi.solvers.base import Info, RunLog, Solver, append, empty_log
 from bbvi.status import Status
@@ -53,6 +50,11 @@ class BatchMatchState(NamedTuple):
     statistics: PyTree
     rate: Array
     stalled: Array
+
+    @property
+    def points(self) -> Array:
+        """The draws (S, D) of the trial, to be evaluated next."""
+        return self.trial.loc + dot(self.eps, self.trial.root.T)
 
 
 @dataclass(frozen=True)
@@ -101,34 +103,43 @@ class BatchAndMatch(Solver):
     def init(
         self, target: Target, loc: Array, scale: Array, key: Array, data: PyTree
     ) -> BatchMatchState:
-        dim, dtype = target.dim, target.dtype
-        eps = normals(key, self.draws(dim), dim, dtype, antithetic=True, quasi=False)
+        size = self.draws(target.dim)
+        eps = normals(key, size, target.dim, target.dtype, antithetic=True, quasi=False)
+        return tie(self.begin(loc, scale, eps), key)
+
+    def begin(self, loc: AnyArray, scale: AnyArray, eps: AnyArray) -> BatchMatchState:
+        """The state at a start, with given base normals (S, D), arrays of JAX or of numpy."""
+        xp, dim, dtype = namespace(eps), eps.shape[1], eps.dtype
         if eps.shape[0] >= 2 * dim:
             # Whitened draws make the bound of a Gaussian on a Gaussian target exact; otherwise
             # its maximum lies beside the exact match, which would be turned down.
-            root = cholesky(dot(eps.T, eps) / eps.shape[0])
-            eps = solve_triangular(root, eps.T, lower=True).T
+            eps = solve_lower(cholesky(dot(eps.T, eps) / eps.shape[0]), eps.T).T
         scale = broadcast_scale(loc, scale)
-        root = jnp.diag(scale) if scale.ndim == 1 else scale
-        log_det = jnp.sum(jnp.log(jnp.diagonal(root)))
-        trial = Match(loc, root, log_det, jnp.full((), -jnp.inf, dtype))
-        nowhere, flat = jnp.zeros(dim, dtype), jnp.zeros((dim, dim), dtype)
+        root = xp.diag(scale) if scale.ndim == 1 else scale
+        log_det = xp.sum(xp.log(xp.diagonal(root)))
+        trial = Match(loc, root, log_det, xp.full((), -xp.inf, dtype))
+        nowhere, flat = xp.zeros(dim, dtype), xp.zeros((dim, dim), dtype)
         statistics = (nowhere, nowhere, flat, flat)  # replaced at the first step
-        rate = jnp.full((), _FIRST_RATE, dtype)
-        log = empty_log(dtype)
-        return tie(BatchMatchState(log, eps, trial, trial, statistics, rate, log.step), key)
+        rate = xp.full((), _FIRST_RATE, dtype)
+        log = empty_log(dtype, xp)
+        return BatchMatchState(log, eps, trial, trial, statistics, rate, log.step)
 
     def step(
         self, target: Target, state: BatchMatchState, data: PyTree
     ) -> tuple[BatchMatchState, Info]:
-        draws, dim = state.eps.shape
-        log_p, score, ok = target.score(state.trial.loc + dot(state.eps, state.trial.root.T), data)
-        count = jnp.sum(ok)
-        terms = log_p + 0.5 * jnp.sum(state.eps**2, -1)
-        elbo = jnp.sum(jnp.where(ok, terms, 0)) / jnp.maximum(count, 1)
-        elbo = elbo + state.trial.log_det + 0.5 * dim * jnp.log(2 * jnp.pi).astype(elbo.dtype)
+        return self.take(state, *target.score(state.points, data))
+
+    def take(
+        self, state: BatchMatchState, log_p: AnyArray, score: AnyArray, ok: AnyArray
+    ) -> tuple[BatchMatchState, Info]:
+        """One step, given what `Target.score` says of the state's points."""
+        xp, (draws, dim) = namespace(state.eps), state.eps.shape
+        count = xp.sum(ok)
+        terms = log_p + 0.5 * xp.sum(state.eps**2, -1)
+        elbo = xp.sum(xp.where(ok, terms, 0)) / xp.maximum(count, 1)
+        elbo = elbo + state.trial.log_det + 0.5 * dim * LOG_2PI
         # A match needs more usable draws than dimensions.
-        elbo = jnp.where(count > jnp.minimum(dim, draws // 2), elbo, -jnp.inf)
+        elbo = xp.where(count > min(dim, draws // 2), elbo, -xp.inf)
         trial = state.trial._replace(elbo=elbo)
 
         first = state.log.step == 0
@@ -138,27 +149,27 @@ class BatchAndMatch(Solver):
         statistics = tree_where(
             better, _statistics(state.eps, dot(score, trial.root), ok), state.statistics
         )
-        grown = jnp.minimum(state.rate * _GROW, _FIRST_RATE)
-        rate = jnp.where(better, grown, state.rate * _SHRINK)
+        grown = xp.minimum(state.rate * _GROW, _FIRST_RATE)
+        rate = xp.where(better, grown, state.rate * _SHRINK)
         proposed = _match(best, statistics, rate)
-        usable = all_finite(proposed._replace(elbo=jnp.zeros_like(elbo)))
+        usable = all_finite(proposed._replace(elbo=xp.zeros_like(elbo)))
         trial = tree_where(usable, proposed, best)
 
-        stalled = jnp.where(progress | first, 0, state.stalled + 1)
+        stalled = xp.where(progress | first, 0, state.stalled + 1)
         done = (stalled >= 3) | (rate < _LEAST_RATE) | ~usable
-        failed = ~jnp.isfinite(best.elbo)
-        ended = jnp.where(failed, int(Status.NONFINITE), int(Status.CONVERGED))
-        status = jnp.where(done, ended, int(Status.RUNNING)).astype(jnp.int32)
+        failed = ~xp.isfinite(best.elbo)
+        ended = xp.where(failed, int(Status.NONFINITE), int(Status.CONVERGED))
+        status = xp.where(done, ended, int(Status.RUNNING)).astype(xp.int32)
         step = state.log.step + 1
-        spread = jnp.std(jnp.where(ok, terms, elbo - trial.log_det))
+        spread = xp.std(xp.where(ok, terms, elbo - trial.log_det))
         log = RunLog(
             step,
             status,
             state.log.num_gradients + draws,
-            state.log.num_skipped + (draws - count).astype(jnp.int32),
-            append(state.log.history, step, elbo, spread / jnp.sqrt(draws)),
+            state.log.num_skipped + (draws - count).astype(xp.int32),
+            append(state.log.history, step, elbo, spread / draws**0.5),
         )
-        info = Info(elbo, jnp.max(jnp.abs(trial.loc - best.loc) / _sd(best.root)), rate)
+        info = Info(elbo, xp.max(xp.abs(trial.loc - best.loc) / _sd(best.root)), rate)
         return BatchMatchState(log, state.eps, trial, best, statistics, rate, stalled), info
 
     def output(self, state: BatchMatchState) -> Any:
@@ -167,17 +178,20 @@ class BatchAndMatch(Solver):
 
 def lower_factor(root: Array) -> Array:
     """The lower triangular L (D, D) with L L' = root root', without forming the product."""
-    upper = qr(root.T, mode="r")
-    return (upper * jnp.sign(jnp.diagonal(upper))[:, None]).T
+    xp = namespace(root)
+    upper = xp.linalg.qr(root.T, mode="r")
+    return (upper * xp.sign(xp.diagonal(upper))[:, None]).T
 
 
 def _sd(root: Array) -> Array:
-    return jnp.sqrt(jnp.sum(root**2, axis=1))
+    xp = namespace(root)
+    return xp.sqrt(xp.sum(root**2, axis=1))
 
 
 def _statistics(eps: Array, u: Array, ok: Array) -> PyTree:
     """Means and covariances over the usable draws of `eps` and `u`, both (S, D)."""
-    weight = (ok / jnp.maximum(jnp.sum(ok), 1)).astype(eps.dtype)
+    xp = namespace(eps)
+    weight = (ok / xp.maximum(xp.sum(ok), 1)).astype(eps.dtype)
     mean_eps, mean_u = dot(weight, eps), dot(weight, u)
     centred_eps, centred_u = eps - mean_eps, u - mean_u
     cov_eps = dot(centred_eps.T * weight, centred_eps)
@@ -187,17 +201,17 @@ def _statistics(eps: Array, u: Array, ok: Array) -> PyTree:
 
 def _match(at: Match, statistics: PyTree, rate: Array) -> Match:
     """The Gaussian that matches the scores at `at` within the trust region `rate`."""
-    mean_eps, mean_u, cov_eps, cov_u = statistics
+    xp, (mean_eps, mean_u, cov_eps, cov_u) = namespace(rate), statistics
     share = rate / (1 + rate)
-    identity = jnp.eye(mean_eps.shape[0], dtype=mean_eps.dtype)
-    lhs = rate * cov_u + share * jnp.outer(mean_u, mean_u)
-    rhs = identity + rate * cov_eps + share * jnp.outer(mean_eps, mean_eps)
+    identity = xp.eye(mean_eps.shape[0], dtype=mean_eps.dtype)
+    lhs = rate * cov_u + share * xp.outer(mean_u, mean_u)
+    rhs = identity + rate * cov_eps + share * xp.outer(mean_eps, mean_eps)
     chol = cholesky(rhs)
     w, q = eigh(dot(chol.T, dot(lhs, chol)))
-    shrink = 2 / (1 + jnp.sqrt(1 + 4 * jnp.maximum(w, 0)))
-    root = dot(chol, q) * jnp.sqrt(shrink)
+    shrink = 2 / (1 + xp.sqrt(1 + 4 * xp.maximum(w, 0)))
+    root = dot(chol, q) * xp.sqrt(shrink)
     loc = share * (dot(root, dot(root.T, mean_u)) + mean_eps)
-    log_det = jnp.sum(jnp.log(jnp.diagonal(chol))) + 0.5 * jnp.sum(jnp.log(shrink))
+    log_det = xp.sum(xp.log(xp.diagonal(chol))) + 0.5 * xp.sum(xp.log(shrink))
     # The symmetric root moves the common draws as little as possible.
     symmetric = dot(root, q.T)
     return Match(at.loc + dot(at.root, loc), dot(at.root, symmetric), at.log_det + log_det, at.elbo)

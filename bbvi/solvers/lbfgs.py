@@ -4,9 +4,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from bbvi._tree import tree_where
-from bbvi._types import Array, PyTree
+from bbvi._arrays import choose, namespace, scan
+from bbvi._types import AnyArray, PyTree
+from bbvi.evaluate import scores
 from bbvi.target import Target
 
 # Snapshots are taken after so many accepted iterations; the last point makes one more.
@@ -23,6 +25,8 @@ _FLAT_STEPS = 3
 class Memory(NamedTuple):
     """What a search knows of curvature: an inverse Hessian from its last M moves.
 
+    Like everything here it may have more axes in front, and be of arrays of JAX or of numpy.
+
     Attributes:
         alpha: (D,) diagonal of the initial inverse Hessian.
         steps: (M, D) displacements, the newest last; zero where there is none yet.
@@ -30,10 +34,10 @@ class Memory(NamedTuple):
         inverse_dots: (M,) 1 / (step . bend), 0 for an empty slot.
     """
 
-    alpha: Array
-    steps: Array
-    bends: Array
-    inverse_dots: Array
+    alpha: AnyArray
+    steps: AnyArray
+    bends: AnyArray
+    inverse_dots: AnyArray
 
 
 class Search(NamedTuple):
@@ -51,46 +55,47 @@ class Search(NamedTuple):
         done: whether there is nothing more to gain.
     """
 
-    x: Array
-    value: Array
-    gradient: Array
-    direction: Array
-    stride: Array
+    x: AnyArray
+    value: AnyArray
+    gradient: AnyArray
+    direction: AnyArray
+    stride: AnyArray
     memory: Memory
-    accepted: Array
-    flat: Array
-    done: Array
+    accepted: AnyArray
+    flat: AnyArray
+    done: AnyArray
 
     @property
-    def trial(self) -> Array:
+    def trial(self) -> AnyArray:
         """The point (D,) to evaluate next; at first the start itself."""
-        return self.x + self.stride * self.direction
+        return self.x + self.stride[..., None] * self.direction
 
 
-def begin_search(x: Array, memory: int = _MEMORY) -> Search:
+def begin_search(x: AnyArray, memory: int = _MEMORY) -> Search:
     """A search from `x` (D,), before its first evaluation."""
-    zeros, count = jnp.zeros((memory, *x.shape), x.dtype), jnp.zeros((), jnp.int32)
+    xp, lead = namespace(x), x.shape[:-1]
+    zeros, count = xp.zeros((*lead, memory, x.shape[-1]), x.dtype), xp.zeros(lead, xp.int32)
     return Search(
         x=x,
-        value=jnp.full((), jnp.inf, x.dtype),
-        gradient=jnp.zeros_like(x),
-        direction=jnp.zeros_like(x),
-        stride=jnp.ones((), x.dtype),
-        memory=Memory(jnp.ones_like(x), zeros, zeros, jnp.zeros(memory, x.dtype)),
+        value=xp.full(lead, xp.inf, x.dtype),
+        gradient=xp.zeros_like(x),
+        direction=xp.zeros_like(x),
+        stride=xp.ones(lead, x.dtype),
+        memory=Memory(xp.ones_like(x), zeros, zeros, xp.zeros((*lead, memory), x.dtype)),
         accepted=count,
         flat=count,
-        done=jnp.zeros((), bool),
+        done=xp.zeros(lead, bool),
     )
 
 
 def take(
     search: Search,
-    value: Array,
-    gradient: Array,
-    finite: Array,
+    value: AnyArray,
+    gradient: AnyArray,
+    finite: AnyArray,
     decrement: float = _DECREMENT,
-    forced: Array | bool = False,
-) -> tuple[Search, Array]:
+    forced: AnyArray | bool = False,
+) -> tuple[Search, AnyArray]:
     """Judge the evaluation of `search.trial`: move there, or come back with a shorter stride.
 
     Args:
@@ -104,40 +109,41 @@ def take(
     Returns:
         the search, and whether it moved.
     """
-    noise = 10 * jnp.finfo(search.x.dtype).eps
-    started = jnp.isfinite(search.value)
-    slope = jnp.sum(search.gradient * search.direction)
-    slack = noise * jnp.abs(search.value)
+    xp = namespace(search.x)
+    noise = 10 * xp.finfo(search.x.dtype).eps
+    started = xp.isfinite(search.value)
+    slope = xp.sum(search.gradient * search.direction, axis=-1)
+    slack = noise * xp.abs(search.value)
     low = value <= search.value + _ARMIJO * search.stride * slope + slack
     accept = finite & (low | forced)
 
     x = search.trial
     memory = remember(search.memory, x - search.x, gradient - search.gradient)
     direction = descent(memory, gradient)
-    new_slope = jnp.sum(gradient * direction)
-    downhill = jnp.isfinite(new_slope) & (new_slope < 0)
-    floor = noise * jnp.abs(value)
+    new_slope = xp.sum(gradient * direction, axis=-1)
+    downhill = xp.isfinite(new_slope) & (new_slope < 0)
+    floor = noise * xp.abs(value)
     gain = -0.5 * new_slope
     # a prediction that grows is one of a curvature that is only being learnt
     shrinks = (new_slope >= slope) | (gain < floor)
-    flat = downhill & shrinks & (gain < jnp.maximum(decrement, floor))
-    steepest = jnp.max(jnp.abs(gradient))
-    flat_steps = jnp.where(flat, search.flat + 1, 0)
+    flat = downhill & shrinks & (gain < xp.maximum(decrement, floor))
+    steepest = xp.max(xp.abs(gradient), axis=-1)
+    flat_steps = xp.where(flat, search.flat + 1, 0)
     moved = Search(
         x=x,
         value=value,
         gradient=gradient,
-        direction=jnp.where(downhill, direction, -gradient),
+        direction=xp.where(downhill[..., None], direction, -gradient),
         # without curvature, no coordinate moves by more than one unit
-        stride=jnp.where(downhill & started, 1, 1 / jnp.maximum(1, steepest)),
+        stride=xp.where(downhill & started, 1, 1 / xp.maximum(1, steepest)),
         memory=memory,
         accepted=search.accepted + started,
         flat=flat_steps,
         done=(flat_steps >= _FLAT_STEPS) | (steepest == 0),
     )
-    stride = search.stride * jnp.where(finite, 0.3, 0.1)
+    stride = search.stride * xp.where(finite, 0.3, 0.1).astype(search.x.dtype)
     shorter = search._replace(stride=stride, done=~started | (stride < noise))
-    return tree_where(accept, moved, shorter), accept
+    return choose(accept, moved, shorter), accept
 
 
 class Path(NamedTuple):
@@ -149,12 +155,62 @@ class Path(NamedTuple):
         num_gradients: evaluations spent.
     """
 
-    points: Array
-    curvature_scale: Array
-    num_gradients: Array
+    points: AnyArray
+    curvature_scale: AnyArray
+    num_gradients: AnyArray
 
 
-def lbfgs_path(target: Target, start: Array, data: PyTree, max_evaluations: Array | int) -> Path:
+class Walk(NamedTuple):
+    """A path between two evaluations.
+
+    Attributes:
+        search: the search along it.
+        points: (P - 1, D) snapshots so far.
+        scales: (P - 1, D) their scales.
+        num_gradients: evaluations spent.
+    """
+
+    search: Search
+    points: AnyArray
+    scales: AnyArray
+    num_gradients: AnyArray
+
+    @property
+    def path(self) -> Path:
+        """What was seen on the way, and the end."""
+        xp = namespace(self.points)
+        end, scale = self.search.x, xp.sqrt(self.search.memory.alpha)
+        points = xp.concatenate([self.points, end[..., None, :]], axis=-2)
+        scales = xp.concatenate([self.scales, scale[..., None, :]], axis=-2)
+        return Path(points, scales, self.num_gradients)
+
+
+def begin_walk(start: AnyArray) -> Walk:
+    """A path from `start` (D,), before its first evaluation."""
+    xp = namespace(start)
+    points = xp.stack([start] * len(SNAPSHOTS), axis=-2)
+    search = begin_search(start)
+    return Walk(search, points, xp.ones_like(points), search.accepted)
+
+
+def go_on(walk: Walk, value: AnyArray, gradient: AnyArray, finite: AnyArray) -> Walk:
+    """The path after its trial point has been evaluated."""
+    xp = namespace(walk.points)
+    search, accepted = take(walk.search, value, gradient, finite)
+    # later slots follow the path
+    here = (xp.array(SNAPSHOTS) >= search.accepted[..., None]) & accepted[..., None]
+    scale = xp.sqrt(search.memory.alpha)
+    return Walk(
+        search,
+        xp.where(here[..., None], search.x[..., None, :], walk.points),
+        xp.where(here[..., None], scale[..., None, :], walk.scales),
+        walk.num_gradients + 1,
+    )
+
+
+def lbfgs_path(
+    target: Target, start: AnyArray, data: PyTree, max_evaluations: AnyArray | int
+) -> Path:
     """Minimise -log density from `start` (D,), one gradient evaluation an iteration.
 
     A backtracking trial is an iteration of the one loop, so paths batched by `vmap` waste
@@ -162,66 +218,73 @@ def lbfgs_path(target: Target, start: Array, data: PyTree, max_evaluations: Arra
     and Lemarechal 1989, as in Pathfinder (Zhang et al. 2022, JMLR 23(306), algorithm 3).
     """
     evaluate = jax.value_and_grad(lambda z: -target.log_density(z, data))
-    kept = len(SNAPSHOTS)
-    snapshots, scales = jnp.tile(start, (kept, 1)), jnp.ones((kept, start.shape[0]), start.dtype)
 
-    def iterate(carry):
-        search, snapshots, scales, count = carry
-        value, gradient = evaluate(search.trial)
+    def unfinished(walk):
+        return ~walk.search.done & (walk.num_gradients < max_evaluations)
+
+    def iterate(walk):
+        value, gradient = evaluate(walk.search.trial)
         finite = jnp.isfinite(value) & jnp.all(jnp.isfinite(gradient))
-        search, accepted = take(search, value, gradient, finite)
-        here = jnp.array(SNAPSHOTS)[:, None] >= search.accepted  # later slots follow the path
-        here = here & accepted
-        snapshots = jnp.where(here, search.x, snapshots)
-        scales = jnp.where(here, jnp.sqrt(search.memory.alpha), scales)
-        return search, snapshots, scales, count + 1
+        return go_on(walk, value, gradient, finite)
 
-    first = (begin_search(start), snapshots, scales, jnp.zeros((), jnp.int32))
-    search, snapshots, scales, count = jax.lax.while_loop(
-        lambda c: ~c[0].done & (c[3] < max_evaluations), iterate, first
-    )
-    points = jnp.concatenate([snapshots, search.x[None]])
-    scales = jnp.concatenate([scales, jnp.sqrt(search.memory.alpha)[None]])
-    return Path(points, scales, count)
+    return jax.lax.while_loop(unfinished, iterate, begin_walk(start)).path
 
 
-def remember(memory: Memory, step: Array, bend: Array) -> Memory:
+def paths_uphill(target: Target, starts: np.ndarray, data: PyTree, max_evaluations: int) -> Path:
+    """`lbfgs_path` from many starts (N, D) at once, on the host but for the evaluations."""
+    walk = begin_walk(starts)
+    with np.errstate(all="ignore"):
+        while True:
+            active = ~walk.search.done & (walk.num_gradients < max_evaluations)
+            if not active.any():
+                return walk.path
+            log_p, score, ok = jax.device_get(scores(target, walk.search.trial, data))
+            walk = choose(active, go_on(walk, -log_p, -score, ok), walk)
+
+
+def remember(memory: Memory, step: AnyArray, bend: AnyArray) -> Memory:
     """The memory with one more pair, unless its curvature is not positive."""
-    alpha = memory.alpha
-    dot = jnp.sum(step * bend)
-    curved = dot > 1e-10 * jnp.sum(bend * bend) * jnp.sqrt(jnp.finfo(step.dtype).eps)
-    safe = jnp.where(curved, dot, 1)
-    a = jnp.sum(bend * alpha * bend)
-    c = jnp.sum(step * step / alpha)
+    xp, alpha = namespace(step), memory.alpha
+
+    def total(x):
+        return xp.sum(x, axis=-1, keepdims=True)
+
+    dot = total(step * bend)
+    curved = dot > 1e-10 * total(bend * bend) * xp.sqrt(xp.finfo(step.dtype).eps)
+    safe = xp.where(curved, dot, 1)
+    a = total(bend * alpha * bend)
+    c = total(step * step / alpha)
     inverse = a / (safe * alpha) + bend**2 / safe - a * step**2 / (safe * c * alpha**2)
-    updated = jnp.where(inverse > 0, 1 / inverse, alpha)
-    updated = jnp.where(jnp.isfinite(updated) & (updated > 0), updated, alpha)
+    updated = xp.where(inverse > 0, 1 / inverse, alpha)
+    updated = xp.where(xp.isfinite(updated) & (updated > 0), updated, alpha)
 
     def push(rows, new):
-        return jnp.concatenate([rows[1:], new[None]])
+        return xp.concatenate([rows[..., 1:, :], new[..., None, :]], axis=-2)
 
     grown = Memory(
         alpha=updated,
         steps=push(memory.steps, step),
         bends=push(memory.bends, bend),
-        inverse_dots=push(memory.inverse_dots, 1 / safe),
+        inverse_dots=xp.concatenate([memory.inverse_dots[..., 1:], 1 / safe], axis=-1),
     )
-    return tree_where(curved, grown, memory)
+    return choose(curved[..., 0], grown, memory)
 
 
-def descent(memory: Memory, gradient: Array) -> Array:
+def descent(memory: Memory, gradient: AnyArray) -> AnyArray:
     """Minus the inverse Hessian times the gradient (Nocedal and Wright 2006, algorithm 7.4)."""
+    xp = namespace(gradient)
 
     def backward(q, pair):
         step, bend, inverse = pair
-        weight = inverse * jnp.sum(step * q)
-        return q - weight * bend, weight
+        weight = inverse * xp.sum(step * q, axis=-1)
+        return q - weight[..., None] * bend, weight
 
     def forward(r, pair):
         step, bend, inverse, weight = pair
-        return r + step * (weight - inverse * jnp.sum(bend * r)), None
+        return r + step * (weight - inverse * xp.sum(bend * r, axis=-1))[..., None], None
 
-    pairs = (memory.steps, memory.bends, memory.inverse_dots)
-    q, weights = jax.lax.scan(backward, gradient, pairs, reverse=True)
-    r, _ = jax.lax.scan(forward, memory.alpha * q, (*pairs, weights))
+    rows = (xp.moveaxis(x, -2, 0) for x in (memory.steps, memory.bends))
+    pairs = (*rows, xp.moveaxis(memory.inverse_dots, -1, 0))
+    q, weights = scan(backward, gradient, pairs, reverse=True)
+    r, _ = scan(forward, memory.alpha * q, (*pairs, weights))
     return -r

@@ -2,13 +2,12 @@
 
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
+import numpy as np
 
-from bbvi._types import Array, PyTree
+from bbvi._types import AnyArray, PyTree
+from bbvi.evaluate import densities, generator, in_blocks, paired_normals
 from bbvi.families import MeanFieldGaussian
-from bbvi.objectives.draws import normals
-from bbvi.solvers.lbfgs import SNAPSHOTS, lbfgs_path
+from bbvi.solvers.lbfgs import SNAPSHOTS, paths_uphill
 from bbvi.target import Target
 
 # Half-widths of the uniform random starts, a pair x, -x each. One near: the usual choice for MCMC
@@ -17,10 +16,8 @@ from bbvi.target import Target
 _RANDOM_RADII = (2.0, 10.0, 10.0, 10.0, 10.0)
 ORIGINS = 2 * len(_RANDOM_RADII) + 2
 PATH_EVALUATIONS = 150
-_DRAWS = 32  # a candidate; the bound only has to rank them
-# Draws of a race held at once, in numbers: 64 MiB in float32.
-_CHUNK_ELEMENTS = 1 << 24
-
+CANDIDATES = ORIGINS * (2 + len(SNAPSHOTS))
+DRAWS = 32  # a candidate; the bound only has to rank them
 
 FAMILY = MeanFieldGaussian()  # of a candidate
 
@@ -36,19 +33,19 @@ class Starts(NamedTuple):
         num_densities: evaluations spent on densities alone.
     """
 
-    loc: Array
-    scale: Array
-    elbo: Array
-    num_gradients: Array
-    num_densities: Array
+    loc: AnyArray
+    scale: AnyArray
+    elbo: AnyArray
+    num_gradients: int
+    num_densities: int
 
 
 def race(
     target: Target,
-    loc: Array,
-    key: Array,
+    loc: AnyArray,
+    key: AnyArray,
     data: PyTree,
-    path_evaluations: Array | int = PATH_EVALUATIONS,
+    path_evaluations: int = PATH_EVALUATIONS,
 ) -> Starts:
     """Rank possible starts by their bound on common draws.
 
@@ -62,42 +59,29 @@ def race(
         data: the user's data.
         path_evaluations: limit on the gradient evaluations of each path.
     """
-    dim, dtype = target.dim, target.dtype
-    point_key, draw_key = jax.random.split(key)
-    radii = jnp.array(_RANDOM_RADII, dtype)[:, None]
-    noise = jax.random.uniform(point_key, (radii.size, dim), dtype, -1, 1)
-    pairs = [radii * noise, -radii * noise]
-    origins = jnp.concatenate([loc[None], jnp.zeros((1, dim), dtype), *pairs])
-    paths = batched(lambda x: lbfgs_path(target, x, data, path_evaluations), origins, target)
-    number = origins.shape[0]
-    locs = jnp.concatenate([origins, paths.points.reshape(-1, dim)])
-    scales = jnp.concatenate([jnp.ones_like(origins), paths.curvature_scale.reshape(-1, dim)])
-    eps = normals(draw_key, _DRAWS, dim, dtype, antithetic=True, quasi=False)
+    dim, random = target.dim, generator(key)
+    radii = np.array(_RANDOM_RADII)[:, None]
+    away = radii * random.uniform(-1, 1, (len(radii), dim))
+    origins = np.concatenate([np.asarray(loc)[None], np.zeros((1, dim)), away, -away])
+    origins = origins.astype(target.dtype)
+    paths = paths_uphill(target, origins, data, path_evaluations)
+    locs: AnyArray = np.concatenate([origins, paths.points.reshape(-1, dim)])
+    scales: AnyArray = np.concatenate(
+        [np.ones_like(origins), paths.curvature_scale.reshape(-1, dim)]
+    )
+    eps = paired_normals(random, DRAWS, dim).astype(target.dtype)
 
-    def bound(candidate):
-        loc, scale = candidate
-        log_p = target.log_densities(loc + scale * eps, data)
-        ok = jnp.isfinite(log_p)
-        count = jnp.sum(ok)
-        mean = jnp.sum(jnp.where(ok, log_p, 0)) / jnp.maximum(count, 1)
-        entropy = FAMILY.entropy(FAMILY.init(loc, scale))
-        # a candidate with many draws outside the support is no start
-        elbo = jnp.where(count > _DRAWS // 2, mean + entropy, -jnp.inf)
-        return jnp.where(jnp.isnan(elbo), -jnp.inf, elbo)
+    def log_densities(loc, scale):
+        return densities(target, loc[:, None] + scale[:, None] * eps, data)
 
-    elbo = batched(bound, (locs, scales), target, _DRAWS)
-    order = jnp.argsort(-elbo)
-    spent = jnp.sum(paths.num_gradients)
-    assert locs.shape[0] == number * (2 + len(SNAPSHOTS))
-    densities = jnp.asarray(locs.shape[0] * _DRAWS, jnp.int32)
-    return Starts(locs[order], scales[order], elbo[order], spent, densities)
-
-
-def batched(function, inputs: PyTree, target: Target, draws: int = 1) -> PyTree:
-    """`function` over the leading axis, as many at once as memory and the target allow."""
-    if target.sequential:
-        return jax.lax.map(function, inputs)
-    size = max(1, _CHUNK_ELEMENTS // (draws * target.dim))
-    if jax.tree.leaves(inputs)[0].shape[0] <= size:
-        return jax.vmap(function)(inputs)
-    return jax.lax.map(function, inputs, batch_size=size)
+    with np.errstate(all="ignore"):
+        log_p = in_blocks(log_densities, DRAWS * dim, locs, scales).astype(float)
+        ok = np.isfinite(log_p)
+        count = ok.sum(1)
+        mean = np.where(ok, log_p, 0).sum(1) / np.maximum(count, 1)
+        elbo = mean + FAMILY.entropy({"loc": locs, "log_scale": np.log(scales)})
+    # a candidate with many draws outside the support is no start
+    elbo = np.where((count > DRAWS // 2) & ~np.isnan(elbo), elbo, -np.inf)
+    order = np.argsort(-elbo, kind="stable")
+    spent = int(paths.num_gradients.sum())
+    return Starts(locs[order], scales[order], elbo[order], spent, log_p.size)
