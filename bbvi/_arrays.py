@@ -72,13 +72,17 @@ def choose(mask: AnyArray, new: PyTree, old: PyTree) -> PyTree:
     return jax.tree.map(one, new, old)
 
 
-def scan(step: Callable, carry: Any, along: Any, reverse: bool = False) -> tuple[Any, Any]:
-    """`jax.lax.scan`, for arrays of numpy a loop of Python."""
-    leaves = jax.tree.leaves(along)
-    if namespace(leaves[0]) is jnp:
+def scan(
+    step: Callable, carry: Any, along: tuple[AnyArray, ...], reverse: bool = False
+) -> tuple[Any, Any]:
+    """`jax.lax.scan` of a function that gives one array, or None; of numpy's a loop of Python."""
+    if namespace(along[0]) is jnp:
         return jax.lax.scan(step, carry, along, reverse=reverse)
-    found = {}
-    order = range(len(leaves[0]))
-    for i in reversed(order) if reverse else order:
-        carry, found[i] = step(carry, jax.tree.map(lambda x, i=i: x[i], along))
-    return carry, jax.tree.map(lambda *x: np.stack(x), *(found[i] for i in order))
+    rows = list(zip(*along, strict=True))
+    found = []
+    for row in reversed(rows) if reverse else rows:
+        carry, one = step(carry, row)
+        found.append(one)
+    if found[0] is None:
+        return carry, None
+    return carry, np.stack(found[::-1] if reverse else found)

@@ -19,6 +19,10 @@ from bbvi._arrays import is_traced
 # Elements computed by one evaluation of the log joint up to which programs are built quickly.
 # On one core a stage of 10^4 evaluations then loses at most a few tenths of a second.
 _SMALL_WORK = 30_000
+# ... and where the program is one evaluation at many points: it is built in a tenth of a second
+# anyway, and a fit asks for 30,000 points, which without optimisation take a nanosecond more for
+# each element.
+SMALL_EVALUATION = 3_000
 # Numbers drawn up to which the same holds: a million normals take 15 ms longer.
 _FEW_NUMBERS = 1_000_000
 QUICKLY = {"xla_backend_optimization_level": 0}
@@ -89,9 +93,17 @@ class TunedJit:
         return self._tuned if on_cpu and self._pays(*args) else self._optimised
 
 
-def quick_jit(target_at: int = 0, static_argnums: tuple[int, ...] = (0,)) -> Callable:
-    """Decorator of a function of a target: compiled without optimisation if that is small."""
-    pays = lambda *args: args[target_at].work <= _SMALL_WORK  # noqa: E731
+def quick_jit(
+    target_at: int = 0, static_argnums: tuple[int, ...] = (0,), small: int = _SMALL_WORK
+) -> Callable:
+    """Decorator of a function of a target: compiled without optimisation if that is small.
+
+    Args:
+        target_at: position of the target.
+        static_argnums: positions of all static arguments.
+        small: work of one evaluation up to which it is.
+    """
+    pays = lambda *args: args[target_at].work <= small  # noqa: E731
     return lambda function: TunedJit(function, static_argnums, QUICKLY, pays)
 
 

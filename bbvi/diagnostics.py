@@ -1,17 +1,18 @@
 """Diagnostics on fresh draws: bound, Pareto k-hat, importance-corrected moments."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from bbvi._arrays import is_traced, logsumexp, namespace
-from bbvi._compile import quick_jit
+from bbvi._compile import draws_jit, quick_jit
 from bbvi._linalg import dot
 from bbvi._types import Array, PyTree
+from bbvi.evaluate import densities
 from bbvi.families import Family
+from bbvi.families.base import Proposal
 from bbvi.pareto import largest_terms, psis, rate_lost
 from bbvi.target import Target
 
@@ -130,11 +131,12 @@ def diagnose(
     plan = _plan(target.dim, num_draws)
     if is_traced((params, key, data)) or plan.chunks > 1:
         return _in_chunks(target, family, params, key, data, plan)
-    drawn = jax.device_get(_draw(target, family, params, key, data, plan.size))
-    logs = {name: np.asarray(getattr(drawn, name), float) for name in ("log_q", "log_mixture")}
-    logs |= {"log_p": drawn.log_p.astype(float), "x": drawn.x.astype(float)}
+    proposal, x = _propose(target, family, params, key, data, plan.size)
+    log_p = densities(target, proposal.z, data)
+    z, log_q, log_mixture, own, log_p, x = jax.device_get((*proposal, log_p, x))
+    log_q, log_mixture, log_p, x = (a.astype(float) for a in (log_q, log_mixture, log_p, x))
     with np.errstate(all="ignore"):
-        return _judge(drawn._replace(**logs), plan)
+        return _judge(_Drawn(z, log_q, log_mixture, own, log_p, x), plan)
 
 
 def prepare_diagnose(
@@ -145,24 +147,30 @@ def prepare_diagnose(
     if plan.chunks > 1:
         _in_chunks.prepare(target, family, params, key, data, plan)
     else:
-        _draw.prepare(target, family, params, key, data, plan.size)
+        proposal, _ = _propose.prepare(target, family, params, key, data, plan.size)
+        densities.prepare(target, proposal.z, data)
 
 
-@quick_jit(0, (0, 1, 5))
-def _draw(
+@draws_jit(lambda target, family, params, key, data, size: size * target.dim, (0, 1, 5))
+def _propose(
     target: Target, family: Family, params: PyTree, key: Array, data: PyTree, size: int
-) -> _Drawn:
+) -> tuple[Proposal, Array]:
+    """Draws of a proposal, and the scalar parameters (S, C) there."""
     proposal = family.propose(params, key, size)
-    log_p = target.log_densities(proposal.z, data)
     x = jax.vmap(lambda z: target.scalars(target.constrain(z, data)))(proposal.z)
-    return _Drawn(*proposal, log_p, x)
+    return proposal, x
 
 
 @quick_jit(0, (0, 1, 5))
 def _in_chunks(
     target: Target, family: Family, params: PyTree, key: Array, data: PyTree, plan: _Plan
 ) -> Diagnostics:
-    draw = partial(_draw.plain, target, family, params, data=data, size=plan.size)
+
+    def draw(key) -> Any:
+        proposal, x = _propose.plain(target, family, params, key, data, plan.size)
+        log_p = target.log_densities(proposal.z, data)
+        return _Drawn(*proposal, log_p, x)
+
     if plan.chunks == 1:
         return _judge(draw(key), plan)
     keys = jax.random.split(key, plan.chunks)

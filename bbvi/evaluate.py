@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from bbvi._compile import quick_jit
+from bbvi._compile import SMALL_EVALUATION, quick_jit
 from bbvi._types import Array, PyTree
 from bbvi.target import Target
 
@@ -13,13 +13,13 @@ from bbvi.target import Target
 _BLOCK_ELEMENTS = 1 << 24
 
 
-@quick_jit()
+@quick_jit(small=SMALL_EVALUATION)
 def densities(target: Target, zs: Array, data: PyTree) -> Array:
     """Log densities (...) of points (..., D), as they are, compiled."""
     return target.log_densities(zs.reshape(-1, target.dim), data).reshape(zs.shape[:-1])
 
 
-@quick_jit()
+@quick_jit(small=SMALL_EVALUATION)
 def scores(target: Target, zs: Array, data: PyTree) -> tuple[Array, Array, Array]:
     """`Target.score` of points (S, D), compiled."""
     return target.score(zs, data)
