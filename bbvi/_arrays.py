@@ -5,7 +5,6 @@ Where nothing has to be differentiated, batched or kept on a device, the first f
 therefore computes on the host; the same functions, given arrays of JAX, are what a batch compiles.
 """
 
-from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -70,19 +69,3 @@ def choose(mask: AnyArray, new: PyTree, old: PyTree) -> PyTree:
         return xp.where(mask.reshape(mask.shape + (1,) * (xp.ndim(a) - mask.ndim)), a, b)
 
     return jax.tree.map(one, new, old)
-
-
-def scan(
-    step: Callable, carry: Any, along: tuple[AnyArray, ...], reverse: bool = False
-) -> tuple[Any, Any]:
-    """`jax.lax.scan` of a function that gives one array, or None; of numpy's a loop of Python."""
-    if namespace(along[0]) is jnp:
-        return jax.lax.scan(step, carry, along, reverse=reverse)
-    rows = list(zip(*along, strict=True))
-    found = []
-    for row in reversed(rows) if reverse else rows:
-        carry, one = step(carry, row)
-        found.append(one)
-    if found[0] is None:
-        return carry, None
-    return carry, np.stack(found[::-1] if reverse else found)

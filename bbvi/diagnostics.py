@@ -10,9 +10,9 @@ from bbvi._arrays import is_traced, logsumexp, namespace
 from bbvi._compile import draws_jit, quick_jit
 from bbvi._linalg import dot
 from bbvi._types import Array, PyTree
-from bbvi.evaluate import densities
+from bbvi.evaluate import densities, generator
 from bbvi.families import Family
-from bbvi.families.base import Proposal
+from bbvi.families.base import Noise, Proposal, draw_noise, host_noise
 from bbvi.pareto import largest_terms, psis, rate_lost
 from bbvi.target import Target
 
@@ -131,7 +131,8 @@ def diagnose(
     plan = _plan(target.dim, num_draws)
     if is_traced((params, key, data)) or plan.chunks > 1:
         return _in_chunks(target, family, params, key, data, plan)
-    proposal, x = _propose(target, family, params, key, data, plan.size)
+    noise = host_noise(generator(key), plan.size, *family.event(params))
+    proposal, x = _propose(target, family, params, noise, data)
     log_p = densities(target, proposal.z, data)
     z, log_q, log_mixture, own, log_p, x = jax.device_get((*proposal, log_p, x))
     log_q, log_mixture, log_p, x = (a.astype(float) for a in (log_q, log_mixture, log_p, x))
@@ -147,16 +148,17 @@ def prepare_diagnose(
     if plan.chunks > 1:
         _in_chunks.prepare(target, family, params, key, data, plan)
     else:
-        proposal, _ = _propose.prepare(target, family, params, key, data, plan.size)
+        noise = jax.eval_shape(lambda: draw_noise(key, plan.size, *family.event(params)))
+        proposal, _ = _propose.prepare(target, family, params, noise, data)
         densities.prepare(target, proposal.z, data)
 
 
-@draws_jit(lambda target, family, params, key, data, size: size * target.dim, (0, 1, 5))
+@draws_jit(lambda target, family, params, noise, data: noise.eps.size, (0, 1))
 def _propose(
-    target: Target, family: Family, params: PyTree, key: Array, data: PyTree, size: int
+    target: Target, family: Family, params: PyTree, noise: Noise, data: PyTree
 ) -> tuple[Proposal, Array]:
     """Draws of a proposal, and the scalar parameters (S, C) there."""
-    proposal = family.propose(params, key, size)
+    proposal = family.propose_at(params, noise)
     x = jax.vmap(lambda z: target.scalars(target.constrain(z, data)))(proposal.z)
     return proposal, x
 
@@ -166,10 +168,12 @@ def _in_chunks(
     target: Target, family: Family, params: PyTree, key: Array, data: PyTree, plan: _Plan
 ) -> Diagnostics:
 
-    def draw(key) -> Any:
-        proposal, x = _propose.plain(target, family, params, key, data, plan.size)
+    def draw(key):
+        noise = draw_noise(key, plan.size, *family.event(params))
+        proposal, x = _propose.plain(target, family, params, noise, data)
         log_p = target.log_densities(proposal.z, data)
-        return _Drawn(*proposal, log_p, x)
+        z, log_q, log_mixture, own = proposal
+        return _Drawn(z, log_q, log_mixture, own, log_p, x)
 
     if plan.chunks == 1:
         return _judge(draw(key), plan)

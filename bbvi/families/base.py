@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.linalg import solve_triangular
 
 from bbvi._arrays import namespace
@@ -36,6 +37,27 @@ class Proposal(NamedTuple):
     log_q: Array
     log_mixture: Array
     own: Array
+
+
+class Noise(NamedTuple):
+    """What a proposal is made of.
+
+    Attributes:
+        eps: (S, K) base normals.
+        length: (S,) what makes those of the second half spherical Student-t; one for the first.
+        own: (S,) which half that is.
+        choice: (S,) uniforms, by which a mixture chooses components.
+    """
+
+    eps: AnyArray
+    length: AnyArray
+    own: AnyArray
+    choice: AnyArray
+
+    @property
+    def widened(self) -> AnyArray:
+        """The normals (S, K), the second half made Student-t."""
+        return self.length[:, None] * self.eps
 
 
 class Frame(NamedTuple):
@@ -125,20 +147,23 @@ class Family:
     def propose(self, params: PyTree, key: Array, num_draws: int) -> Proposal:
         """Draws for importance sampling, half of them with heavier tails where that can be done.
 
+        Source: Hesterberg 1995, Technometrics 37(2), on defensive mixtures.
+        """
+        return self.propose_at(params, draw_noise(key, num_draws, *self.event(params)))
+
+    def propose_at(self, params: PyTree, noise: Noise) -> Proposal:
+        """The draws of `propose`, given their noise.
+
         Where draws are a one-to-one function of K = D base normals, the heavy half takes those
         from a spherical Student-t distribution instead, whose density is then that of the
         member times a ratio of the base densities.
-
-        Source: Hesterberg 1995, Technometrics 37(2), on defensive mixtures.
         """
-        size, dtype = self.event(params)
-        normal_key, tail_key = jax.random.split(key)
-        eps = jax.random.normal(normal_key, (num_draws, size), dtype)
-        widened, own = widen(eps, tail_key)
-        z, log_q = self.reparam(params, widened)
+        size = noise.eps.shape[1]
+        z, log_q = self.reparam(params, noise.widened)
         if z.shape[1] != size:
-            return own_draws(*self.reparam(params, eps))
-        return Proposal(z, log_q, with_tails(log_q, jnp.sum(widened**2, axis=-1), size), own)
+            return own_draws(*self.reparam(params, noise.eps))
+        squares = jnp.sum(noise.widened**2, axis=-1)
+        return Proposal(z, log_q, with_tails(log_q, squares, size), noise.own)
 
     def event(self, params: PyTree) -> tuple[int, Any]:
         """K and the floating type of the parameters."""
@@ -171,13 +196,27 @@ def own_draws(z: Array, log_q: Array) -> Proposal:
     return Proposal(z, log_q, log_q, jnp.ones(log_q.shape, bool))
 
 
-def widen(eps: Array, key: Array) -> tuple[Array, Array]:
-    """Base normals (S, K), the second half made spherical Student-t; and which are as they were."""
-    number = eps.shape[0]
-    own = jnp.arange(number) < (number + 1) // 2
+def draw_noise(key: Array, number: int, size: int, dtype: Any) -> Noise:
+    """Noise of S = `number` draws and K = `size`."""
+    normal_key, tail_key, choice_key = jax.random.split(key, 3)
+    eps = jax.random.normal(normal_key, (number, size), dtype)
     # a sum of squares of few normals is a chi-square that compiles at once
-    squares = jnp.sum(jax.random.normal(key, (number, TAIL_DF), eps.dtype) ** 2, axis=-1)
-    return jnp.where(own, 1, jnp.sqrt(TAIL_DF / squares))[:, None] * eps, own
+    tails = jax.random.normal(tail_key, (number, TAIL_DF), dtype)
+    return _noise(eps, tails, jax.random.uniform(choice_key, (number,), dtype))
+
+
+def host_noise(random: np.random.Generator, number: int, size: int, dtype: Any) -> Noise:
+    """The same, arrays of numpy from a generator of the host."""
+    shapes = (number, size), (number, TAIL_DF)
+    eps, tails = (random.standard_normal(shape).astype(dtype) for shape in shapes)
+    return _noise(eps, tails, random.random(number).astype(dtype))
+
+
+def _noise(eps: AnyArray, tails: AnyArray, choice: AnyArray) -> Noise:
+    xp, number = namespace(eps), eps.shape[0]
+    own = xp.arange(number) < (number + 1) // 2
+    length = xp.sqrt(TAIL_DF / xp.sum(tails**2, axis=-1))
+    return Noise(eps, xp.where(own, 1, length), own, choice)
 
 
 def with_tails(log_q: Array, squares: Array, dim: int) -> Array:

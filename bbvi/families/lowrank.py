@@ -13,9 +13,9 @@ from bbvi.families.base import (
     LOG_2PI,
     Family,
     Frame,
+    Noise,
     Proposal,
     conditional_scale,
-    widen,
     with_tails,
 )
 
@@ -85,15 +85,13 @@ class LowRankGaussian(Family):
         squares = jnp.sum((x - dot(u, v.T)) ** 2, axis=-1) + jnp.sum(u**2, axis=-1)
         return -0.5 * squares - self._half_log_det(params, chol) - 0.5 * x.shape[-1] * LOG_2PI
 
-    def propose(self, params: PyTree, key: Array, num_draws: int) -> Proposal:
+    def propose_at(self, params: PyTree, noise: Noise) -> Proposal:
         # More base normals than dimensions, but a linear image of a spherical distribution is
         # elliptical all the same, and its density tells the squared radius.
-        size, dtype = self.event(params)
-        normal_key, tail_key = jax.random.split(key)
-        eps, own = widen(jax.random.normal(normal_key, (num_draws, size), dtype), tail_key)
-        z, log_q = self.reparam(params, eps)
+        z, log_q = self.reparam(params, noise.widened)
         top = self.log_prob(params, params["loc"][None])
-        return Proposal(z, log_q, with_tails(log_q, 2 * (top - log_q), z.shape[1]), own)
+        log_mixture = with_tails(log_q, 2 * (top - log_q), z.shape[1])
+        return Proposal(z, log_q, log_mixture, noise.own)
 
     def entropy(self, params: PyTree) -> Array:
         dim = params["loc"].shape[0]

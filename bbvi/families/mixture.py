@@ -14,9 +14,9 @@ from bbvi.families.base import (
     LOG_2PI,
     Family,
     Frame,
+    Noise,
     Proposal,
     broadcast_scale,
-    widen,
     with_tails,
 )
 
@@ -59,25 +59,22 @@ class GaussianMixture(Family):
         choice_key, noise_key = jax.random.split(key)
         size, dtype = self.event(params)
         eps = jax.random.normal(noise_key, (num_draws, size), dtype)
-        z = self._place(params, choice_key, eps)
+        z = self._place(params, jax.random.uniform(choice_key, (num_draws,), dtype), eps)
         return z, self.log_prob(params, z)
 
-    def propose(self, params: PyTree, key: Array, num_draws: int) -> Proposal:
-        choice_key, noise_key, tail_key = jax.random.split(key, 3)
-        size, dtype = self.event(params)
-        eps = jax.random.normal(noise_key, (num_draws, size), dtype)
-        eps, own = widen(eps, tail_key)
-        z = self._place(params, choice_key, eps)
+    def propose_at(self, params: PyTree, noise: Noise) -> Proposal:
+        z = self._place(params, noise.choice, noise.widened)
         by_component, squares = self.by_component(params, z)
-        mixed = with_tails(by_component, squares, size)
-        return Proposal(z, logsumexp(by_component, axis=0), logsumexp(mixed, axis=0), own)
+        mixed = with_tails(by_component, squares, z.shape[1])
+        return Proposal(z, logsumexp(by_component, axis=0), logsumexp(mixed, axis=0), noise.own)
 
     def log_prob(self, params: PyTree, z: Array) -> Array:
         return logsumexp(self.by_component(params, z)[0], axis=0)
 
-    def _place(self, params: PyTree, key: Array, eps: Array) -> Array:
-        """Draws (S, D) of components chosen by weight, at base noise (S, D)."""
-        component = jax.random.categorical(key, params["log_weights"], shape=eps.shape[:1])
+    def _place(self, params: PyTree, choice: Array, eps: Array) -> Array:
+        """Draws (S, D) of components that uniforms (S,) choose, at base noise (S, D)."""
+        ends = jnp.cumsum(jnp.exp(params["log_weights"]))[:-1]
+        component = jnp.sum(choice[:, None] >= ends, axis=1)
         # every component's draw and then the chosen one: a gather of factors would take (S, D, D)
         moved = params["loc"][:, None] + einsum("kij,sj->ksi", params["factor"], eps)
         return jnp.take_along_axis(moved, component[None, :, None], axis=0)[0]

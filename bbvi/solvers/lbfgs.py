@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bbvi._arrays import choose, namespace, scan
+from bbvi._arrays import choose, namespace
+from bbvi._linalg import dot, substitute
 from bbvi._types import AnyArray, PyTree
 from bbvi.evaluate import scores
 from bbvi.target import Target
@@ -271,20 +272,24 @@ def remember(memory: Memory, step: AnyArray, bend: AnyArray) -> Memory:
 
 
 def descent(memory: Memory, gradient: AnyArray) -> AnyArray:
-    """Minus the inverse Hessian times the gradient (Nocedal and Wright 2006, algorithm 7.4)."""
-    xp = namespace(gradient)
+    """Minus the inverse Hessian times the gradient.
 
-    def backward(q, pair):
-        step, bend, inverse = pair
-        weight = inverse * xp.sum(step * q, axis=-1)
-        return q - weight[..., None] * bend, weight
+    The two loops over the moves (Nocedal and Wright 2006, algorithm 7.4) solve two triangular
+    systems in R, the products of each step with the bends from its own on:
 
-    def forward(r, pair):
-        step, bend, inverse, weight = pair
-        return r + step * (weight - inverse * xp.sum(bend * r, axis=-1))[..., None], None
+        R w = S g,  R' c = diag(R) w - Y r,  r = alpha (g - Y' w),  and the result is -(r + S' c).
+    """
+    xp, (alpha, steps, bends, inverse_dots) = namespace(gradient), memory
+    empty = (inverse_dots == 0).astype(steps.dtype)
+    r = xp.triu(xp.matmul(steps, xp.swapaxes(bends, -1, -2)))
+    r = r + empty[..., None] * xp.eye(steps.shape[-2], dtype=steps.dtype)
+    w = substitute(r, _times(steps, gradient), upper=True)
+    start = alpha * (gradient - _times(xp.swapaxes(bends, -1, -2), w))
+    diagonal = xp.diagonal(r, axis1=-2, axis2=-1)
+    rest = diagonal * w - _times(bends, start)
+    c = substitute(xp.swapaxes(r, -1, -2), rest, upper=False)
+    return -(start + _times(xp.swapaxes(steps, -1, -2), c))
 
-    rows = (xp.moveaxis(x, -2, 0) for x in (memory.steps, memory.bends))
-    pairs = (*rows, xp.moveaxis(memory.inverse_dots, -1, 0))
-    q, weights = scan(backward, gradient, pairs, reverse=True)
-    r, _ = scan(forward, memory.alpha * q, (*pairs, weights))
-    return -r
+
+def _times(matrix: AnyArray, vector: AnyArray) -> AnyArray:
+    return dot(matrix, vector[..., None])[..., 0]
