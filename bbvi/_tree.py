@@ -1,7 +1,8 @@
 """Small helpers on pytrees and keys."""
 
+import operator
 from collections.abc import Iterator
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import jax
@@ -89,12 +90,9 @@ def tree_where(condition: Array, new: PyTree, old: PyTree) -> PyTree:
 
 def all_finite(tree: PyTree) -> Array:
     """Whether every entry of every floating leaf is finite; a scalar."""
-    found: Any = jnp.array(True)
-    for i, x in enumerate(jax.tree.leaves(tree)):
-        xp = namespace(x)
-        finite = xp.all(xp.isfinite(x))
-        found = found & finite if i else finite
-    return found
+    leaves = jax.tree.leaves(tree)
+    finite = [namespace(x).all(namespace(x).isfinite(x)) for x in leaves]
+    return reduce(operator.and_, finite) if finite else jnp.array(True)
 
 
 def pick(tree: PyTree, chosen: Any) -> PyTree:

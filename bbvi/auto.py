@@ -21,6 +21,7 @@ from bbvi.matching import (
     match_from,
     match_modes,
     move,
+    on_device,
 )
 from bbvi.modes import separate_modes
 from bbvi.objectives import ELBO
@@ -197,7 +198,8 @@ class Auto:
                 break
 
             def run(at=at, d=d):
-                return move(at.family, d.draws, d.log_weights), at.log
+                moved_to = move(at.family, d.draws, d.log_weights)
+                return on_device(target, moved_to), at.log
 
             args = ("move", at.solver, at.family, target, run, key, data)
             stage = show("move", partial(judged_stage, *args))

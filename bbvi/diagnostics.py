@@ -12,7 +12,7 @@ from bbvi._linalg import dot
 from bbvi._types import Array, PyTree
 from bbvi.evaluate import densities, generator
 from bbvi.families import Family
-from bbvi.families.base import Noise, Proposal, draw_noise, host_noise
+from bbvi.families.base import Noise, Proposal, draw_noise, host_noise, noise_shapes
 from bbvi.pareto import largest_terms, psis, rate_lost
 from bbvi.target import Target
 
@@ -148,7 +148,7 @@ def prepare_diagnose(
     if plan.chunks > 1:
         _in_chunks.prepare(target, family, params, key, data, plan)
     else:
-        noise = jax.eval_shape(lambda: draw_noise(key, plan.size, *family.event(params)))
+        noise = noise_shapes(plan.size, *family.event(params))
         proposal, _ = _propose.prepare(target, family, params, noise, data)
         densities.prepare(target, proposal.z, data)
 

@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bbvi._arrays import softmax
 from bbvi._compile import worth_preparing
-from bbvi._linalg import dot
+from bbvi._linalg import cholesky, dot
 from bbvi._types import AnyArray, Array, PyTree
 from bbvi.diagnostics import prepare_diagnose
 from bbvi.evaluate import densities, generator, paired_normals, scores
@@ -152,7 +153,7 @@ def match_modes(
         # the matches began there: their bounds are no worse, and those of the race have draws
         # of their own, whose luck must not count
         params = BatchAndMatch().family.init(starts.loc[0], starts.scale[0])
-    return _on_device(target, params), log, _together(found, starts)
+    return on_device(target, params), log, _together(found, starts)
 
 
 class _Match(NamedTuple):
@@ -185,7 +186,8 @@ def _together(found: list[_Match], starts: Starts | None) -> Matches:
     return Matches(frame, np.array([found[i].elbo for i in order]), starts)
 
 
-def _on_device(target: Target, params: PyTree) -> PyTree:
+def on_device(target: Target, params: PyTree) -> PyTree:
+    """Parameters that the host has computed, as arrays of JAX of the target's type."""
     return jax.tree.map(lambda x: jnp.asarray(x, target.dtype), params)
 
 
@@ -223,17 +225,16 @@ def match_from(
 ) -> tuple[PyTree, RunLog, Matches]:
     """Stage 2 from one given start."""
     match = _match(target, frame, key, data, limits.match_steps)
-    return _on_device(target, match.params), match.log, _together([match], None)
+    return on_device(target, match.params), match.log, _together([match], None)
 
 
-@partial(jax.jit, static_argnums=0)
-def move(family: Family, draws: Array, log_weights: Array) -> PyTree:
+def move(family: Family, draws: AnyArray, log_weights: AnyArray) -> PyTree:
     """The full-rank Gaussian with the moments of weighted draws (S, D): stage 3 of `Auto`.
 
     Of all Gaussians it is the closest in forward KL(p || q), so it covers the posterior where
     a match, like reverse KL, stays inside.
     """
-    weights = jax.nn.softmax(log_weights)
+    weights = softmax(log_weights)
     loc = dot(weights, draws)
     centred = draws - loc
-    return family.init(loc, jnp.linalg.cholesky(dot(centred.T * weights, centred)))
+    return family.init(loc, cholesky(dot(centred.T * weights, centred)))

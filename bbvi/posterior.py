@@ -65,14 +65,14 @@ class Posterior:
             key: an int or a JAX random key.
             num_draws: S.
         """
-        return _sample(self, as_key(key), num_draws)[0]
+        return _sample(self, as_key(key), num_draws)
 
     def sample_and_log_prob(self, key: Key, num_draws: int) -> tuple[PyTree, Array]:
         """Draws as from `sample`, and their log density (S,) under the family.
 
         The family's density is that before a correction by importance weights.
         """
-        return _sample(self, as_key(key), num_draws)
+        return _sample_and_log_prob(self, as_key(key), num_draws)
 
     def log_prob(self, params: PyTree) -> Array:
         """Log density of the family's member at one point in the user's structure, a scalar.
@@ -126,20 +126,33 @@ def _numbers(posterior: Posterior, num_draws: int = MOMENT_DRAWS) -> int:
     return num_draws * posterior.target.dim
 
 
-@draws_jit(lambda posterior, key, num_draws: _numbers(posterior, num_draws), (2,))
-def _sample(posterior: Posterior, key: Array, num_draws: int) -> tuple[PyTree, Array]:
-    family, params = posterior.family, posterior.params
-    if posterior.draws is None or posterior.log_weights is None:
-        z, log_q = family.sample_and_log_prob(params, key, num_draws)
-    else:
-        # by the cumulated weights: a Gumbel each for every pair of draws would be 10^8 of them
-        weights = jax.nn.softmax(posterior.log_weights)
-        z = jax.random.choice(key, posterior.draws, (num_draws,), p=weights)
-        log_q = family.log_prob(params, z)
+_few = draws_jit(lambda posterior, key, num_draws: _numbers(posterior, num_draws), (2,))
+
+
+@_few
+def _sample(posterior: Posterior, key: Array, num_draws: int) -> PyTree:
+    z, target = _unconstrained(posterior, key, num_draws)[0], posterior.target
+    return jax.vmap(lambda z: target.constrain(z, posterior.data))(z)
+
+
+@_few
+def _sample_and_log_prob(posterior: Posterior, key: Array, num_draws: int) -> tuple[PyTree, Array]:
+    z, log_q = _unconstrained(posterior, key, num_draws)
+    if log_q is None:
+        log_q = posterior.family.log_prob(posterior.params, z)
     target = posterior.target
     constrain = jax.vmap(lambda z: target.constrain_and_log_det(z, posterior.data))
     constrained, log_det = constrain(z)
     return constrained, log_q - log_det
+
+
+def _unconstrained(posterior: Posterior, key: Array, num_draws: int) -> tuple[Array, Array | None]:
+    """Draws (S, D), and their log density where that comes with them."""
+    if posterior.draws is None or posterior.log_weights is None:
+        return posterior.family.sample_and_log_prob(posterior.params, key, num_draws)
+    # by the cumulated weights: a Gumbel each for every pair of draws would be 10^8 of them
+    weights = jax.nn.softmax(posterior.log_weights)
+    return jax.random.choice(key, posterior.draws, (num_draws,), p=weights), None
 
 
 @jax.jit
@@ -179,8 +192,8 @@ def _moments(posterior: Posterior) -> tuple[Array, Array]:
     mean = dot(weights, draws)
     sd = xp.sqrt(dot(weights, (draws - mean) ** 2))
     if posterior.draws is None:
-        family, params = posterior.family, posterior.params
-        mean, sd = with_closed_forms(posterior.target, family, params, mean, sd)
+        params = posterior.params if xp is jnp else jax.device_get(posterior.params)
+        mean, sd = with_closed_forms(posterior.target, posterior.family, params, mean, sd)
     return jnp.asarray(mean), jnp.asarray(sd)
 
 

@@ -212,6 +212,13 @@ def host_noise(random: np.random.Generator, number: int, size: int, dtype: Any) 
     return _noise(eps, tails, random.random(number).astype(dtype))
 
 
+def noise_shapes(number: int, size: int, dtype: Any) -> Noise:
+    """Its shapes, to prepare a program for."""
+    shapes = Noise((number, size), (number,), (number,), (number,))
+    kinds = Noise(dtype, dtype, bool, dtype)
+    return Noise(*map(jax.ShapeDtypeStruct, shapes, kinds))
+
+
 def _noise(eps: AnyArray, tails: AnyArray, choice: AnyArray) -> Noise:
     xp, number = namespace(eps), eps.shape[0]
     own = xp.arange(number) < (number + 1) // 2

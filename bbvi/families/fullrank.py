@@ -54,7 +54,8 @@ class FullRankGaussian(Family):
 
     def sd(self, params: PyTree) -> Array:
         """The standard deviations (D,)."""
-        return jnp.sqrt(jnp.sum(self.factor(params) ** 2, axis=-1))
+        xp = namespace(params["loc"])
+        return xp.sqrt(xp.sum(self.factor(params) ** 2, axis=-1))
 
     def covariance(self, params: PyTree) -> Array:
         """The covariance matrix (D, D)."""

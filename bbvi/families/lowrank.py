@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import cho_solve
 
+from bbvi._arrays import namespace
 from bbvi._linalg import dot
 from bbvi._types import Array, PyTree
 from bbvi.families.base import (
@@ -104,7 +105,8 @@ class LowRankGaussian(Family):
 
     def sd(self, params: PyTree) -> Array:
         """The standard deviations (D,)."""
-        return jnp.sqrt(jnp.exp(2 * params["log_diag"]) + jnp.sum(params["factor"] ** 2, axis=-1))
+        xp = namespace(params["loc"])
+        return xp.sqrt(xp.exp(2 * params["log_diag"]) + xp.sum(params["factor"] ** 2, axis=-1))
 
     def covariance(self, params: PyTree) -> Array:
         """The covariance matrix (D, D): for small D only."""

@@ -48,7 +48,7 @@ class MeanFieldGaussian(Family):
 
     def sd(self, params: PyTree) -> Array:
         """The standard deviations (D,)."""
-        return jnp.exp(params["log_scale"])
+        return namespace(params["log_scale"]).exp(params["log_scale"])
 
     def frame(self, params: PyTree) -> Frame:
         return Frame(params["loc"], jnp.exp(params["log_scale"]))
