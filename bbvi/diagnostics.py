@@ -137,7 +137,9 @@ def diagnose(
     z, log_q, log_mixture, own, log_p, x = jax.device_get((*proposal, log_p, x))
     log_q, log_mixture, log_p, x = (a.astype(float) for a in (log_q, log_mixture, log_p, x))
     with np.errstate(all="ignore"):
-        return _judge(_Drawn(z, log_q, log_mixture, own, log_p, x), plan)
+        found = _judge(_Drawn(z, log_q, log_mixture, own, log_p, x), plan)
+        # summed in double precision, but of the target's type as all else
+        return jax.tree.map(lambda a: a.astype(z.dtype) if a.dtype.kind == "f" else a, found)
 
 
 def prepare_diagnose(

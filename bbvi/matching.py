@@ -165,16 +165,14 @@ class _Match(NamedTuple):
 
 
 def _match(target: Target, start: Frame, key: Array, data: PyTree, steps: int) -> _Match:
-    """`BatchAndMatch` from one start, on the host but for the scores, in double precision."""
+    """`BatchAndMatch` from one start, on the host but for the scores."""
     solver = BatchAndMatch()
     eps = paired_normals(generator(key), solver.draws(target.dim), target.dim)
     with np.errstate(all="ignore"):
-        loc, scale = (np.asarray(x, float) for x in start)
+        loc, scale, eps = (np.asarray(x, target.dtype) for x in (*start, eps))
         state = solver.begin(loc, scale, eps)
         while state.log.step < steps and state.log.status == Status.RUNNING:
-            points = state.points.astype(target.dtype)
-            log_p, score, ok = jax.device_get(scores(target, points, data))
-            state, _ = solver.take(state, log_p.astype(float), score.astype(float), ok)
+            state, _ = solver.take(state, *jax.device_get(scores(target, state.points, data)))
         elbo = float(state.best.elbo)
         return _Match(solver.output(state), elbo if np.isfinite(elbo) else -np.inf, state.log)
 
