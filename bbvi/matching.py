@@ -186,7 +186,8 @@ def _together(found: list[_Match], starts: Starts | None) -> Matches:
 
 def on_device(target: Target, params: PyTree) -> PyTree:
     """Parameters that the host has computed, as arrays of JAX of the target's type."""
-    return jax.tree.map(lambda x: jnp.asarray(x, target.dtype), params)
+    with np.errstate(over="ignore"):
+        return jax.tree.map(lambda x: jnp.asarray(x, target.dtype), params)
 
 
 def _in_a_valley_of_its_own(target, matches, starts, waiting, data) -> int | None:
@@ -233,6 +234,7 @@ def move(family: Family, draws: AnyArray, log_weights: AnyArray) -> PyTree:
     a match, like reverse KL, stays inside.
     """
     weights = softmax(log_weights)
-    loc = dot(weights, draws)
-    centred = draws - loc
-    return family.init(loc, cholesky(dot(centred.T * weights, centred)))
+    with np.errstate(all="ignore"):
+        loc = dot(weights, draws)
+        centred = draws - loc
+        return family.init(loc, cholesky(dot(centred.T * weights, centred)))

@@ -1,13 +1,16 @@
 """Telling modes apart: far is not enough, there must be a valley."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import bbvi
-from bbvi.families import FullRankGaussian
-from bbvi.matching import Matches
+from bbvi.evaluate import generator, in_blocks, paired_normals
+from bbvi.families import Frame, FullRankGaussian
+from bbvi.matching import Matches, _match
 from bbvi.modes import separate_modes, valley
 from bbvi.target import make_target
 
@@ -96,3 +99,37 @@ def test_more_modes_than_are_matched_at_once():
     np.testing.assert_allclose(result.posterior.mean(), 0, atol=0.1)
     np.testing.assert_allclose(result.posterior.sd(), np.sqrt(0.25 + 81 / 2), rtol=0.03)
     assert result.verdict.level == "trusted"
+
+
+def test_the_host_matches_as_a_compiled_loop_does():
+    target, init, data = make_target(funnel, np.full(4, 0.5), None, None)
+    start, key, solver = Frame(init, jnp.full(4, 0.7)), jax.random.key(3), bbvi.BatchAndMatch()
+    host = _match(target, start, key, data, 12)
+    eps = paired_normals(generator(key), solver.draws(4), 4)
+
+    @jax.jit
+    def compiled(loc, scale, eps):
+        state = solver.begin(loc, scale, eps)
+        state = solver.advance(target, state, data, 12)
+        return solver.output(state), state.best.elbo, state.log
+
+    params, elbo, log = compiled(*start, eps)
+    assert 1 < log.step == host.log.step
+    np.testing.assert_allclose(host.elbo, elbo, rtol=1e-10)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-7, atol=1e-9), host.params, params)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-9), host.log, log)
+
+
+def test_blocks_of_one_shape():
+    seen = []
+
+    def function(x, y):
+        seen.append(x.shape)
+        return x[:, 0] + y
+
+    x, y = np.arange(14.0).reshape(7, 2), np.arange(7.0)
+    size = -(-(1 << 24) // 3)  # three rows a block
+    np.testing.assert_array_equal(in_blocks(function, size, x, y), x[:, 0] + y)
+    assert seen == [(2, 2)] * 4
+    np.testing.assert_array_equal(in_blocks(function, 1, x, y), x[:, 0] + y)
+    assert seen[4:] == [(7, 2)]

@@ -24,7 +24,7 @@ from bbvi.solvers.base import (
     empty_log,
     record,
 )
-from bbvi.solvers.lbfgs import begin_search, descent, lbfgs_path, remember
+from bbvi.solvers.lbfgs import begin_search, descent, lbfgs_path, paths_uphill, remember
 from bbvi.solvers.pathfinder import _local
 from bbvi.solvers.starts import race
 from bbvi.testing import check_solver
@@ -905,7 +905,6 @@ def test_errors_of_the_history_stand_a_large_log_density():
 # --- starts ------------------------------------------------------------------------------------
 
 
-_race = jax.jit(race, static_argnums=0)
 _follow = jax.jit(lbfgs_path, static_argnums=0)
 
 
@@ -919,7 +918,7 @@ def test_a_race_where_zero_is_not_finite():
     data = {"mean": jnp.array([4.0, 30.0]), "sd": jnp.array([0.1, 2.0])}
     target, init, data = bbvi.make_target(beyond_one_half, np.ones(2, np.float32), data, None)
     assert np.isnan(target.log_density(jnp.zeros(2), data))
-    found = _race(target, init, jax.random.key(0), data)
+    found = race(target, init, jax.random.key(0), data)
     elbo = np.asarray(found.elbo)
     assert not np.isnan(elbo).any()
     assert list(elbo) == sorted(elbo, reverse=True)
@@ -942,9 +941,24 @@ def funnel(x, data):
     return -0.5 * (x[0] / 3) ** 2 - 0.5 * jnp.sum(x[1:] ** 2) * jnp.exp(-x[0]) - 2 * x[0]
 
 
+@pytest.mark.usefixtures("x64")
+def test_paths_of_the_host_are_those_of_a_compiled_loop():
+    data = {"mean": jnp.array([4.0, 30.0]), "sd": jnp.array([0.1, 2.0])}
+    target, _, data = bbvi.make_target(beyond_one_half, np.ones(2), data, None)
+    # one begins where nothing is finite
+    starts = np.random.default_rng(1).uniform(0.4, 60, (6, 2))
+    starts[0] = 0
+    host = paths_uphill(target, starts, data, 40)
+    compiled = jax.vmap(lambda x: _follow(target, x, data, 40))(jnp.asarray(starts))
+    assert len(set(host.num_gradients)) > 1  # they do not end together
+    np.testing.assert_array_equal(host.num_gradients, compiled.num_gradients)
+    np.testing.assert_allclose(host.points, compiled.points, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(host.curvature_scale, compiled.curvature_scale, rtol=1e-6)
+
+
 def test_a_race_is_not_won_by_a_spike():
     target, init, _ = bbvi.make_target(funnel, np.zeros(5, np.float32), None, None)
-    found = _race(target, init, jax.random.key(0), None)
+    found = race(target, init, jax.random.key(0), None)
     log_density = jax.vmap(lambda z: target.log_density(z, None))(found.loc)
     mode = int(np.argmax(log_density))
     assert log_density[mode] > log_density[0] + 5
