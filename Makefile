@@ -23,8 +23,7 @@ test: .venv/.dev ## lint, format check, types, counts, doctests, tests
 	$(PYTHON) -m ruff format --check
 	$(PYTHON) -m mypy
 	$(PYTHON) -m benchmarks.counted
-	$(PYTHON) -m pytest --doctest-modules bbvi
-	$(PYTHON) -m pytest $(WORKERS) --durations=20
+	$(PYTHON) -m pytest $(WORKERS) --durations=20 --doctest-modules bbvi tests
 
 test-lowest: .venv-lowest/.installed ## tests on the lowest supported versions, without extras
 	$(LOWEST) -m pytest $(WORKERS)

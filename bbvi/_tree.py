@@ -2,7 +2,7 @@
 
 import operator
 from collections.abc import Iterator
-from functools import partial, reduce
+from functools import reduce
 from typing import Any
 
 import jax
@@ -34,11 +34,12 @@ def as_key(key: Key) -> Array:
     )
 
 
-# Random bits are many lines and little work: not worth the compiler's time.
-@partial(jax.jit, static_argnums=1, compiler_options={"xla_backend_optimization_level": 0})
 def split(key: Array, number: int) -> tuple[Array, ...]:
-    """Several keys from one, by one small program and not one a key."""
-    return tuple(jax.random.split(key, number))
+    """Several keys from one on the host, where `jax.random.split` would compile a program."""
+    words = np.asarray(jax.random.key_data(key))
+    bits = np.random.SeedSequence(words.tolist()).generate_state(number * words.size)
+    rows = bits.reshape(number, *words.shape)
+    return tuple(jax.random.wrap_key_data(row, impl=jax.random.key_impl(key)) for row in rows)
 
 
 def as_arrays(tree: PyTree, root: str) -> PyTree:

@@ -1,4 +1,4 @@
-"""The default: stages on the host, each compiled only when it is reached."""
+"""The default: stages on the host, none begun that is not needed."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
