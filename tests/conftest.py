@@ -3,9 +3,12 @@
 import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Several devices on one machine, so that sharded code is tested for real.
+# Several devices on one machine, so that sharded code is tested for real; and programs that are
+# built quickly, since most of them run once. What the user has set stands.
 os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+    "--xla_backend_optimization_level=0 "
+    + os.environ.get("XLA_FLAGS", "")
+    + " --xla_force_host_platform_device_count=4"
 )
 
 import contextlib
