@@ -255,8 +255,9 @@ def test_a_bar_for_each_stage_of_the_default(capsys):
     # a bar may be drawn once more as it closes
     bars = [b for b, after in zip(bars, [*bars[1:], ""], strict=True) if b != after]
     assert [bar.split(":")[0] for bar in bars] == stages
-    criteria = {"flow": "drift", "chains move": "memory", "chains flow": "memory"}
-    assert all(criteria.get(s, "k-hat") in bar for s, bar in zip(stages, bars, strict=True))
+    criteria = {"flow": "drift", "chains": "memory"}  # by a stage's first word
+    for stage, bar in zip(stages, bars, strict=True):
+        assert criteria.get(stage.split()[0], "k-hat") in bar
 
 
 def test_nothing_is_printed_unasked(capfd):
