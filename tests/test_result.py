@@ -100,7 +100,8 @@ def test_log_prob_is_the_change_of_variables():
         return jnp.concatenate([params["s"][None], params["w"][:-1], params["x"]])
 
     draws, log_q = posterior.sample_and_log_prob(1, 5)
-    np.testing.assert_array_equal(draws["x"], posterior.sample(1, 5)["x"])
+    # of two programs: the last bit may differ
+    np.testing.assert_allclose(draws["x"], posterior.sample(1, 5)["x"], rtol=1e-12)
     zs = jax.jit(jax.vmap(lambda p: target.unconstrain(p, None)))(draws)
     log_dets = jax.jit(jax.vmap(lambda z: jacobian_log_det(free, z)))(zs)
     eps = np.linalg.solve(ROOT, (zs - LOC).T)
