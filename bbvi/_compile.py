@@ -23,7 +23,7 @@ _SMALL_WORK = 30_000
 # anyway, and a fit asks for 30,000 points, which without optimisation take a nanosecond more for
 # each element.
 SMALL_EVALUATION = 3_000
-# Numbers drawn up to which the same holds: a million normals take 15 ms longer.
+# Numbers drawn up to which the same holds: a million normals take about 40 ms longer.
 _FEW_NUMBERS = 1_000_000
 QUICKLY = {"xla_backend_optimization_level": 0}
 # The long loop's step is a hundred small kernels around two large products. XLA's scheduler for

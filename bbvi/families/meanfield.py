@@ -28,8 +28,7 @@ class MeanFieldGaussian(Family):
     """
 
     def init(self, loc: Array, scale: Array) -> PyTree:
-        scale = conditional_scale(loc, scale)
-        return {"loc": loc, "log_scale": namespace(scale).log(scale)}
+        return {"loc": loc, "log_scale": jnp.log(conditional_scale(loc, scale))}
 
     def reparam(self, params: PyTree, eps: Array) -> tuple[Array, Array]:
         z = params["loc"] + jnp.exp(params["log_scale"]) * eps
