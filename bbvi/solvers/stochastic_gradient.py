@@ -292,6 +292,8 @@ class StochasticGradient(Solver):
         """One optimizer step from `inner`, in the units and at the rate of `state`."""
         key = jax.random.fold_in(state.key, inner.step)
         eps = self.objective.noise(key, self.family, target.dim, target.dtype)
+        # Once in memory: XLA would work out a base normal again for each product that it is in.
+        eps = jax.lax.optimization_barrier(eps)
 
         unravel = self._unravel(state.frame)
 

@@ -2,8 +2,8 @@
 
     python -m benchmarks.peers.worker TOOL PROBLEM SECONDS SETTING ...
 
-SETTING is `newcomer` or the number of a setting of the grid; one that takes longer than SECONDS
-ends the process. Cold is the first call, compiling included and imports left out; warm is a second
+SETTING is `newcomer` or the number of a setting of the grid; one that takes more than SECONDS of
+CPU ends the process. Cold is the first call, compiling included and imports left out; warm is a second
 call with another key. Both are of the newcomer's setting alone, which comes first. There, gradients
 that the tool does not tell are counted in a further run, untimed.
 """
@@ -90,7 +90,7 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     loaded = load(problem)
     for setting in settings:
-        signal.alarm(int(seconds))  # kills, also inside a compiled program
+        signal.setitimer(signal.ITIMER_PROF, float(seconds))  # kills, also in a compiled program
         row = measure(name, setting, loaded)
         print(json.dumps(plain(row)), flush=True)
 
