@@ -35,6 +35,8 @@ class Chains(NamedTuple):
         draws: (S, D) their states after settling, unconstrained.
         moments: of the scalar parameters, with errors from the spread between chains.
         memory: (C,) correlation of each scalar between the first and the last state of a chain.
+        persistence: (C,) correlation between the means of a chain's first and second half, after
+            settling; what is left of an error of the start falls by as much from one to the other.
         drift: (2, C) how far mean and sd moved between the halves of the kept states, in sds.
         drift_se: (2, C) Monte Carlo error of that.
         acceptance: mean acceptance probability after settling.
@@ -45,6 +47,7 @@ class Chains(NamedTuple):
     draws: Array
     moments: Moments
     memory: Array
+    persistence: Array
     drift: Array
     drift_se: Array
     acceptance: Array
@@ -57,6 +60,11 @@ def num_chains(dim: int) -> int:
     return max(_LEAST_CHAINS, min(_MOST_CHAINS, _CHAIN_ELEMENTS // dim))
 
 
+def num_independent(chains: Chains) -> int:
+    """How many chains there were, of one round or of several."""
+    return len(chains.draws) // _KEPT
+
+
 def expected_gradients(dim: int) -> int:
     """What `run_chains` spends on an exact approximation, roughly."""
     return _gradients(dim, _leaps(dim) + 1)
@@ -66,6 +74,19 @@ def affordable_leaps(dim: int, gradients: float) -> np.int32:
     """The steps of a trajectory with which `run_chains` spends at most so many gradients."""
     most = _MOST_LEAPS * _leaps(dim)
     return np.int32(min(most, max(1, gradients / _gradients(dim, 1) - 1)))
+
+
+def missing_share(persistence: np.ndarray) -> np.ndarray:
+    """How far moments still have to go, as a share of how far they came from the start (C,).
+
+    If the error of the start falls by `persistence` from half to half of what is kept, its shares
+    there are known, for settling takes as long as a half does.
+    """
+    persistence = np.clip(persistence, 0, 0.99)
+    half = _KEPT / 2
+    early = (_SETTLING + half / 2) / half  # halves from the start to the middle of the first
+    left = (persistence**early + persistence ** (early + 1)) / 2
+    return left / (1 - left)
 
 
 def _leaps(dim: int) -> int:
@@ -164,10 +185,12 @@ def run_chains(
     draws = jax.lax.map(place, kept)
     x, x0 = jax.lax.map(scalars, draws), scalars(place(first))
     moments, drift, drift_se = _summarise(x)
+    early, late = jnp.mean(x[: _KEPT // 2], axis=0), jnp.mean(x[_KEPT // 2 :], axis=0)
     return Chains(
         draws=draws.reshape(-1, dim),
         moments=moments,
         memory=_correlation(x0, x[-1]),
+        persistence=_correlation(early, late),
         drift=drift,
         drift_se=drift_se,
         acceptance=jnp.mean(chance[_SETTLING:]),

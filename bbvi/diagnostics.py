@@ -9,6 +9,7 @@ import numpy as np
 from bbvi._arrays import is_traced, logsumexp, namespace
 from bbvi._compile import draws_jit, quick_jit
 from bbvi._linalg import dot
+from bbvi._tree import split
 from bbvi._types import Array, PyTree
 from bbvi.evaluate import densities, generator
 from bbvi.families import Family
@@ -22,6 +23,8 @@ _MOST_DRAWS, _LEAST_DRAWS = 16_384, 1_024
 _TOTAL_ELEMENTS = 1 << 24
 # Elements of draws held at once; their first five powers are.
 _CHUNK_ELEMENTS = 1 << 21
+# Up to here only drawing is compiled: the loop as a whole takes the compiler seconds.
+_HOST_CHUNKS = 8
 # Elements of draws kept in the result, for pictures and checks: 16 MiB in float32.
 _KEPT_ELEMENTS = 1 << 22
 
@@ -117,8 +120,8 @@ def diagnose(
     """Judge an approximation on draws it was not fitted to.
 
     Draws are made in chunks, twice from the same keys where they do not fit in memory at
-    once: first for the weights, then for the moments. Where they fit, only drawing is compiled,
-    and the figures are arrays of numpy.
+    once: first for the weights, then for the moments. Where the chunks are few, only drawing is
+    compiled, and the figures are arrays of numpy.
 
     Args:
         target: the target.
@@ -129,17 +132,30 @@ def diagnose(
         num_draws: S; None takes 16,384, or fewer (at least 1,024) for D over 1,024.
     """
     plan = _plan(target.dim, num_draws)
-    if is_traced((params, key, data)) or plan.chunks > 1:
+    if is_traced((params, key, data)) or plan.chunks > _HOST_CHUNKS:
         return _in_chunks(target, family, params, key, data, plan)
-    noise = host_noise(generator(key), plan.size, *family.event(params))
-    proposal, x = _propose(target, family, params, noise, data)
-    log_p = densities(target, proposal.z, data)
-    z, log_q, log_mixture, own, log_p, x = jax.device_get((*proposal, log_p, x))
-    log_q, log_mixture, log_p, x = (a.astype(float) for a in (log_q, log_mixture, log_p, x))
+    keys = [key] if plan.chunks == 1 else split(key, plan.chunks)
+
+    def draw(key):
+        noise = host_noise(generator(key), plan.size, *family.event(params))
+        proposal, x = _propose(target, family, params, noise, data)
+        log_p = densities(target, proposal.z, data)
+        z, *rest, own, log_p, x = jax.device_get((*proposal, log_p, x))
+        log_q, log_mixture, log_p, x = (a.astype(float) for a in (*rest, log_p, x))
+        return _Drawn(z, log_q, log_mixture, own, log_p, x)
+
+    first = draw(keys[0])
+
+    def over_chunks(function, *along):
+        chunks = (first if i == 0 else draw(keys[i]) for i in range(plan.chunks))
+        found = [function(drawn, *x) for drawn, *x in zip(chunks, *along, strict=True)]
+        return [np.stack(x) for x in zip(*found, strict=True)]
+
     with np.errstate(all="ignore"):
-        found = _judge(_Drawn(z, log_q, log_mixture, own, log_p, x), plan)
+        found = _judge(first, plan, over_chunks)
         # summed in double precision, but of the target's type as all else
-        return jax.tree.map(lambda a: a.astype(z.dtype) if a.dtype.kind == "f" else a, found)
+        dtype = found.draws.dtype
+        return jax.tree.map(lambda a: a.astype(dtype) if a.dtype.kind == "f" else a, found)
 
 
 def prepare_diagnose(
@@ -147,7 +163,7 @@ def prepare_diagnose(
 ) -> None:
     """Begin to build what `diagnose` of such arguments will need."""
     plan = _plan(target.dim, None)
-    if plan.chunks > 1:
+    if plan.chunks > _HOST_CHUNKS:
         _in_chunks.prepare(target, family, params, key, data, plan)
     else:
         noise = noise_shapes(plan.size, *family.event(params))
@@ -177,24 +193,20 @@ def _in_chunks(
         z, log_q, log_mixture, own = proposal
         return _Drawn(z, log_q, log_mixture, own, log_p, x)
 
-    if plan.chunks == 1:
-        return _judge(draw(key), plan)
-    keys = jax.random.split(key, plan.chunks)
-    return _judge(
-        draw(keys[0]),
-        plan,
-        lambda f, *a: jax.lax.map(lambda args: f(draw(args[0]), *args[1:]), (keys, *a)),
-    )
+    keys = key[None] if plan.chunks == 1 else jax.random.split(key, plan.chunks)
+    first = draw(keys[0])
+
+    def over_chunks(function, *along):
+        if plan.chunks == 1:
+            return [x[None] for x in function(first, *(x[0] for x in along))]
+        return jax.lax.map(lambda args: function(draw(args[0]), *args[1:]), (keys, *along))
+
+    return _judge(first, plan, over_chunks)
 
 
-def _judge(first: _Drawn, plan: _Plan, over_chunks: Callable | None = None) -> Diagnostics:
+def _judge(first: _Drawn, plan: _Plan, over_chunks: Callable) -> Diagnostics:
     """Figures from draws; `over_chunks` is a function of each chunk of them, results stacked."""
     xp, total = namespace(first.z), plan.chunks * plan.size
-    if over_chunks is None:
-
-        def over_chunks(function, *along):
-            return [x[None] for x in function(first, *(x[0] for x in along))]
-
     logs = over_chunks(lambda drawn: drawn[1:5])
     log_q, log_mixture, own, log_p = (x.reshape(-1) for x in logs)
     log_ratio = log_p - log_q
@@ -220,7 +232,9 @@ def _judge(first: _Drawn, plan: _Plan, over_chunks: Callable | None = None) -> D
         # a draw without weight may lie where the map to the parameters overflows
         x = xp.where(xp.any(sets > 0, axis=0)[:, None], drawn.x - origin, 0)
         # a product a power: an array of all five would be the largest of the program
-        sums = xp.stack([dot(sets, power) for power in (xp.ones_like(x), x, x**2, x**3, x**4)], 1)
+        # (squared and multiplied: numpy takes a logarithm for a third or fourth power)
+        x2 = x**2
+        sums = xp.stack([dot(sets, p) for p in (xp.ones_like(x), x, x2, x2 * x, x2**2)], 1)
         return sums, largest_terms(sets[2] * (x / unit).T ** 2, total)
 
     sums, largest = over_chunks(power_sums, xp.moveaxis(sets, 1, 0))

@@ -6,9 +6,17 @@ import numpy as np
 import pytest
 
 import bbvi
-from bbvi.chains import affordable_leaps, expected_gradients, num_chains, pool, run_chains
+from bbvi.chains import (
+    affordable_leaps,
+    expected_gradients,
+    missing_share,
+    num_chains,
+    pool,
+    run_chains,
+)
 from bbvi.diagnostics import diagnose
-from bbvi.families import FullRankGaussian
+from bbvi.families import Frame, FullRankGaussian
+from bbvi.matching import match_from
 from bbvi.status import Status
 from bbvi.verdict import chain_faults, is_settled, judge
 
@@ -90,6 +98,47 @@ def test_faults_are_seen(log_joint, scale, words):
     assert faults
     assert any(word in fault for fault in faults for word in words.split("|")), faults
     assert not is_settled(diagnostics, Status.CONVERGED, chains)
+
+
+def test_slow_chains_are_seen():
+    """Centred groups under a scale whose approximation is much too narrow, as matches end there.
+
+    No trajectory diverges, and a drift is lost in its noise.
+    """
+    groups = 50
+    rng = np.random.default_rng(0)
+    sd = rng.uniform(0.5, 2, groups).astype(np.float32)
+    effect = 0.4 * rng.normal(size=groups)
+    data = {"sd": sd, "y": (effect + sd * rng.normal(size=groups)).astype(np.float32)}
+
+    def log_joint(p, data):
+        tau, z = jnp.exp(p["log_tau"]), p["z"]
+        prior = -0.5 * jnp.sum((z / tau) ** 2) - (groups - 1) * p["log_tau"] - tau
+        return prior - 0.5 * jnp.sum(((data["y"] - z) / data["sd"]) ** 2)
+
+    init = {"log_tau": np.float32(-0.5), "z": np.zeros(groups, np.float32)}
+    target, _, data = bbvi.make_target(log_joint, init, data, None)
+    start = Frame(target.unconstrain(init, data), np.ones(groups + 1, np.float32))
+    params, _, _ = match_from(target, start, jax.random.key(0), data)
+    args = (target, FullRankGaussian(), params)
+    for key in map(jax.random.key, range(3)):
+        chains = run_chains(*args, key, data, affordable_leaps(target.dim, np.inf))
+        chains, diagnostics = jax.device_get((chains, diagnose(*args, key, data)))
+        assert any("forget slowly" in fault for fault in chain_faults(chains, diagnostics))
+        # ... and by nothing else
+        chains = chains._replace(persistence=np.zeros(groups + 1), drift=0 * chains.drift)
+        assert not chain_faults(chains, diagnostics)
+
+
+def test_what_is_missing():
+    # an error that falls by c from half to half, after settling as long as a half
+    for c in (0.0, 0.3, 0.8):
+        start = 1.0
+        mean_of_halves = start * (c**1.5 + c**2.5) / 2
+        moved = start - mean_of_halves
+        np.testing.assert_allclose(missing_share(np.array(c)) * moved, mean_of_halves, atol=1e-12)
+    assert missing_share(np.array(-0.2)) == 0
+    assert np.isfinite(missing_share(np.array(1.0)))
 
 
 def test_draws_that_are_lost_settle_nothing():

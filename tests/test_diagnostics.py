@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 import bbvi.diagnostics
+from bbvi._tree import split
 from bbvi.bijectors import correlation, positive
 from bbvi.diagnostics import diagnose
 from bbvi.evaluate import generator
 from bbvi.families import FullRankGaussian, MeanFieldGaussian
-from bbvi.families.base import host_noise
+from bbvi.families.base import draw_noise, host_noise
 from bbvi.pareto import growth_lost, largest_terms, psis, rate_lost, tail_size
 from bbvi.target import make_target
 
@@ -393,12 +394,13 @@ def _plain_error(target, family, params, key):
     return jnp.sqrt(jnp.sum((w * (squares - variance)) ** 2, axis=0) / (4 * variance))
 
 
-@pytest.mark.parametrize("num_draws", [999])
+@pytest.mark.parametrize("host_chunks", [4, 3])
 @pytest.mark.usefixtures("x64")
-def test_chunks_against_numpy_on_the_same_draws(num_draws, monkeypatch):
-    # 300 draws of three numbers at once: four chunks of 250. The setting is read when the program
-    # is traced, so the number of draws must be one that no other test asks for.
+def test_chunks_against_numpy_on_the_same_draws(host_chunks, monkeypatch):
+    # 300 draws of three numbers at once: four chunks of 250, on the host or in one program
+    num_draws, on_host = 999, host_chunks == 4
     monkeypatch.setattr(bbvi.diagnostics, "_CHUNK_ELEMENTS", 900)
+    monkeypatch.setattr(bbvi.diagnostics, "_HOST_CHUNKS", host_chunks)
     target, _, data = the_target()
     mean, root = MEAN + np.array([0.1, -0.2, 0.4]), 1.25 * ROOT
     family = FullRankGaussian()
@@ -407,12 +409,19 @@ def test_chunks_against_numpy_on_the_same_draws(num_draws, monkeypatch):
     d = jax.device_get(diagnose(target, family, params, key, data, num_draws))
     assert d.num_draws == 1000
 
+    if on_host:
+        chunks = [host_noise(generator(k), 250, 3, np.float64) for k in split(key, 4)]
+        noise = jax.tree.map(lambda *x: np.stack(x), *chunks)
+    else:
+        draw = jax.vmap(lambda k: draw_noise(k, 250, 3, np.float64))
+        noise = jax.jit(draw)(jax.random.split(key, 4))
+
     @jax.jit
-    def redraw(key):
-        drawn = jax.vmap(lambda k: family.propose(params, k, 250))(jax.random.split(key, 4))
+    def redraw(noise):
+        drawn = jax.vmap(lambda noise: family.propose_at(params, noise))(noise)
         return jax.tree.map(lambda x: x.reshape(1000, *x.shape[2:]), drawn)
 
-    z, log_q, log_mixture, own = jax.device_get(redraw(key))
+    z, log_q, log_mixture, own = jax.device_get(redraw(noise))
     assert own.sum() == 500
     x = np.concatenate([np.exp(z[:, :1]), z[:, 1:]], 1)
     eps = np.linalg.solve(ROOT, (z - MEAN).T)

@@ -504,6 +504,21 @@ def test_batch_and_match_keeps_only_what_is_better():
     assert state.log.step < solver.max_steps
 
 
+def test_batch_and_match_leaves_a_plateau():
+    """The logarithm of an exponential falls off like e^u far to the left, and there is no curve.
+
+    A full match then overshoots by a hundred, three times in a row.
+    """
+    target, init, _ = bbvi.make_target(lambda u: jnp.sum(u - jnp.exp(u)), np.zeros(2), None, None)
+    solver = bbvi.BatchAndMatch()
+    state = begin(solver, target, init - 20, jnp.full(2, 5.0), jax.random.key(0), None)
+    state = bbvi.run(solver, target, state, None, solver.max_steps)
+    params = finish(solver, state)
+    # reverse KL: E exp(u) = 1 and a variance of one
+    assert np.max(np.abs(np.asarray(solver.family.mean(params)) + 0.5)) < 0.3
+    assert np.max(np.abs(np.asarray(solver.family.sd(params)) - 1)) < 0.3
+
+
 # --- fixed draws -------------------------------------------------------------------------------
 
 

@@ -201,15 +201,15 @@ def draw_noise(key: Array, number: int, size: int, dtype: Any) -> Noise:
     normal_key, tail_key, choice_key = jax.random.split(key, 3)
     eps = jax.random.normal(normal_key, (number, size), dtype)
     # a sum of squares of few normals is a chi-square that compiles at once
-    tails = jax.random.normal(tail_key, (number, TAIL_DF), dtype)
-    return _noise(eps, tails, jax.random.uniform(choice_key, (number,), dtype))
+    squares = jnp.sum(jax.random.normal(tail_key, (number, TAIL_DF), dtype) ** 2, axis=-1)
+    return _noise(eps, squares, jax.random.uniform(choice_key, (number,), dtype))
 
 
 def host_noise(random: np.random.Generator, number: int, size: int, dtype: Any) -> Noise:
     """The same, arrays of numpy from a generator of the host."""
-    shapes = (number, size), (number, TAIL_DF)
-    eps, tails = (random.standard_normal(shape).astype(dtype) for shape in shapes)
-    return _noise(eps, tails, random.random(number).astype(dtype))
+    eps = random.standard_normal((number, size)).astype(dtype)
+    squares = random.chisquare(TAIL_DF, number).astype(dtype)
+    return _noise(eps, squares, random.random(number).astype(dtype))
 
 
 def noise_shapes(number: int, size: int, dtype: Any) -> Noise:
@@ -219,10 +219,10 @@ def noise_shapes(number: int, size: int, dtype: Any) -> Noise:
     return Noise(*map(jax.ShapeDtypeStruct, shapes, kinds))
 
 
-def _noise(eps: AnyArray, tails: AnyArray, choice: AnyArray) -> Noise:
+def _noise(eps: AnyArray, squares: AnyArray, choice: AnyArray) -> Noise:
     xp, number = namespace(eps), eps.shape[0]
     own = xp.arange(number) < (number + 1) // 2
-    length = xp.sqrt(TAIL_DF / xp.sum(tails**2, axis=-1))
+    length = xp.sqrt(TAIL_DF / squares)
     return Noise(eps, xp.where(own, 1, length), own, choice)
 
 

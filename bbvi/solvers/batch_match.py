@@ -155,7 +155,9 @@ class BatchAndMatch(Solver):
         usable = all_finite(proposed._replace(elbo=xp.zeros_like(elbo)))
         trial = tree_where(usable, proposed, best)
 
-        stalled = xp.where(progress | first, 0, state.stalled + 1)
+        # a bound that falls is the trust region's to answer, down to its least rate
+        near = elbo > state.best.elbo - self.tolerance
+        stalled = xp.where(progress | first, 0, state.stalled + near)
         done = (stalled >= 3) | (rate < _LEAST_RATE) | ~usable
         failed = ~xp.isfinite(best.elbo)
         ended = xp.where(failed, int(Status.NONFINITE), int(Status.CONVERGED))
