@@ -21,16 +21,20 @@ from bbvi.families import Family, Frame
 from bbvi.modes import FAR, VALLEY_NATS, VISIBLE_NATS, apart, valley, valleys
 from bbvi.solvers import BatchAndMatch
 from bbvi.solvers.base import RunLog
+from bbvi.solvers.batch_match import BatchMatchState
 from bbvi.solvers.starts import CANDIDATES, DRAWS, ORIGINS, PATH_EVALUATIONS, Starts, race
 from bbvi.status import Status
 from bbvi.target import Target
 
-# Starts that are matched together: the winner of the race need not be in the best mode.
+# Starts that are matched first: the winner of the race need not be in the best mode.
 _MATCHED = 3
 # ... and how many in all, one after the other where starts lie in valleys that no match is in.
 _MOST_MATCHES = 12
-# The dimension beyond which a match costs seconds, and only the winner is matched.
+# The dimension beyond which a match costs seconds: two starts are matched for a few steps, and the
+# better one is gone on with. From the user's point 500 groups took three steps to pass the winner
+# of the race, a plateau where their scale is zero, and end 35 nats above all that came from there.
 _SEVERAL_UP_TO = 256
+_TRIAL_STEPS = 5
 
 
 def find_start(target: Target, loc: Array, key: Array, data: PyTree) -> tuple[Frame, int]:
@@ -69,7 +73,7 @@ def affordable(target: Target, gradients: float) -> Limits:
 
 
 def _matched(dim: int) -> int:
-    return _MATCHED if dim <= _SEVERAL_UP_TO else 1
+    return _MATCHED if dim <= _SEVERAL_UP_TO else 2
 
 
 def _prepare(target: Target, key: Array, data: PyTree) -> None:
@@ -125,10 +129,19 @@ def match_modes(
     limits = affordable(target, gradients)
     _prepare(target, key, data)
     starts = race(target, loc, race_key, data, limits.path_evaluations)
-    chosen, elsewhere = _diverse(target, starts, data)
-    places = (Frame(starts.loc[i], starts.scale[i]) for i in chosen)
-    found = [_match(target, at, key, data, limits.match_steps) for at in places]
-    spent = starts.num_gradients + sum(int(m.log.num_gradients) for m in found)
+    chosen, elsewhere = _diverse(target, starts, loc, data)
+    places = [Frame(starts.loc[i], starts.scale[i]) for i in chosen]
+    matching = [_begin(target, at, key) for at in places]
+    if target.dim > _SEVERAL_UP_TO:
+        trial = min(_TRIAL_STEPS, limits.match_steps)
+        matching = [_go_on(target, state, data, trial) for state in matching]
+        spent = sum(int(state.log.num_gradients) for state in matching)
+        matching = [max(matching, key=_bound)]
+        spent -= int(matching[0].log.num_gradients)
+    else:
+        spent = 0
+    found = [_ended(_go_on(target, state, data, limits.match_steps)) for state in matching]
+    spent += starts.num_gradients + sum(int(m.log.num_gradients) for m in found)
     waiting = elsewhere & (starts.elbo > starts.elbo[0] - VISIBLE_NATS)
     cost = limits.match_steps * BatchAndMatch().draws(target.dim)
     while len(found) < _MOST_MATCHES and spent + cost <= gradients:
@@ -166,15 +179,33 @@ class _Match(NamedTuple):
 
 def _match(target: Target, start: Frame, key: Array, data: PyTree, steps: int) -> _Match:
     """`BatchAndMatch` from one start, on the host but for the scores."""
+    return _ended(_go_on(target, _begin(target, start, key), data, steps))
+
+
+def _begin(target: Target, start: Frame, key: Array) -> BatchMatchState:
     solver = BatchAndMatch()
     eps = paired_normals(generator(key), solver.draws(target.dim), target.dim)
     with np.errstate(all="ignore"):
-        loc, scale, eps = (np.asarray(x, target.dtype) for x in (*start, eps))
-        state = solver.begin(loc, scale, eps)
+        return solver.begin(*(np.asarray(x, target.dtype) for x in (*start, eps)))
+
+
+def _go_on(target: Target, state: BatchMatchState, data: PyTree, steps: int) -> BatchMatchState:
+    """The match after so many steps in all, or at its end."""
+    with np.errstate(all="ignore"):
         while state.log.step < steps and state.log.status == Status.RUNNING:
-            state, _ = solver.take(state, *jax.device_get(scores(target, state.points, data)))
-        elbo = float(state.best.elbo)
-        return _Match(solver.output(state), elbo if np.isfinite(elbo) else -np.inf, state.log)
+            seen = jax.device_get(scores(target, state.points, data))
+            state, _ = BatchAndMatch().take(state, *seen)
+    return state
+
+
+def _ended(state: BatchMatchState) -> _Match:
+    with np.errstate(all="ignore"):
+        return _Match(BatchAndMatch().output(state), _bound(state), state.log)
+
+
+def _bound(state: BatchMatchState) -> float:
+    elbo = float(state.best.elbo)
+    return elbo if np.isfinite(elbo) else -np.inf
 
 
 def _together(found: list[_Match], starts: Starts | None) -> Matches:
@@ -198,24 +229,30 @@ def _in_a_valley_of_its_own(target, matches, starts, waiting, data) -> int | Non
     return None
 
 
-def _diverse(target: Target, starts: Starts, data: PyTree) -> tuple[list[int], np.ndarray]:
+def _diverse(
+    target: Target, starts: Starts, user: AnyArray, data: PyTree
+) -> tuple[list[int], np.ndarray]:
     """The best start and the best ones in other valleys, and a mask of those in yet others.
 
-    Starts that are near one another, or with no valley between them, end in the same mode;
-    where there are no others, the next best are taken.
+    Starts that are near one another, or with no valley between them, end in the same mode; where
+    there are no others, the user's point is taken, and then the next best.
     """
     chosen = [0]
     near = np.arange(len(starts.elbo)) == 0
+    finite = np.isfinite(starts.elbo)
+    at_user = (starts.loc == np.asarray(user)).all(1) & (starts.scale == 1).all(1) & finite
     for _ in range(_matched(target.dim) - 1):
         last = chosen[-1]
         gap = np.abs(starts.loc - starts.loc[last])
         width = np.maximum(starts.scale, starts.scale[last])
         depth = valleys(target, starts.loc[last], starts.loc, data)
         near |= (np.linalg.norm(gap / width, axis=1) < FAR) | ~(depth > VALLEY_NATS)
-        far = np.flatnonzero(np.isfinite(starts.elbo) & ~near)
+        far = np.flatnonzero(finite & ~near)
+        if target.dim > _SEVERAL_UP_TO:
+            far = far[:0]  # a few steps do not tell modes
         # the first is the best, of those that are left
-        others = (i for i in range(len(near)) if i not in chosen)
-        chosen.append(int(far[0]) if len(far) else next(others))
+        others = [*far, *np.flatnonzero(at_user), *range(len(near))]
+        chosen.append(next(int(i) for i in others if i not in chosen))
     return chosen, ~near
 
 

@@ -15,10 +15,12 @@ from bbvi.status import Status
 from bbvi.target import Target
 
 # The learning rate is a trust region: at 1e3 a step is the full match, which solves a Gaussian
-# target at once; it shrinks when the bound falls and grows back when it rises.
-_FIRST_RATE = 1e3
+# target at once; it shrinks when the bound falls and grows back when it rises. A step goes a share
+# rate/(1 + rate) of the way: between 1e3 and 2 there is nothing to choose.
+_FULL_RATE, _MOST_PARTIAL, _LEAST_RATE = 1e3, 2.0, 1e-2
 _SHRINK, _GROW = 1 / 8, 4.0
-_LEAST_RATE = 1e-2
+# A bound that falls by more nats has overshot: no sign that there is nothing left to gain.
+_OVERSHOT = 1.0
 
 
 class Match(NamedTuple):
@@ -120,7 +122,7 @@ class BatchAndMatch(Solver):
         trial = Match(loc, root, log_det, xp.full((), -xp.inf, dtype))
         nowhere, flat = xp.zeros(dim, dtype), xp.zeros((dim, dim), dtype)
         statistics = (nowhere, nowhere, flat, flat)  # replaced at the first step
-        rate = xp.full((), _FIRST_RATE, dtype)
+        rate = xp.full((), _FULL_RATE, dtype)
         log = empty_log(dtype, xp)
         return BatchMatchState(log, eps, trial, trial, statistics, rate, log.step)
 
@@ -149,14 +151,14 @@ class BatchAndMatch(Solver):
         statistics = tree_where(
             better, _statistics(state.eps, dot(score, trial.root), ok), state.statistics
         )
-        grown = xp.minimum(state.rate * _GROW, _FIRST_RATE)
-        rate = xp.where(better, grown, state.rate * _SHRINK)
+        grown = xp.minimum(state.rate * _GROW, _FULL_RATE)
+        shrunk = xp.minimum(state.rate * _SHRINK, _MOST_PARTIAL)
+        rate = xp.where(better, grown, shrunk)
         proposed = _match(best, statistics, rate)
         usable = all_finite(proposed._replace(elbo=xp.zeros_like(elbo)))
         trial = tree_where(usable, proposed, best)
 
-        # a bound that falls is the trust region's to answer, down to its least rate
-        near = elbo > state.best.elbo - self.tolerance
+        near = elbo > state.best.elbo - _OVERSHOT
         stalled = xp.where(progress | first, 0, state.stalled + near)
         done = (stalled >= 3) | (rate < _LEAST_RATE) | ~usable
         failed = ~xp.isfinite(best.elbo)

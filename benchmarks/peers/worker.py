@@ -3,8 +3,8 @@
     python -m benchmarks.peers.worker TOOL PROBLEM SECONDS SETTING ...
 
 SETTING is `newcomer` or the number of a setting of the grid; one that takes more than SECONDS of
-CPU ends the process. Cold is the first call, compiling included and imports left out; warm is a second
-call with another key. Both are of the newcomer's setting alone, which comes first. There, gradients
+CPU ends the process. Cold is the first call, compiling included and imports left out; warm is a
+second call with another key. Both are of the newcomer's setting alone, which comes first. There, gradients
 that the tool does not tell are counted in a further run, untimed.
 """
 
