@@ -4,8 +4,8 @@
 
 SETTING is `newcomer` or the number of a setting of the grid; one that takes more than SECONDS of
 CPU ends the process. Cold is the first call, compiling included and imports left out; warm is a
-second call with another key. Both are of the newcomer's setting alone, which comes first. There, gradients
-that the tool does not tell are counted in a further run, untimed.
+second call with another key. Both are of the newcomer's setting alone, which comes first. There,
+gradients that the tool does not tell are counted in a further run, untimed.
 """
 
 import importlib
