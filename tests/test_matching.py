@@ -10,7 +10,7 @@ import pytest
 import bbvi
 from bbvi.evaluate import generator, in_blocks, paired_normals
 from bbvi.families import Frame, FullRankGaussian
-from bbvi.matching import Matches, _match
+from bbvi.matching import Matches, _match, match_modes
 from bbvi.modes import separate_modes, valley
 from bbvi.target import make_target
 
@@ -99,6 +99,33 @@ def test_more_modes_than_are_matched_at_once():
     np.testing.assert_allclose(result.posterior.mean(), 0, atol=0.1)
     np.testing.assert_allclose(result.posterior.sd(), np.sqrt(0.25 + 81 / 2), rtol=0.03)
     assert result.verdict.level == "trusted"
+
+
+@pytest.mark.parametrize("centred", [False, True])
+def test_the_users_point_is_matched_too(centred):
+    """300 groups whose scale is known to 9%: paths uphill end where it is zero."""
+    groups, rng = 300, np.random.default_rng(0)
+    sd = rng.uniform(0.5, 2, groups)
+    data = {"sd": sd, "y": 0.7 * rng.normal(size=groups) + sd * rng.normal(size=groups)}
+
+    def log_joint(p, data):
+        tau, z = p["tau"], p["z"]
+        effect, prior = (z, z / tau) if centred else (tau * z, z)
+        log_p = -0.5 * jnp.sum(prior**2) - (groups * jnp.log(tau) if centred else 0) - tau
+        return log_p - 0.5 * jnp.sum(((data["y"] - effect) / data["sd"]) ** 2)
+
+    init = {"tau": 1.0, "z": np.zeros(groups)}
+    target, _, data = make_target(log_joint, init, data, {"tau": bbvi.positive})
+    loc = target.unconstrain(init, data)
+    params, log, _ = match_modes(target, loc, *map(jax.random.key, (0, 1)), data)
+    assert log.status == bbvi.Status.CONVERGED
+    # its log, from the likelihood with the effects integrated out
+    grid = np.exp(np.linspace(-3, 1, 2000))
+    variance = np.asarray(data["sd"]) ** 2 + grid[:, None] ** 2
+    log_p = -0.5 * np.sum(np.log(variance) + data["y"] ** 2 / variance, 1) - grid + np.log(grid)
+    weights = np.exp(log_p - log_p.max())
+    mean = weights @ np.log(grid) / weights.sum()
+    assert abs(float(params["loc"][0]) - mean) < 0.1
 
 
 def test_the_host_matches_as_a_compiled_loop_does():
