@@ -4,7 +4,6 @@
 PYTHON := .venv/bin/python
 LOWEST := .venv-lowest/bin/python
 BENCH := .venv-bench/bin/python
-PIP := -m pip --disable-pip-version-check install -qq
 # One worker a core, at most 8: each holds a JAX of its own and compiles for itself.
 WORKERS := -n auto --maxprocesses 8
 
@@ -72,29 +71,29 @@ clean: ## remove environments, caches and build output
 	@python="$$(.ci/find-python)" && "$$python" -m venv --clear .venv && touch $@
 
 .venv/.demo: pyproject.toml .venv/.created
-	@echo "installing bbvi with the plot and progress extras into .venv (about a minute)"
-	@$(PYTHON) $(PIP) -e '.[plot,progress]' && touch $@
+	@echo "installing bbvi with the plot and progress extras into .venv (half a minute)"
+	@.ci/install $(PYTHON) -e '.[plot,progress]' && touch $@
 
 .venv/.dev: pyproject.toml .venv/.created
-	@echo "installing bbvi with the dev extra into .venv (a few minutes)"
-	@$(PYTHON) $(PIP) -e '.[dev]' && touch $@
+	@echo "installing bbvi with the dev extra into .venv (a minute or so)"
+	@.ci/install $(PYTHON) -e '.[dev]' && touch $@
 
 .venv/.docs: pyproject.toml .venv/.created
-	@echo "installing the docs extra into .venv (about a minute)"
-	@$(PYTHON) $(PIP) -e '.[docs]' && touch $@
+	@echo "installing the docs extra into .venv (half a minute)"
+	@.ci/install $(PYTHON) -e '.[docs]' && touch $@
 
 .venv-bench/.created:
 	@echo "creating .venv-bench"
 	@python="$$(.ci/find-python)" && "$$python" -m venv --clear .venv-bench && touch $@
 
 .venv-bench/.installed: pyproject.toml .ci/bench.txt .venv-bench/.created
-	@echo "installing bbvi and its peers into .venv-bench (a few minutes)"
-	@$(BENCH) $(PIP) --upgrade -r .ci/bench.txt -e . && touch $@
+	@echo "installing bbvi and its peers into .venv-bench (a minute or so)"
+	@.ci/install $(BENCH) --upgrade -r .ci/bench.txt -e . && touch $@
 
 .venv-lowest/.created:
 	@echo "creating .venv-lowest"
 	@python="$$(.ci/find-python 3.11 3.12 3.13)" && "$$python" -m venv --clear .venv-lowest && touch $@
 
 .venv-lowest/.installed: pyproject.toml .ci/lowest.txt .venv-lowest/.created
-	@echo "installing bbvi on its lowest versions into .venv-lowest (about a minute)"
-	@$(LOWEST) $(PIP) -c .ci/lowest.txt -e . pytest pytest-xdist && touch $@
+	@echo "installing bbvi on its lowest versions into .venv-lowest (half a minute)"
+	@.ci/install $(LOWEST) -c .ci/lowest.txt -e . pytest pytest-xdist && touch $@

@@ -235,23 +235,23 @@ def _diverse(
     """The best start and the best ones in other valleys, and a mask of those in yet others.
 
     Starts that are near one another, or with no valley between them, end in the same mode; where
-    there are no others, the user's point is taken, and then the next best.
+    there are no others, the next best are taken. In many dimensions, where the curvature along a
+    path says little, it is the user's point instead.
     """
     chosen = [0]
     near = np.arange(len(starts.elbo)) == 0
-    finite = np.isfinite(starts.elbo)
-    at_user = (starts.loc == np.asarray(user)).all(1) & (starts.scale == 1).all(1) & finite
     for _ in range(_matched(target.dim) - 1):
         last = chosen[-1]
         gap = np.abs(starts.loc - starts.loc[last])
         width = np.maximum(starts.scale, starts.scale[last])
         depth = valleys(target, starts.loc[last], starts.loc, data)
         near |= (np.linalg.norm(gap / width, axis=1) < FAR) | ~(depth > VALLEY_NATS)
-        far = np.flatnonzero(finite & ~near)
         if target.dim > _SEVERAL_UP_TO:
-            far = far[:0]  # a few steps do not tell modes
+            first = (starts.loc == np.asarray(user)).all(1) & (starts.scale == 1).all(1)
+        else:
+            first = np.isfinite(starts.elbo) & ~near
         # the first is the best, of those that are left
-        others = [*far, *np.flatnonzero(at_user), *range(len(near))]
+        others = [*np.flatnonzero(first), *range(len(near))]
         chosen.append(next(int(i) for i in others if i not in chosen))
     return chosen, ~near
 
