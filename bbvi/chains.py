@@ -17,7 +17,7 @@ from bbvi.target import Target
 _SETTLING, _KEPT = 8, 16  # trajectories of each chain
 # Chains: enough for an error of 0.03 sd in every mean if trajectories were of no use at all.
 _MOST_CHAINS, _LEAST_CHAINS = 512, 128
-_CHAIN_ELEMENTS = 1 << 17
+_CHAIN_ELEMENTS = 1 << 20  # at once; all states of all chains are 24 times as many
 # A quarter of the period of a standard normal: draws at its ends are independent.
 _LENGTH = 1.5707963
 # Steps of a trajectory, in those that an exact approximation needs: where even more are asked
