@@ -189,10 +189,14 @@ def still_missing(chains: Chains, d: Diagnostics) -> np.ndarray:
     moments = chains.moments
     tiny = np.finfo(np.asarray(moments.sd).dtype).tiny
     sd, raw_sd = np.maximum(moments.sd, tiny), np.maximum(d.raw.sd, tiny)
-    moved = np.maximum(np.abs(moments.mean - d.raw.mean) / sd, np.abs(np.log(sd / raw_sd)))
+    with np.errstate(all="ignore"):
+        moved = np.maximum(np.abs(moments.mean - d.raw.mean) / sd, np.abs(np.log(sd / raw_sd)))
     # correlations of independent numbers are not zero either, least the largest of many
     chance = math.sqrt(2 * math.log(2 * moved.size) / num_independent(chains))
-    missing = missing_share(np.asarray(chains.persistence) - chance) * moved
+    share = missing_share(np.asarray(chains.persistence) - chance)
+    # a way that overflows is as long as can be
+    way = np.where(np.isnan(moved), np.inf, moved)
+    missing = np.where(share > 0, share * np.where(share > 0, way, 0), 0.0)
     return np.where(_fixed(d), 0.0, missing)
 
 

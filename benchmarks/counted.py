@@ -5,9 +5,9 @@
 
 Gradients and steps are medians over 16 keys: one key in sixty needs a flow, and a mean would
 count their luck. Compilations are those of the key in the middle, with nothing compiled before it;
-those of new data come behind it. No second is measured, so a busy machine changes nothing. A count that is more
-than 10%, and more than two, above the last entry's is an error, if the entry is of the same jax:
-another compiler counts otherwise. Entries are never removed: the file is the history.
+those of new data come behind it. No second is measured, so a busy machine changes nothing. A count
+that is more than 10%, and more than two, above the last entry's is an error, if the entry is of the
+same jax: another compiler counts otherwise. Entries are never removed: the file is the history.
 """
 
 import argparse

@@ -130,6 +130,18 @@ def test_slow_chains_are_seen():
         assert not chain_faults(chains, diagnostics)
 
 
+def test_what_overflows():
+    """Moments that are not finite; where chains forget, those of the start do not count."""
+    chains, diagnostics = run(gaussian, DATA["mean"], 2.0)
+    raw = diagnostics.raw._replace(sd=np.full(DIM, np.inf, np.float32))
+    diagnostics = diagnostics._replace(raw=raw)
+    assert not chain_faults(chains._replace(persistence=np.zeros(DIM)), diagnostics)
+    assert chain_faults(chains._replace(persistence=np.full(DIM, 0.9)), diagnostics)
+    lost = chains.moments._replace(mean=np.full(DIM, np.inf), sd=np.full(DIM, np.inf))
+    slow = chains._replace(moments=lost, persistence=np.full(DIM, 0.9))
+    assert any("forget slowly" in fault for fault in chain_faults(slow, diagnostics))
+
+
 def test_what_is_missing():
     # an error that falls by c from half to half, after settling as long as a half
     for c in (0.0, 0.3, 0.8):
