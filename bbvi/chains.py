@@ -184,13 +184,12 @@ def run_chains(
 
     draws = jax.lax.map(place, kept)
     x, x0 = jax.lax.map(scalars, draws), scalars(place(first))
-    moments, drift, drift_se = _summarise(x)
-    early, late = jnp.mean(x[: _KEPT // 2], axis=0), jnp.mean(x[_KEPT // 2 :], axis=0)
+    moments, persistence, drift, drift_se = _summarise(x)
     return Chains(
         draws=draws.reshape(-1, dim),
         moments=moments,
         memory=_correlation(x0, x[-1]),
-        persistence=_correlation(early, late),
+        persistence=persistence,
         drift=drift,
         drift_se=drift_se,
         acceptance=jnp.mean(chance[_SETTLING:]),
@@ -221,8 +220,8 @@ def pool(one: Chains, other: Chains) -> Any:
     )
 
 
-def _summarise(x: Array) -> tuple[Moments, Array, Array]:
-    """Moments, drift and its error from scalars (W, chains, C), chains being independent."""
+def _summarise(x: Array) -> tuple[Moments, Array, Array, Array]:
+    """Moments, persistence, drift and its error from scalars (W, chains, C)."""
     number = x.shape[1]
     origin = x[0, 0]
     x = x - origin
@@ -240,11 +239,13 @@ def _summarise(x: Array) -> tuple[Moments, Array, Array]:
     sd_se = error(jnp.mean(squares, axis=0)) / (2 * safe)
     half = x.shape[0] // 2
     signs = jnp.where(jnp.arange(x.shape[0]) < half, -1.0, 1.0).astype(x.dtype) / half
-    moved = einsum("w,wnc->nc", signs, x)
+    early, late = jnp.mean(x[:half], axis=0), jnp.mean(x[half:], axis=0)
+    moved = late - early
     widened = einsum("w,wnc->nc", signs, squares) / (2 * safe)
     drift = jnp.stack([jnp.mean(moved, 0), jnp.mean(widened, 0)]) / safe
     drift_se = jnp.stack([error(moved), error(widened)]) / safe
-    return Moments(origin + mean, sd, mean_se, sd_se), drift, drift_se
+    moments = Moments(origin + mean, sd, mean_se, sd_se)
+    return moments, _correlation(early, late), drift, drift_se
 
 
 def _correlation(a: Array, b: Array) -> Array:

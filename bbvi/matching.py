@@ -132,16 +132,15 @@ def match_modes(
     chosen, elsewhere = _diverse(target, starts, loc, data)
     places = [Frame(starts.loc[i], starts.scale[i]) for i in chosen]
     matching = [_begin(target, at, key) for at in places]
+    spent = starts.num_gradients
     if target.dim > _SEVERAL_UP_TO:
         trial = min(_TRIAL_STEPS, limits.match_steps)
-        matching = [_go_on(target, state, data, trial) for state in matching]
-        spent = sum(int(state.log.num_gradients) for state in matching)
-        matching = [max(matching, key=_bound)]
-        spent -= int(matching[0].log.num_gradients)
-    else:
-        spent = 0
+        tried = [_go_on(target, state, data, trial) for state in matching]
+        best_first = sorted(tried, key=_bound, reverse=True)
+        matching, dropped = best_first[:1], best_first[1:]
+        spent += sum(int(state.log.num_gradients) for state in dropped)
     found = [_ended(_go_on(target, state, data, limits.match_steps)) for state in matching]
-    spent += starts.num_gradients + sum(int(m.log.num_gradients) for m in found)
+    spent += sum(int(m.log.num_gradients) for m in found)
     waiting = elsewhere & (starts.elbo > starts.elbo[0] - VISIBLE_NATS)
     cost = limits.match_steps * BatchAndMatch().draws(target.dim)
     while len(found) < _MOST_MATCHES and spent + cost <= gradients:
