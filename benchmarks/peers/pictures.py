@@ -41,7 +41,7 @@ def points(ax, x: str, where: str) -> None:
 
 
 def accuracy() -> None:
-    labels = {"gradients": "gradient evaluations", "cold": "seconds, compiling included"}
+    labels = {"gradients": "gradient evaluations", "cold": "seconds of CPU, compiling included"}
     for where in ("posteriordb", "heldout"):
         rows = load("peers_accuracy")["rows"]
         if not any(row["set"] == where for row in rows):

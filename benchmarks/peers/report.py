@@ -76,8 +76,7 @@ def accuracy() -> list[str]:
             "divergences, k-hat above 0.7, a warning of its own). Tuned: for each posterior, the "
             "closest to the truth of the newcomer's setting and the grid's, chosen by the truth "
             "itself. Gradients are those of the log density; values alone are not counted. Seconds "
-            "are of the call: "
-            "cold compiles, warm is a second call. PyMC and pymc-extras call the JAX density "
+            "are of CPU on one core: cold is a call that compiles, warm a second one. PyMC and pymc-extras call the JAX density "
             "through pytensor, so their seconds are not those of a native model: for these see the "
             "cold start. Settings: benchmarks/peers/settings.py.",
         )
