@@ -71,14 +71,14 @@ def accuracy() -> list[str]:
         parts.insert(
             0,
             "Right: every mean within 0.1 sd and every sd within 10%. Errors are the larger of the "
-            "two, the worst over a posterior's scalars; median and worst are over posteriors. "
-            "Wrong and silent: not right, and the tool says nothing (verdict, R-hat above 1.01, "
+            "two, the worst over a posterior's scalars; median and worst are over posteriors. Wrong"
+            " and silent: not right, and the tool says nothing (verdict, R-hat above 1.01, "
             "divergences, k-hat above 0.7, a warning of its own). Tuned: for each posterior, the "
             "closest to the truth of the newcomer's setting and the grid's, chosen by the truth "
             "itself. Gradients are those of the log density; values alone are not counted. Seconds "
-            "are of CPU on one core: cold is a call that compiles, warm a second one. PyMC and pymc-extras call the JAX density "
-            "through pytensor, so their seconds are not those of a native model: for these see the "
-            "cold start. Settings: benchmarks/peers/settings.py.",
+            "are of CPU on one core: cold is a call that compiles, warm a second one. PyMC and "
+            "pymc-extras call the JAX density through pytensor, so their seconds are not those of a"
+            " native model: for these see the cold start. Settings: benchmarks/peers/settings.py.",
         )
     return parts
 
