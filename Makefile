@@ -60,7 +60,7 @@ counted: .venv/.dev ## count gradients, compilations, sizes of programs; fails i
 	$(PYTHON) -m benchmarks.counted
 
 accuracy: .venv/.dev ## fit posteriordb by the default; POSTERIORDB is the path of a clone of it
-	$(PYTHON) -m benchmarks.posteriordb.accuracy --keys 0-4
+	$(PYTHON) -m benchmarks.accuracy --keys 0-4
 
 clean: ## remove environments, caches and build output
 	rm -rf .venv .venv-bench .venv-lowest .cache .mypy_cache .pytest_cache .ruff_cache build dist

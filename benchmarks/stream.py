@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import bbvi
-from benchmarks.posteriordb.report import environment
+from benchmarks.rows import environment
 
 RESULTS = Path(__file__).parent / "results" / "stream.json"
 ROWS = 20

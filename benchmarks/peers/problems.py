@@ -1,13 +1,9 @@
 """The problems by name: those of posteriordb, and those kept apart."""
 
-from functools import partial
-
-import numpy as np
-
 from benchmarks.heldout import HELDOUT
 from benchmarks.posteriordb import POSTERIORS
 
-from .base import Moments, Problem
+from .base import Problem
 
 SETS = {"posteriordb": list(POSTERIORS), "heldout": list(HELDOUT)}
 # A regression on raw scales and a hierarchy: what there is time for in ten minutes.
@@ -21,10 +17,4 @@ def load(name: str) -> Problem:
     posterior = POSTERIORS[name]
     model, data = posterior.model, posterior.data()
     init, support = model.init(data), model.support(data)
-    return Problem(name, model.log_joint, init, data, support, partial(_moments, posterior))
-
-
-def _moments(posterior) -> Moments:
-    draws = posterior.reference()
-    mean = {name: np.asarray(x.mean(0)) for name, x in draws.items()}
-    return mean, {name: np.asarray(x.std(0, ddof=1)) for name, x in draws.items()}
+    return Problem(name, model.log_joint, init, data, support, posterior.moments)

@@ -36,6 +36,10 @@ def beta(x, a, b):
     return jnp.sum((a - 1) * jnp.log(x) + (b - 1) * jnp.log1p(-x))
 
 
+def binomial_logit(y, n, eta):
+    return jnp.sum(y * eta - n * jnp.logaddexp(0.0, eta))
+
+
 def dirichlet(x, alpha):
     return jnp.sum((alpha - 1) * jnp.log(x))
 

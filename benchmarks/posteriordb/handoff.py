@@ -17,11 +17,11 @@ import numpy as np
 from arviz_stats.base import array_stats
 
 import bbvi
+from benchmarks.accuracy import chosen
+from benchmarks.rows import environment
 
-from .accuracy import chosen
 from .nuts import CHAINS, DRAWS, count_gradients, problem, sampler
 from .registry import POSTERIORS, is_there
-from .report import environment
 
 OUTPUT = Path(__file__).parents[1] / "results" / "handoff.json"
 FIVE = (

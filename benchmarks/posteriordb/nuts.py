@@ -22,10 +22,10 @@ import jax.numpy as jnp
 import numpy as np
 
 import bbvi
+from benchmarks.accuracy import chosen, compare
+from benchmarks.rows import environment
 
-from .accuracy import chosen, compare
 from .registry import POSTERIORS, is_there
-from .report import environment
 
 OUTPUT = Path(__file__).parents[1] / "results" / "nuts.json"
 CHAINS, WARMUP, DRAWS = 4, 1000, 1000
@@ -82,7 +82,7 @@ def nuts(posterior):
         z = jax.block_until_ready(mcmc.get_samples())
         found[label] = time.perf_counter() - began
         draws = jax.jit(jax.vmap(lambda z: target.constrain(z, data)))(z)
-        found |= compare(Moments(draws), posterior.reference())
+        found |= compare(Moments(draws), posterior.moments())
         yield found
     yield found | {"gradients": sum(count_gradients(*sampler(target, data), key=1))}
 
@@ -95,7 +95,7 @@ def default(posterior):
         began = time.perf_counter()
         fit = bbvi.fit(*model, support=support, key=key, throw=False)
         seconds.append(time.perf_counter() - began)
-    found = compare(fit.posterior, posterior.reference()) | {"verdict": fit.verdict.level}
+    found = compare(fit.posterior, posterior.moments()) | {"verdict": fit.verdict.level}
     yield found | {"cold": seconds[0], "warm": seconds[1], "gradients": fit.num_gradients}
 
 

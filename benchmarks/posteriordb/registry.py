@@ -84,6 +84,12 @@ class Posterior:
             draws = self.model.from_reference(draws, data)
         return {name: draws[name] for name in names}
 
+    def moments(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Means and sds of the reference draws."""
+        draws = self.reference()
+        mean = {name: np.asarray(x.mean(0)) for name, x in draws.items()}
+        return mean, {name: np.asarray(x.std(0, ddof=1)) for name, x in draws.items()}
+
 
 def _group(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """{"theta[1]": x, "theta[2]": y, "mu": z} to {"theta": (S, 2), "mu": (S,)}."""

@@ -96,14 +96,14 @@ HEAD = (
 )
 
 
-def write_table(rows: list[dict], path: Path) -> None:
+def write_table(rows: list[dict], path: Path, title: str) -> None:
     """All rows as a Markdown file, one line a posterior and the worst over its keys."""
-    parts = ["# The default against the reference draws of posteriordb"]
+    parts = [f"# {title}"]
     parts.append(
         "Right: every scalar parameter has its mean within 0.1 reference sd and its sd within "
         "10%; half: within half of that. Mean error (in sds), sd ratio and k-hat are the worst "
         "over parameters and keys, gradients and seconds the median over keys. Cold includes "
-        "compiling. Written by `make accuracy`."
+        "compiling. Written by `python -m benchmarks.accuracy`."
     )
     for dtype in sorted({row["dtype"] for row in rows}, reverse=True):
         of_dtype = [row for row in rows if row["dtype"] == dtype]

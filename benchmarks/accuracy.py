@@ -1,30 +1,41 @@
-"""Is the default right? Fit every posterior with it and compare with the reference draws.
+"""Is the default right? Fit every posterior of a set with it and compare with known moments.
 
-    POSTERIORDB=path/to/posteriordb python -m benchmarks.posteriordb.accuracy [NAME ...]
+    POSTERIORDB=path/to/posteriordb python -m benchmarks.accuracy [NAME ...]
+    python -m benchmarks.accuracy --set practice [NAME ...]
 
-A fit is right if every scalar parameter has its mean within 0.1 reference sd and its sd within
-10%, and half-right if within half of that. Rows are written as they come; a run of some
-posteriors or keys replaces those rows alone.
+`posteriordb` has published reference draws; `practice` has models of ours on simulated data, with
+moments from long runs of NUTS. A fit is right if every scalar parameter has its mean within 0.1
+reference sd and its sd within 10%, and half-right if within half of that. Rows are written as they
+come; a run of some posteriors or keys replaces those rows alone.
 """
 
 import argparse
 import fnmatch
 import time
+from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 
 import bbvi
 
-from .registry import POSTERIORS, Posterior, is_there
-from .report import describe, environment, record, summarise, write_table
+from .posteriordb.registry import POSTERIORS, is_there
+from .practice import PRACTICE
+from .rows import describe, environment, record, summarise, write_table
 
-OUTPUT = Path(__file__).parents[1] / "results" / "accuracy.json"
+RESULTS = Path(__file__).parent / "results"
+SETS = {"posteriordb": (POSTERIORS, "accuracy"), "practice": (PRACTICE, "practice")}
+TITLES = {
+    "posteriordb": "The default against the reference draws of posteriordb",
+    "practice": "The default on models of practice, against long runs of NUTS",
+}
 TOLERANCE = 0.1
+Moments = tuple[dict[str, np.ndarray], dict[str, np.ndarray]]
 
 
-def measure(posterior: Posterior, key: int) -> dict:
+def measure(posterior: Any, key: int) -> dict:
     """One fit by the default, and how far its moments are from those of the reference."""
     model, data = posterior.model, posterior.data()
     init, support = model.init(data), model.support(data)
@@ -34,7 +45,7 @@ def measure(posterior: Posterior, key: int) -> dict:
     seconds = dict(result.timings)
     return {
         "dim": result.posterior.target.dim,
-        **compare(result.posterior, posterior.reference()),
+        **compare(result.posterior, posterior.moments()),
         "verdict": result.verdict.level,
         "reasons": result.verdict.reasons,
         "khat": result.khat,
@@ -50,19 +61,21 @@ def measure(posterior: Posterior, key: int) -> dict:
     }
 
 
-def compare(posterior: bbvi.Posterior, reference: dict[str, np.ndarray]) -> dict:
+def compare(posterior: bbvi.Posterior, moments: Moments) -> dict:
     """The worst errors over all scalar parameters, and whether the fit is right."""
+    names = [n + str(list(i) or "") for n, x in moments[0].items() for i in np.ndindex(x.shape)]
 
     def scalars(tree):
-        return np.concatenate([np.ravel(tree[name]) for name in reference])
+        return np.concatenate([np.ravel(tree[name]) for name in moments[0]])
 
-    means = scalars({name: x.mean(0) for name, x in reference.items()})
-    sds = scalars({name: x.std(0, ddof=1) for name, x in reference.items()})
-    error = np.abs(scalars(posterior.mean()) - means) / sds
-    ratio = scalars(posterior.sd()) / sds
+    means, sds = map(scalars, moments)
+    varies = sds > 0  # the zeros of a triangle do not
+    names = [name for name, there in zip(names, varies, strict=True) if there]
+    means, sds = means[varies], sds[varies]
+    error = np.abs(scalars(posterior.mean())[varies] - means) / sds
+    ratio = scalars(posterior.sd())[varies] / sds
     # what is not finite compares as false, hence as wrong
     off = np.maximum(error, np.abs(ratio - 1))
-    names = [n + str(list(i) or "") for n, x in reference.items() for i in np.ndindex(x.shape[1:])]
     return {
         "right": bool((off <= TOLERANCE).all()),
         "half_right": bool((off <= TOLERANCE / 2).all()),
@@ -72,12 +85,12 @@ def compare(posterior: bbvi.Posterior, reference: dict[str, np.ndarray]) -> dict
     }
 
 
-def chosen(patterns: list[str]) -> list[str]:
+def chosen(patterns: list[str], names: Collection[str] = POSTERIORS) -> list[str]:
     """Names of posteriors, in the registry's order."""
     for pattern in patterns:
-        if not fnmatch.filter(POSTERIORS, pattern):
-            raise SystemExit(f"there is no posterior {pattern}; there are: {' '.join(POSTERIORS)}")
-    return [name for name in POSTERIORS if any(fnmatch.fnmatch(name, p) for p in patterns)]
+        if not fnmatch.filter(names, pattern):
+            raise SystemExit(f"there is no posterior {pattern}; there are: {' '.join(names)}")
+    return [name for name in names if any(fnmatch.fnmatch(name, p) for p in patterns)]
 
 
 def parse_keys(text: str) -> list[int]:
@@ -93,25 +106,28 @@ def main() -> None:
     precision = parser.add_mutually_exclusive_group()
     precision.add_argument("--x64", action="store_true", help="double precision, the default")
     precision.add_argument("--x32", action="store_true", help="single precision")
-    parser.add_argument("--output", type=Path, default=OUTPUT, help="a JSON file; a table goes by")
+    parser.add_argument("--set", choices=SETS, default="posteriordb", help="of posteriors")
+    parser.add_argument("--output", type=Path, help="a JSON file; a table goes by it")
     options = parser.parse_args()
-    if not is_there():
+    posteriors, file = SETS[options.set]
+    output = options.output or RESULTS / f"{file}.json"
+    if options.set == "posteriordb" and not is_there():
         return
     jax.config.update("jax_enable_x64", not options.x32)
     dtype = "float32" if options.x32 else "float64"
     rows = []
-    for name in chosen(options.names):
+    for name in chosen(options.names, posteriors):
         jax.clear_caches()  # the first key pays for compiling, as a new process would
         for key in options.keys:
             which = {"posterior": name, "key": key, "dtype": dtype}
             try:
-                found = measure(POSTERIORS[name], key)
+                found = measure(posteriors[name], key)
             except Exception as error:  # one posterior that fails must not end the others
                 found = {"right": False, "half_right": False, "verdict": "error"}
                 found["reasons"] = [f"{type(error).__name__}: {error}"]
             rows.append(which | {"cold": key == options.keys[0]} | found | {"on": environment()})
             print(describe(rows[-1]), flush=True)
-            write_table(record(options.output, rows[-1]), options.output.with_suffix(".md"))
+            write_table(record(output, rows[-1]), output.with_suffix(".md"), TITLES[options.set])
     print(summarise(rows))
 
 

@@ -1,0 +1,110 @@
+"""Moments of every model by long runs of NUTS, kept in reference.json.
+
+    python -m benchmarks.practice.reference [NAME ...]
+
+Numpyro's NUTS on the flat log density in float64: four chains from uniform(-1, 1) around the
+unconstrained zero, 1,000 of warm-up, a dense mass matrix up to 100 dimensions; then a thousand
+draws of each at a time until the mean and the spread of every scalar have 2,000 effective draws
+(0.02 sd and 1.6% of noise), or time is up. Each model has a process of its own. A row says R-hat
+and the smallest number of effective draws, and `settled` whether they are good enough to judge by.
+"""
+
+import argparse
+import fnmatch
+import json
+import subprocess
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import bbvi
+
+from .registry import PRACTICE, REFERENCE, references
+
+CHAINS, WARMUP, BLOCK, DENSE = 4, 1000, 1000, 100
+ENOUGH, LEAST, R_HAT = 2000, 400, 1.02
+
+
+def problem(name: str) -> tuple:
+    """Log joint, init, data and support."""
+    model, data = PRACTICE[name].model, PRACTICE[name].data()
+    return model.log_joint, model.init(data), data, model.support(data)
+
+
+def sample(name: str, patience: float) -> dict:
+    from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
+    from numpyro.infer import MCMC, NUTS
+
+    target, _, data = bbvi.make_target(*problem(name))
+    kernel = NUTS(
+        potential_fn=lambda z: -target.log_density(z, data), dense_mass=target.dim <= DENSE
+    )
+    settings = {"num_chains": CHAINS, "chain_method": "vectorized", "progress_bar": False}
+    mcmc = MCMC(kernel, num_warmup=WARMUP, num_samples=BLOCK, **settings)
+    starts = np.random.default_rng(0).uniform(-1, 1, (CHAINS, target.dim))
+    constrain = jax.jit(jax.vmap(jax.vmap(lambda z: target.constrain(z, data))))
+    mcmc.run(jax.random.key(0), init_params=jnp.asarray(starts))
+    began, blocks = time.perf_counter(), []
+    while True:
+        draws = jax.tree.map(np.asarray, constrain(mcmc.get_samples(group_by_chain=True)))
+        blocks.append(draws)
+        draws = {k: np.concatenate([b[k] for b in blocks], 1) for k in draws}
+        flat = np.concatenate([x.reshape(*x.shape[:2], -1) for x in draws.values()], -1)
+        flat = flat[..., flat.std((0, 1)) > 0]  # but for the zeros of a triangle
+        spread = (flat - flat.mean((0, 1))) ** 2
+        ess = min(effective_sample_size(x).min() for x in (flat, spread))
+        r_hat = split_gelman_rubin(flat).max()
+        if ess >= ENOUGH or time.perf_counter() - began > patience:
+            break
+        mcmc.post_warmup_state = mcmc.last_state
+        mcmc.run(mcmc.post_warmup_state.rng_key)
+    return {
+        "settled": bool(r_hat < R_HAT and ess >= LEAST),
+        "r_hat": _short(r_hat),
+        "ess": int(ess),
+        "draws": int(np.prod(flat.shape[:2])),
+        "mean": {k: _short(x.mean((0, 1))) for k, x in draws.items()},
+        "sd": {k: _short(x.std((0, 1), ddof=1)) for k, x in draws.items()},
+    }
+
+
+def _short(x):
+    """Six digits, as lists."""
+    if np.ndim(x):
+        return [_short(each) for each in x]
+    return float(f"{float(x):.6g}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("names", nargs="*", default=["*"], help="models or patterns; all")
+    parser.add_argument("--patience", type=float, default=300.0, help="seconds after warm-up")
+    parser.add_argument("--here", action="store_true", help="in this process, and print the row")
+    options = parser.parse_args()
+    if options.here:
+        jax.config.update("jax_enable_x64", True)
+        print(json.dumps(sample(options.names[0], options.patience)))
+        return
+    for name in PRACTICE:
+        if not any(fnmatch.fnmatch(name, p) for p in options.names):
+            continue
+        began = time.perf_counter()
+        command = [sys.executable, "-m", "benchmarks.practice.reference", name, "--here"]
+        command += ["--patience", str(options.patience)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+        if done.returncode:
+            print(f"{name}: exit {done.returncode}", flush=True)
+            continue
+        row = json.loads(done.stdout.splitlines()[-1])
+        rows = references() | {name: row}
+        lines = [f"{json.dumps(k)}: {json.dumps(rows[k])}" for k in PRACTICE if k in rows]
+        REFERENCE.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+        said = {k: row[k] for k in ("settled", "r_hat", "ess", "draws")}
+        print(f"{name}: {said}, {time.perf_counter() - began:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""The models by name, and the moments that `python -m benchmarks.practice.reference` found."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.posteriordb.model import Data, Model
+
+from . import hierarchy, nature, people, regression, series
+
+REFERENCE = Path(__file__).with_name("reference.json")
+
+
+def references() -> dict[str, dict]:
+    """Rows by name."""
+    return json.loads(REFERENCE.read_text()) if REFERENCE.exists() else {}
+
+
+@dataclass(frozen=True)
+class Practice:
+    """A model, how its data are simulated, and what is known of its posterior."""
+
+    name: str
+    model: Model
+    data: Callable[[], Data]
+
+    def moments(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Means and sds by NUTS."""
+        row = references().get(self.name)
+        if row is None or not row["settled"]:
+            raise ValueError(
+                f"no run of NUTS has settled on {self.name}: there is nothing to judge by."
+            )
+        mean, sd = ({k: np.asarray(x) for k, x in row[what].items()} for what in ("mean", "sd"))
+        return mean, sd
+
+
+FILES = (regression, hierarchy, people, nature, series)
+PRACTICE = {name: Practice(name, *made) for file in FILES for name, made in file.MODELS.items()}
