@@ -44,6 +44,9 @@ _WORTHWHILE = 1.1
 # Rounds of short chains. Four cost about what a flow does; after the last stage nothing else can
 # bring the noise down.
 _ROUNDS, _LAST_ROUNDS = 4, 8
+# Chains that are slow go on for as long again: once costs what a flow does, and three times what
+# NUTS does.
+_DOUBLINGS, _LAST_DOUBLINGS = 1, 3
 
 
 @dataclass(frozen=True)
@@ -159,7 +162,7 @@ class Auto:
                 return stages
             chains = show(
                 f"chains {single.name}",
-                partial(chain_stage, single, target, chain_key, data, purse, _ROUNDS),
+                partial(chain_stage, single, target, chain_key, data, purse, _ROUNDS, _DOUBLINGS),
             )
             stages.append(looked_at(chains))
             if stages[-1].settled:
@@ -182,7 +185,9 @@ class Auto:
         if not stages[-1].settled and purse.allows(chains_cost):
             chains = show(
                 "chains flow",
-                partial(chain_stage, flow, target, chain_key, data, purse, _LAST_ROUNDS),
+                partial(
+                    chain_stage, flow, target, chain_key, data, purse, _LAST_ROUNDS, _LAST_DOUBLINGS
+                ),
             )
             stages.append(looked_at(chains))
         return stages

@@ -9,17 +9,23 @@ import numpy as np
 
 from bbvi._compile import quick_jit
 from bbvi._linalg import einsum
-from bbvi._types import Array, PyTree
+from bbvi._tree import split
+from bbvi._types import AnyArray, Array, PyTree
 from bbvi.diagnostics import Moments
+from bbvi.evaluate import generator
 from bbvi.families import Family
 from bbvi.target import Target
 
-_SETTLING, _KEPT = 8, 16  # trajectories of each chain
+_SETTLING, _KEPT = 8, 16  # states of each chain, a trajectory or more apart
+_STATES = _SETTLING + _KEPT
 # Chains: enough for an error of 0.03 sd in every mean if trajectories were of no use at all.
 _MOST_CHAINS, _LEAST_CHAINS = 512, 128
 _CHAIN_ELEMENTS = 1 << 20  # at once; all states of all chains are 24 times as many
 # A quarter of the period of a standard normal: draws at its ends are independent.
 _LENGTH = 1.5707963
+# One leap so long is a quarter of a period of a standard normal: nothing is won by longer ones,
+# which near 2 are unstable.
+_LONGEST_LEAP = 2**0.5
 # Steps of a trajectory, in those that an exact approximation needs: where even more are asked
 # for, the approximation is too far off for chains to be of use.
 _MOST_LEAPS = 4
@@ -28,8 +34,24 @@ _ACCEPTANCE = 0.8
 _DIVERGENT = -50.0  # change of log density times momentum density along a trajectory, nats
 
 
+class Course(NamedTuple):
+    """Where chains have been, in the base space.
+
+    Attributes:
+        first: (chains, D) where they began.
+        path: (W, chains, D) states since, evenly spaced in time.
+        apart: trajectories from one state to the next.
+        stride: of a leap.
+    """
+
+    first: Array
+    path: Array
+    apart: int
+    stride: Array
+
+
 class Chains(NamedTuple):
-    """What short chains found.
+    """What short chains found, as NumPy arrays but for the course.
 
     Attributes:
         draws: (S, D) their states after settling, unconstrained.
@@ -39,20 +61,22 @@ class Chains(NamedTuple):
             settling; what is left of an error of the start falls by as much from one to the other.
         drift: (2, C) how far mean and sd moved between the halves of the kept states, in sds.
         drift_se: (2, C) Monte Carlo error of that.
-        acceptance: mean acceptance probability after settling.
-        divergent_share: share of the trajectories that left the region where they are stable.
+        acceptance: mean acceptance probability, of the trajectories since last looked at.
+        divergent_share: share of these that left the region where they are stable.
         num_gradients: gradient evaluations of the log joint.
+        course: of one set of chains, which can go on from there; None of several.
     """
 
-    draws: Array
+    draws: AnyArray
     moments: Moments
-    memory: Array
-    persistence: Array
-    drift: Array
-    drift_se: Array
-    acceptance: Array
-    divergent_share: Array
-    num_gradients: Array
+    memory: AnyArray
+    persistence: AnyArray
+    drift: AnyArray
+    drift_se: AnyArray
+    acceptance: AnyArray
+    divergent_share: AnyArray
+    num_gradients: AnyArray
+    course: Course | None = None
 
 
 def num_chains(dim: int) -> int:
@@ -76,17 +100,20 @@ def affordable_leaps(dim: int, gradients: float) -> np.int32:
     return np.int32(min(most, max(1, gradients / _gradients(dim, 1) - 1)))
 
 
-def missing_share(persistence: np.ndarray) -> np.ndarray:
-    """How far moments still have to go, as a share of how far they came from the start (C,).
+def share_left(persistence: np.ndarray, doublings: int = 0) -> np.ndarray:
+    """What is left of an error of the start in the moments of what is kept, as a share (C,).
 
-    If the error of the start falls by `persistence` from half to half of what is kept, its shares
-    there are known, for settling takes as long as a half does.
+    If it falls by `persistence` from half to half of what is kept, its shares there are known,
+    for settling takes as long as a half does.
+
+    Args:
+        persistence: (C,) from half to half.
+        doublings: after chains have gone on so often, for as long again as until then.
     """
-    persistence = np.clip(persistence, 0, 0.99)
+    persistence = np.clip(persistence, 0, 0.99) ** 2**doublings
     half = _KEPT / 2
     early = (_SETTLING + half / 2) / half  # halves from the start to the middle of the first
-    left = (persistence**early + persistence ** (early + 1)) / 2
-    return left / (1 - left)
+    return (persistence**early + persistence ** (early + 1)) / 2
 
 
 def _leaps(dim: int) -> int:
@@ -94,10 +121,9 @@ def _leaps(dim: int) -> int:
 
 
 def _gradients(dim: int, leaps: int) -> int:
-    return num_chains(dim) * leaps * (_SETTLING + _KEPT)
+    return num_chains(dim) * leaps * _STATES
 
 
-@quick_jit(0, (0, 1))
 def run_chains(
     target: Target, family: Family, params: PyTree, key: Array, data: PyTree, most_leaps: Any
 ) -> Chains:
@@ -119,12 +145,89 @@ def run_chains(
         data: the user's data.
         most_leaps: limit on the steps of a trajectory; see `affordable_leaps`.
 
+    Returns:
+        what they found, as NumPy arrays but for the course.
+
     Source: Hoffman et al. 2019 (arXiv:1903.03704) for chains in the base space; Wang, Kasprzak
     and Huggins 2023 (AISTATS, "TADDAA") for short chains as a check.
     """
-    dim, dtype = target.dim, target.dtype
-    number = num_chains(dim)
-    start_key, loop_key = jax.random.split(key)
+    number, dim = num_chains(target.dim), target.dim
+    start_key, key = split(key, 2)
+    first = jnp.asarray(generator(start_key).standard_normal((number, dim)), target.dtype)
+    stride = jnp.full((), dim**-0.25, target.dtype)
+    args = (target, family, params, key, data, most_leaps, first, stride, np.int32(_SETTLING))
+    seen = _advance(*args)
+    course = Course(first, seen.path, 1, seen.stride)
+    return _found(target, family, params, data, course, [seen], 0)
+
+
+def go_on(
+    target: Target,
+    family: Family,
+    params: PyTree,
+    chains: Chains,
+    key: Array,
+    data: PyTree,
+    most_leaps: Any,
+) -> Chains:
+    """The same chains after as many trajectories again; every other state is kept."""
+    assert chains.course is not None, "pooled chains cannot go on"
+    first, path, apart, stride = chains.course
+    segments = []
+    state = path[-1]
+    for segment_key in split(key, apart):
+        args = (target, family, params, segment_key, data, most_leaps, state, stride, np.int32(0))
+        segments.append(_advance(*args))
+        state = segments[-1].path[-1]
+    every = 2 * apart
+    paths = [path[1::2], *(seen.path[every - 1 :: every] for seen in segments)]
+    course = Course(first, jnp.concatenate(paths), every, stride)
+    return _found(target, family, params, data, course, segments, int(chains.num_gradients))
+
+
+def _found(target, family, params, data, course, segments, spent) -> Chains:
+    """What a course amounts to; acceptance and divergences are those of the segments."""
+    seen = jax.device_get([s._replace(path=None) for s in segments])
+    summary = jax.device_get(_describe(target, family, params, course.first, course.path, data))
+    draws, moments, memory, persistence, drift, drift_se = summary
+    return Chains(
+        draws,
+        moments,
+        memory,
+        persistence,
+        drift,
+        drift_se,
+        acceptance=np.mean([s.acceptance for s in seen]),
+        divergent_share=np.mean([s.divergent_share for s in seen]),
+        num_gradients=np.asarray(spent + sum(int(s.num_gradients) for s in seen)),
+        course=course,
+    )
+
+
+class _Segment(NamedTuple):
+    """So many trajectories of all chains."""
+
+    path: Array
+    stride: Array
+    acceptance: Array
+    divergent_share: Array
+    num_gradients: Array
+
+
+@quick_jit(0, (0, 1))
+def _advance(
+    target: Target,
+    family: Family,
+    params: PyTree,
+    key: Array,
+    data: PyTree,
+    most_leaps: Any,
+    eps: Array,
+    stride: Array,
+    settling: Any,
+) -> _Segment:
+    """So many trajectories from `eps` (chains, D), the first `settling` of which set the stride."""
+    dtype, number = target.dtype, eps.shape[0]
 
     def density(eps):
         def total(eps):
@@ -141,7 +244,7 @@ def run_chains(
 
     def trajectory(state, t):
         eps, value, slope, stride, spent = state
-        jitter_key, momentum_key, accept_key = jax.random.split(jax.random.fold_in(loop_key, t), 3)
+        jitter_key, momentum_key, accept_key = jax.random.split(jax.random.fold_in(key, t), 3)
         length = _LENGTH * jax.random.uniform(jitter_key, (), dtype, 0.5, 1.5)
         leaps = jnp.clip(jnp.ceil(length / stride), 1, most_leaps).astype(jnp.int32)
         momentum = jax.random.normal(momentum_key, eps.shape, dtype)
@@ -164,17 +267,29 @@ def run_chains(
         slope = jnp.where(accept[:, None], g, slope)
         value = jnp.where(accept, v, value)
         mean_chance = jnp.mean(chance)
-        settled = t >= _SETTLING
-        stride = jnp.where(settled, stride, stride * jnp.exp(mean_chance - _ACCEPTANCE))
+        adapted = jnp.minimum(stride * jnp.exp(mean_chance - _ACCEPTANCE), _LONGEST_LEAP)
+        stride = jnp.where(t >= settling, stride, adapted)
         seen = (eps, mean_chance, jnp.mean((change < _DIVERGENT).astype(dtype)))
         return (eps, value, slope, stride, spent + leaps), seen
 
-    first = jax.random.normal(start_key, (number, dim), dtype)
-    stride = jnp.full((), dim**-0.25, dtype)
-    state = (first, *density(first), stride, jnp.ones((), jnp.int32))
-    times = jnp.arange(_SETTLING + _KEPT)
+    state = (eps, *density(eps), stride, jnp.ones((), jnp.int32))
+    times = jnp.arange(_STATES)
     state, (path, chance, divergent) = jax.lax.scan(trajectory, state, times)
-    kept = path[_SETTLING:]
+    counted = times >= settling
+
+    def over_counted(x):
+        return jnp.sum(jnp.where(counted, x, 0)) / jnp.sum(counted)
+
+    return _Segment(
+        path, state[3], over_counted(chance), over_counted(divergent), state[-1] * number
+    )
+
+
+@quick_jit(0, (0, 1))
+def _describe(
+    target: Target, family: Family, params: PyTree, first: Array, path: Array, data: PyTree
+) -> tuple:
+    """Draws after settling, moments, memory, persistence, drift and its error."""
 
     def place(eps):
         return family.reparam(params, eps)[0]
@@ -182,20 +297,11 @@ def run_chains(
     def scalars(z):
         return jax.vmap(lambda z: target.scalars(target.constrain(z, data)))(z)
 
-    draws = jax.lax.map(place, kept)
+    draws = jax.lax.map(place, path[_SETTLING:])
     x, x0 = jax.lax.map(scalars, draws), scalars(place(first))
     moments, persistence, drift, drift_se = _summarise(x)
-    return Chains(
-        draws=draws.reshape(-1, dim),
-        moments=moments,
-        memory=_correlation(x0, x[-1]),
-        persistence=persistence,
-        drift=drift,
-        drift_se=drift_se,
-        acceptance=jnp.mean(chance[_SETTLING:]),
-        divergent_share=jnp.mean(divergent[_SETTLING:]),
-        num_gradients=state[-1] * number,
-    )
+    memory = _correlation(x0, x[-1])
+    return draws.reshape(-1, target.dim), moments, memory, persistence, drift, drift_se
 
 
 def pool(one: Chains, other: Chains) -> Any:
@@ -204,7 +310,7 @@ def pool(one: Chains, other: Chains) -> Any:
     mean = (first.mean + second.mean) / 2
     apart = (first.mean - second.mean) ** 2 / 4
     hypot: Any = np.hypot
-    rest: Any = {"draws": None}
+    rest: Any = {"draws": None, "course": None}
     moments = Moments(
         mean,
         ((first.sd**2 + second.sd**2) / 2 + apart) ** 0.5,

@@ -174,6 +174,8 @@ def _assemble(
     # The race and the match try far-out points on purpose: what they skip biases nothing.
     share = best.num_skipped / max(1, best.num_gradients) if best.state is not None else 0.0
     names = target.scalar_names
+    # chains that set out from it, where it was kept instead of them
+    doubts = (s.chains for s in stages if s.params is best.params and s.chains is not None)
     verdict_of = partial(
         judge,
         diagnostics,
@@ -184,6 +186,7 @@ def _assemble(
         correct,
         best.mode_weights,
         best.chains,
+        next(doubts, None),
         budget_ended and not best.settled,
         left_out=best.left_out,
     )

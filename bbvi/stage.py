@@ -9,9 +9,17 @@ import jax
 import numpy as np
 
 from bbvi._compile import worth_preparing
+from bbvi._tree import split
 from bbvi._types import Array, PyTree
 from bbvi.budget import Purse
-from bbvi.chains import Chains, affordable_leaps, expected_gradients, pool, run_chains
+from bbvi.chains import (
+    Chains,
+    affordable_leaps,
+    expected_gradients,
+    go_on,
+    pool,
+    run_chains,
+)
 from bbvi.diagnostics import Diagnostics, diagnose, prepare_diagnose
 from bbvi.families import Family, Frame
 from bbvi.run import begin, begin_at, finish
@@ -29,6 +37,7 @@ from bbvi.verdict import (
     moment_noise,
     needs_correction,
     weights_usable,
+    would_forget,
 )
 
 # Estimates of the log evidence that differ by less, in nats, are of the same mass.
@@ -161,6 +170,7 @@ def chain_stage(
     data: PyTree,
     purse: Purse,
     rounds: int,
+    doublings: int,
 ) -> Fitted:
     """A stage whose corrected moments and draws are those of short chains from its draws.
 
@@ -171,23 +181,44 @@ def chain_stage(
         data: the user's data.
         purse: what may be spent, and is.
         rounds: as many chains again are run, so often at most, where that can settle it.
+        doublings: chains that are slow go on for as long again, so often at most, where that can.
     """
     began = time.perf_counter()
-    found = None
-    for round_key in jax.random.split(key, rounds):
-        leaps = affordable_leaps(target.dim, purse.gradients)
-        where = (target, stage.family, stage.params)
-        again = jax.device_get(run_chains(*where, round_key, data, leaps))
-        purse.spend(int(again.num_gradients))
-        found = again if found is None else pool(found, again)
-        fitted = _with_chains(stage, found)
+    where = (target, stage.family, stage.params)
+    first_key, *keys = split(key, 1 + max(rounds, doublings))
+
+    spent = 0
+
+    def pay(run, *args, calls=1, before=0):
+        nonlocal spent
+        leaps = affordable_leaps(target.dim, purse.gradients / calls)
+        chains = run(*where, *args, data, leaps)
+        cost = int(chains.num_gradients) - before
+        purse.spend(cost)
+        spent += cost
+        return chains
+
+    one = found = pay(run_chains, first_key)
+    fitted = _with_chains(stage, found)
+    for again_key in keys[: rounds - 1]:
         # noise that all rounds together would not remove
         hopeless = moment_noise(fitted.diagnostics).max() > rounds**0.5 * SETTLED_NOISE
         if fitted.settled or not fitted.sound or hopeless:
             break
         if not purse.allows(expected_gradients(target.dim)):
             break
-    return fitted._replace(seconds=(time.perf_counter() - began, 0.0))
+        one = pay(run_chains, again_key)
+        found = pool(found, one)
+        fitted = _with_chains(stage, found)
+    if not fitted.sound:
+        for left, longer_key in zip(range(doublings, 0, -1), keys, strict=False):
+            before = int(one.num_gradients)
+            in_time = would_forget(found, stage.diagnostics, left)
+            if fitted.settled or not in_time or not purse.allows(before):
+                break
+            one = found = pay(go_on, one, longer_key, calls=one.course.apart, before=before)
+            fitted = _with_chains(stage, found)
+    return fitted._replace(num_gradients=spent, seconds=(time.perf_counter() - began, 0.0))
 
 
 def _with_chains(stage: Fitted, chains: Chains) -> Fitted:

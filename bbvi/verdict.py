@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from bbvi.chains import Chains, missing_share, num_independent
+from bbvi.chains import Chains, num_independent, share_left
 from bbvi.diagnostics import Diagnostics
 from bbvi.pareto import USABLE
 from bbvi.status import Status
@@ -87,6 +87,7 @@ def judge(
     corrected: bool = False,
     mode_weights: Sequence[float] = (),
     chains: Chains | None = None,
+    doubted_by: Chains | None = None,
     budget_ended: bool = False,
     unbounded: Sequence[str] = (),
     left_out: bool = False,
@@ -103,6 +104,7 @@ def judge(
         mode_weights: estimated shares of the modes found, if this fit is but the first of them.
         chains: short chains that stand in for weights that cannot be believed; the corrected
             moments are then theirs.
+        doubted_by: short chains that were to stand in for them, and have faults of their own.
         budget_ended: whether the budget ended the fit before a stage had settled it.
         unbounded: names of the leaves along which the log joint does not fall.
         left_out: whether visible mass around a start is missing from the fit.
@@ -111,7 +113,7 @@ def judge(
         _about_run(status, drift),
         _about_budget(budget_ended),
         _about_lost_draws(diagnostics, skipped_share),
-        *_about_fit(diagnostics, names, corrected, chains),
+        *_about_fit(diagnostics, names, corrected, chains, doubted_by),
         _about_modes(mode_weights),
         _about_propriety(unbounded),
         _about_starts(left_out),
@@ -128,14 +130,15 @@ def judge(
     return Verdict(level, tuple(reasons), tuple(actions), flagged)
 
 
-def _about_fit(d, names, corrected, chains) -> list[Verdict]:
+def _about_fit(d, names, corrected, chains, doubted_by) -> list[Verdict]:
     """Whether the approximation, or what corrects it, stands for the posterior."""
+    if chains is not None and chain_faults(chains, d):
+        chains, doubted_by = None, chains
     if chains is not None:
-        if chain_faults(chains, d):
-            return [_about_weights(d), _about_chains(d, chains)]
-        return [_about_chains(d, chains), _about_noise(d, names)]
+        return [_about_chains(chains, d), _about_noise(d, names)]
     if not weights_usable(d):
-        return [_about_weights(d, corrected)]
+        doubts = [] if doubted_by is None else [_about_doubts(doubted_by, d)]
+        return [_about_weights(d, corrected), *doubts]
     moments = _about_corrected(d) if corrected else _about_parameters(d, names)
     return [_about_weights(d), moments, _about_noise(d, names)]
 
@@ -172,6 +175,12 @@ def chain_faults(chains: Chains, d: Diagnostics) -> list[str]:
     missing = float(still_missing(chains, d).max())
     if missing > MEAN_TOLERANCE:
         faults.append(f"they forget slowly, and moments may be {missing:.2f} sd from their end")
+    return faults + _unstable(chains, d)
+
+
+def _unstable(chains: Chains, d: Diagnostics) -> list[str]:
+    """Faults that time does not mend."""
+    faults = []
     most = DIVERGENT_SHARE_IF_CLOSE if efficiency(d) > CLOSE else DIVERGENT_SHARE
     if float(chains.divergent_share) > most:
         faults.append(f"{float(chains.divergent_share):.2%} of the trajectories diverge")
@@ -186,18 +195,46 @@ def still_missing(chains: Chains, d: Diagnostics) -> np.ndarray:
     A drift too slow to stand out from its noise shows in the persistence of each chain: chains
     in a funnel passed all other checks with a sd 15% short.
     """
+    left = _left(chains)
+    # the way from the start is what they have come and what is left of it
+    missing = np.where(left > 0, left / (1 - left) * np.where(left > 0, _moved(chains, d), 0), 0.0)
+    return np.where(_fixed(d), 0.0, missing)
+
+
+def would_forget(chains: Chains, d: Diagnostics, doublings: int) -> bool:
+    """Whether chains that are at fault may be at fault for their length alone.
+
+    Args:
+        chains: the chains.
+        d: what they began from.
+        doublings: how often they could go on for as long again.
+    """
+    if _unstable(chains, d):
+        return False
+    if float(np.max(np.abs(chains.memory))) ** 2**doublings > MEMORY:
+        return False
+    left, after = _left(chains), _left(chains, doublings)
+    missing = np.where(left > 0, after / (1 - left) * np.where(left > 0, _moved(chains, d), 0), 0.0)
+    return bool(np.where(_fixed(d), 0.0, missing).max() <= MEAN_TOLERANCE)
+
+
+def _moved(chains: Chains, d: Diagnostics) -> np.ndarray:
+    """How far the moments of chains are from those of what they began from (C,), in sds."""
     moments = chains.moments
     tiny = np.finfo(np.asarray(moments.sd).dtype).tiny
     sd, raw_sd = np.maximum(moments.sd, tiny), np.maximum(d.raw.sd, tiny)
     with np.errstate(all="ignore"):
         moved = np.maximum(np.abs(moments.mean - d.raw.mean) / sd, np.abs(np.log(sd / raw_sd)))
-    # correlations of independent numbers are not zero either, least the largest of many
-    chance = math.sqrt(2 * math.log(2 * moved.size) / num_independent(chains))
-    share = missing_share(np.asarray(chains.persistence) - chance)
     # a way that overflows is as long as can be
-    way = np.where(np.isnan(moved), np.inf, moved)
-    missing = np.where(share > 0, share * np.where(share > 0, way, 0), 0.0)
-    return np.where(_fixed(d), 0.0, missing)
+    return np.where(np.isnan(moved), np.inf, moved)
+
+
+def _left(chains: Chains, doublings: int = 0) -> np.ndarray:
+    """What is left of the way from the start, as a share (C,), once chains went on so often."""
+    persistence = np.asarray(chains.persistence)
+    # correlations of independent numbers are not zero either, least the largest of many
+    chance = math.sqrt(2 * math.log(2 * persistence.size) / num_independent(chains))
+    return share_left(persistence - chance, doublings)
 
 
 def is_sharp(diagnostics: Diagnostics) -> bool:
@@ -352,18 +389,20 @@ def _about_weights(d: Diagnostics, corrected: bool = False) -> Verdict:
     return Verdict("rejected", (reason,), (action,))
 
 
-def _about_chains(d: Diagnostics, chains: Chains) -> Verdict:
-    faults = chain_faults(chains, d)
-    number = chains.draws.shape[0]
-    if not faults:
-        reason = (
-            "Short Hamiltonian chains from the fit's draws forgot where they began; their "
-            f"{number} states answer for the moments (Pareto k-hat of the fit itself "
-            f"{float(d.khat):.2f})."
-        )
-        return Verdict("trusted", (reason,), ())
-    reason = f"Short Hamiltonian chains cannot answer for it either: {'; '.join(faults)}."
-    return Verdict("caution", (reason,), (_RICHER,))
+def _about_chains(chains: Chains, d: Diagnostics) -> Verdict:
+    reason = (
+        "Short Hamiltonian chains from the fit's draws forgot where they began; their "
+        f"{chains.draws.shape[0]} states answer for the moments (Pareto k-hat of the fit itself "
+        f"{float(d.khat):.2f})."
+    )
+    return Verdict("trusted", (reason,), ())
+
+
+def _about_doubts(chains: Chains, d: Diagnostics) -> Verdict:
+    """Where neither weights nor chains can be averaged, nothing speaks for the fit."""
+    faults = "; ".join(chain_faults(chains, d))
+    reason = f"Short Hamiltonian chains cannot answer for it either: {faults}."
+    return Verdict("rejected", (reason,), (_RICHER,))
 
 
 def _about_corrected(d: Diagnostics) -> Verdict:

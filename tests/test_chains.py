@@ -9,16 +9,17 @@ import bbvi
 from bbvi.chains import (
     affordable_leaps,
     expected_gradients,
-    missing_share,
+    go_on,
     num_chains,
     pool,
     run_chains,
+    share_left,
 )
 from bbvi.diagnostics import diagnose
 from bbvi.families import Frame, FullRankGaussian
 from bbvi.matching import match_from
 from bbvi.status import Status
-from bbvi.verdict import chain_faults, is_settled, judge
+from bbvi.verdict import chain_faults, is_settled, judge, would_forget
 
 DIM = 3
 LEAPS = affordable_leaps(DIM, np.inf)
@@ -147,10 +148,11 @@ def test_what_is_missing():
     for c in (0.0, 0.3, 0.8):
         start = 1.0
         mean_of_halves = start * (c**1.5 + c**2.5) / 2
-        moved = start - mean_of_halves
-        np.testing.assert_allclose(missing_share(np.array(c)) * moved, mean_of_halves, atol=1e-12)
-    assert missing_share(np.array(-0.2)) == 0
-    assert np.isfinite(missing_share(np.array(1.0)))
+        np.testing.assert_allclose(share_left(np.array(c)), mean_of_halves, atol=1e-12)
+        # twice as long, everything takes half as long
+        np.testing.assert_allclose(share_left(np.array(c), 1), share_left(np.array(c**2)))
+    assert share_left(np.array(-0.2)) == 0
+    assert share_left(np.array(1.0)) < 1
 
 
 def test_draws_that_are_lost_settle_nothing():
@@ -174,6 +176,47 @@ def test_pooled():
     assert not chain_faults(both, diagnostics)
 
 
+def test_they_go_on():
+    """A start that is a sixth as wide as the target, where chains crawl."""
+    long = {"mean": np.zeros(DIM, np.float32), "sd": np.array([9.0, 1.0, 1.0], np.float32)}
+    target, _, data = bbvi.make_target(gaussian, np.zeros(DIM, np.float32), long, None)
+    family = FullRankGaussian()
+    params = jax.jit(family.init)(np.zeros(DIM, np.float32), np.array([1.5, 1, 1], np.float32))
+    where = (target, family, params)
+    diagnostics = jax.device_get(diagnose(*where, jax.random.key(1), data))
+    chains = run_chains(*where, jax.random.key(0), data, LEAPS)
+    assert chain_faults(chains, diagnostics)
+    assert would_forget(chains, diagnostics, 3)
+    spent = [int(chains.num_gradients)]
+    for i in range(3):
+        shape = (num_chains(DIM), DIM)
+        assert chains.course.path.shape == (24, *shape)
+        longer = go_on(*where, chains, jax.random.key(i), data, LEAPS)
+        # every other state of before is still there
+        np.testing.assert_array_equal(longer.course.path[:12], chains.course.path[1::2])
+        assert longer.course.apart == 2 * chains.course.apart
+        chains = longer
+        spent.append(int(chains.num_gradients))
+    assert not chain_faults(chains, diagnostics)
+    assert (
+        np.abs(chains.moments.sd / long["sd"] - 1) < 4.5 * chains.moments.sd_se / long["sd"]
+    ).all()
+    # each time as long again; the stride stays what it was
+    assert np.allclose(np.diff(np.log2(spent)), 1, atol=0.3)
+
+
+def test_what_time_does_not_mend():
+    chains, diagnostics = run(gaussian, DATA["mean"], 2.0)
+    slow = chains._replace(memory=np.full(DIM, 0.6))
+    assert would_forget(slow, diagnostics, 2)
+    assert not would_forget(slow, diagnostics, 1)
+    assert not would_forget(slow._replace(divergent_share=np.float32(0.1)), diagnostics, 2)
+    far = diagnostics._replace(raw=diagnostics.raw._replace(mean=chains.moments.mean + 20.0))
+    late = chains._replace(persistence=np.full(DIM, 0.6))
+    assert would_forget(late, far, 4)
+    assert not would_forget(late, far, 1)
+
+
 def test_what_they_may_spend():
     for dim in (1, 10, 1000):
         whole = expected_gradients(dim)
@@ -192,6 +235,10 @@ def test_words():
     stuck = chains._replace(memory=np.array([0.1, 0.9, 0.0]))
     broken = diagnostics._replace(khat=np.float32(0.9), ess=np.float32(10))
     verdict = judge(broken, Status.CONVERGED, names, chains=stuck)
-    assert verdict.level == "caution"
+    assert verdict.level == "rejected"
     assert any("remember where they began (correlation 0.90)" in r for r in verdict.reasons)
     assert verdict.actions
+    assert judge(broken, Status.CONVERGED, names).level == "caution"
+    assert judge(broken, Status.CONVERGED, names, doubted_by=stuck) == verdict
+    # weights that can be averaged need no chains
+    assert judge(diagnostics, Status.CONVERGED, names, doubted_by=stuck).level == "trusted"

@@ -128,7 +128,7 @@ def _robust_data():
 
 def ridge(params, data):
     beta, tau, sigma = params["beta"], params["tau"], params["sigma"]
-    prior = d.normal(beta, 0.0, tau) + d.cauchy(tau, 0.0, 1.0) + d.cauchy(sigma, 0.0, 1.0)
+    prior = d.normal(beta, 0.0, tau) + d.cauchy(tau, 0.0, 1.0) + d.lognormal(sigma, 0.0, 0.5)
     return prior + d.normal(data["y"], data["x"] @ beta, sigma)
 
 
