@@ -17,11 +17,9 @@ help: ## list the targets
 demo: .venv/.demo ## fit a real example, print its summary, write a picture
 	@$(PYTHON) -m bbvi
 
-test: .venv/.dev ## lint, format check, types, counts, doctests, tests
+test: .venv/.dev ## lint, format check, doctests, tests, types and counts among them
 	$(PYTHON) -m ruff check
 	$(PYTHON) -m ruff format --check
-	$(PYTHON) -m mypy
-	$(PYTHON) -m benchmarks.counted
 	$(PYTHON) -m pytest $(WORKERS) --durations=20 --doctest-modules bbvi tests
 
 test-lowest: .venv-lowest/.installed ## tests on the lowest supported versions, without extras

@@ -28,13 +28,17 @@ _FEW_NUMBERS = 1_000_000
 QUICKLY = {"xla_backend_optimization_level": 0}
 # The long loop's step is a hundred small kernels around two large products. XLA's scheduler for
 # concurrency hands them to several threads, which wait for each other: on two cores a step of 80
-# microseconds takes 110 (benchmarks/loop.py, N = 5,000, D = 50, one draw). The option came with
-# jax 0.10.
-_IN_ORDER = (
+# microseconds takes 110 (N = 5,000, D = 50, one draw). The option came with jax 0.10.
+_LOOP: dict[str, Any] = (
     {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
     if jax.__version_info__ >= (0, 10)
-    else None
+    else {}
 )
+# The second of LLVM's levels, unless the user asks for another: the third takes a quarter more of
+# the compiler and made no loop faster that was looked at (benchmarks/loop.py, a flow in 10
+# dimensions).
+if "xla_backend_optimization_level" not in os.environ.get("XLA_FLAGS", ""):
+    _LOOP["xla_backend_optimization_level"] = 2
 _seen: set[int] = set()
 
 
@@ -52,7 +56,7 @@ class TunedJit:
         self,
         function: Callable,
         static_argnums: tuple[int, ...],
-        options: dict | None,
+        options: dict,
         pays: Callable[..., bool],
     ):
         self.__doc__ = function.__doc__
@@ -115,9 +119,14 @@ def draws_jit(
     return lambda function: TunedJit(function, static_argnums, QUICKLY, pays)
 
 
+def once_jit(static_argnums: tuple[int, ...] = (0,)) -> Callable[[Callable], TunedJit]:
+    """Decorator of a function that runs once a fit and has a few matrix products to do."""
+    return lambda function: TunedJit(function, static_argnums, QUICKLY, lambda *args: True)
+
+
 def loop_jit(static_argnums: tuple[int, ...] = (0,)) -> Callable:
     """Decorator for a loop of many steps."""
-    return lambda function: TunedJit(function, static_argnums, _IN_ORDER, lambda *args: True)
+    return lambda function: TunedJit(function, static_argnums, _LOOP, lambda *args: True)
 
 
 def worth_preparing(static: Any, arrays: Any) -> bool:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bbvi._compile import loop_jit, quick_jit
+from bbvi._compile import loop_jit, once_jit, quick_jit
 from bbvi._types import Array, PyTree
 from bbvi.solvers import Solver
 from bbvi.status import Status
@@ -73,7 +73,7 @@ def _run(solver: Solver, target: Target, state: Any, data: PyTree, limit: Array)
     return solver.advance(target, state, data, limit)
 
 
-@partial(jax.jit, static_argnums=0)
+@once_jit()
 def finish(solver: Solver, state: Any) -> PyTree:
     """The family's parameters that a state stands for, compiled."""
     return solver.output(state)

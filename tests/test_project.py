@@ -3,6 +3,7 @@
 import ast
 import inspect
 import json
+import os
 import subprocess
 import sys
 import tomllib
@@ -150,3 +151,16 @@ def test_public_methods_are_documented():
         and not inspect.getdoc(member)
     ]
     assert not missing
+
+
+@pytest.mark.parametrize("module", ["mypy", "benchmarks.counted"])
+def test_types_and_counts(module):
+    """Types as mypy sees them; counts that must not grow. Beside the other tests they cost less."""
+    if module == "mypy":
+        pytest.importorskip("mypy")
+    # programs as users get them, and no devices of the tests' own
+    environ = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    done = subprocess.run(
+        [sys.executable, "-m", module], capture_output=True, text=True, cwd=ROOT, env=environ
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
