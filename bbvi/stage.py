@@ -144,6 +144,8 @@ def better(one: Fitted, other: Fitted) -> Fitted:
         if first != second:
             return one if first else other
     if not one.answers:
+        if one.params is other.params and one.sound and other.sound:
+            return min(one, other, key=lambda stage: moment_noise(stage.diagnostics).max())
         low, high = (np.nan_to_num(s.diagnostics.elbo, nan=-np.inf) for s in (one, other))
         return other if high > low else one
     gain = float(other.diagnostics.log_evidence) - float(one.diagnostics.log_evidence)
@@ -200,9 +202,10 @@ def chain_stage(
 
     one = found = pay(run_chains, first_key)
     fitted = _with_chains(stage, found)
-    for again_key in keys[: rounds - 1]:
+    for done, again_key in enumerate(keys[: rounds - 1], 1):
         # noise that all rounds together would not remove
-        hopeless = moment_noise(fitted.diagnostics).max() > rounds**0.5 * SETTLED_NOISE
+        most = (rounds / done) ** 0.5 * SETTLED_NOISE
+        hopeless = moment_noise(fitted.diagnostics).max() > most
         if fitted.settled or not fitted.sound or hopeless:
             break
         if not purse.allows(expected_gradients(target.dim)):

@@ -54,3 +54,10 @@ def test_weights_in_doubt_correct_where_the_means_are_known(exact):
 
 def test_an_exact_fit_is_not_corrected(exact):
     assert exact.answers and exact.settled and not exact.corrects
+
+
+def test_of_one_approximation_what_is_less_noisy_is_kept(exact):
+    """Weights and chains that both can be averaged, and that both do not say enough."""
+    loud, quiet = seen(exact, sd_se=1.0), seen(exact, sd_se=0.06)
+    assert loud.sound and quiet.sound and not loud.answers and not quiet.answers
+    assert better(loud, quiet) is quiet and better(quiet, loud) is quiet
