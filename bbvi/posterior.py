@@ -15,7 +15,7 @@ from bbvi._tree import as_arrays, as_key
 from bbvi._types import Array, Key, PyTree
 from bbvi.families import Family
 from bbvi.status import InputError
-from bbvi.target import Target
+from bbvi.target import Leaf, Target
 
 # Draws behind moments and quantiles: a mean is then good to 0.01 sd, an sd to 0.7%.
 MOMENT_DRAWS = 10_000
@@ -187,13 +187,18 @@ def _draw_scalars(posterior: Posterior) -> tuple[Array, Array]:
 
 
 def _moments(posterior: Posterior) -> tuple[Array, Array]:
+    target, family, params = posterior.target, posterior.family, posterior.params
+    if posterior.draws is None:
+        params = params if is_traced(params) else jax.device_get(params)
+        exact = _closed_forms(family, params)
+        if exact is not None and all(map(_is_real, target.leaves)):
+            return jnp.asarray(exact[0]), jnp.asarray(exact[1])
     draws, weights = _weighted_scalars(posterior)
     xp = namespace(draws)
     mean = dot(weights, draws)
     sd = xp.sqrt(dot(weights, (draws - mean) ** 2))
     if posterior.draws is None:
-        params = posterior.params if xp is jnp else jax.device_get(posterior.params)
-        mean, sd = with_closed_forms(posterior.target, posterior.family, params, mean, sd)
+        mean, sd = with_closed_forms(target, family, params, mean, sd)
     return jnp.asarray(mean), jnp.asarray(sd)
 
 
@@ -204,19 +209,29 @@ def with_closed_forms(
 
     Real leaves are their own unconstrained coordinates, whose moments may have closed forms.
     """
-    try:
-        exact_mean, exact_sd = family.mean(params), family.sd(params)
-    except NotImplementedError:
+    exact = _closed_forms(family, params)
+    if exact is None:
         return mean, sd
     start = 0
     for leaf in target.leaves:
         size = int(np.prod(leaf.shape))
-        if leaf.bijector.name == "real":
+        if _is_real(leaf):
             here, there = slice(start, start + size), slice(leaf.start, leaf.start + size)
-            mean = put(mean, here, exact_mean[there])
-            sd = put(sd, here, exact_sd[there])
+            mean, sd = (put(x, here, y[there]) for x, y in zip((mean, sd), exact, strict=True))
         start += size
     return mean, sd
+
+
+def _closed_forms(family: Family, params: PyTree) -> tuple[Array, Array] | None:
+    """Mean and sds (D,) of the unconstrained coordinates, where the family knows them."""
+    try:
+        return family.mean(params), family.sd(params)
+    except NotImplementedError:
+        return None
+
+
+def _is_real(leaf: Leaf) -> bool:
+    return leaf.bijector.name == "real"
 
 
 def _covariance(posterior: Posterior) -> Array:
