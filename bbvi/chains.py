@@ -14,6 +14,7 @@ from bbvi._types import AnyArray, Array, PyTree
 from bbvi.diagnostics import Moments
 from bbvi.evaluate import generator
 from bbvi.families import Family
+from bbvi.pareto import largest_terms, rate_lost
 from bbvi.target import Target
 
 _SETTLING, _KEPT = 8, 16  # states of each chain, a trajectory or more apart
@@ -189,7 +190,9 @@ def _found(target, family, params, data, course, segments, spent) -> Chains:
     """What a course amounts to; acceptance and divergences are those of the segments."""
     seen = jax.device_get([s._replace(path=None) for s in segments])
     summary = jax.device_get(_describe(target, family, params, course.first, course.path, data))
-    draws, moments, memory, persistence, drift, drift_se = summary
+    draws, moments, memory, persistence, drift, drift_se, largest = summary
+    slower = rate_lost(largest[None], len(draws))
+    moments = moments._replace(sd_se=moments.sd_se * slower)
     return Chains(
         draws,
         moments,
@@ -289,7 +292,7 @@ def _advance(
 def _describe(
     target: Target, family: Family, params: PyTree, first: Array, path: Array, data: PyTree
 ) -> tuple:
-    """Draws after settling, moments, memory, persistence, drift and its error."""
+    """Draws after settling, moments, memory, persistence, drift and its error, largest squares."""
 
     def place(eps):
         return family.reparam(params, eps)[0]
@@ -300,8 +303,11 @@ def _describe(
     draws = jax.lax.map(place, path[_SETTLING:])
     x, x0 = jax.lax.map(scalars, draws), scalars(place(first))
     moments, persistence, drift, drift_se = _summarise(x)
+    units = (x - moments.mean) / jnp.maximum(moments.sd, jnp.finfo(x.dtype).tiny)
+    squares = units.reshape(-1, x.shape[-1]).T ** 2
+    largest = largest_terms(squares, squares.shape[1])
     memory = _correlation(x0, x[-1])
-    return draws.reshape(-1, target.dim), moments, memory, persistence, drift, drift_se
+    return draws.reshape(-1, target.dim), moments, memory, persistence, drift, drift_se, largest
 
 
 def pool(one: Chains, other: Chains) -> Any:
