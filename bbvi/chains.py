@@ -66,6 +66,8 @@ class Chains(NamedTuple):
         divergent_share: share of these that left the region where they are stable.
         num_gradients: gradient evaluations of the log joint.
         course: of one set of chains, which can go on from there; None of several.
+        weighted_noise: largest error of a moment, in sds, under the importance weights of what they
+            began from, where it is known.
     """
 
     draws: AnyArray
@@ -78,6 +80,7 @@ class Chains(NamedTuple):
     divergent_share: AnyArray
     num_gradients: AnyArray
     course: Course | None = None
+    weighted_noise: float = math.inf
 
 
 def num_chains(dim: int) -> int:

@@ -229,13 +229,16 @@ def _judge(first: _Drawn, plan: _Plan, over_chunks: Callable) -> Diagnostics:
     sets = xp.stack([even, even**2, weights, weights**2]).reshape(4, plan.chunks, plan.size)
 
     def power_sums(drawn, sets):
-        # a draw without weight may lie where the map to the parameters overflows
-        x = xp.where(xp.any(sets > 0, axis=0)[:, None], drawn.x - origin, 0)
+        # a row a scalar: numpy goes along short rows ten times slower than along long ones
+        x, used = drawn.x.T - origin[:, None], xp.any(sets > 0, axis=0)
+        if xp is not np or not used.all():
+            # a draw without weight may lie where the map to the parameters overflows
+            x = xp.where(used, x, 0)
         # a product a power: an array of all five would be the largest of the program
         # (squared and multiplied: numpy takes a logarithm for a third or fourth power)
-        x2 = x**2
-        sums = xp.stack([dot(sets, p) for p in (xp.ones_like(x), x, x2, x2 * x, x2**2)], 1)
-        return sums, largest_terms(sets[2] * (x / unit).T ** 2, total)
+        x2, columns = x**2, sets.T
+        sums = [dot(p, columns).T for p in (xp.ones_like(x), x, x2, x2 * x, x2**2)]
+        return xp.stack(sums, 1), largest_terms(sets[2] * (x / unit[:, None]) ** 2, total)
 
     sums, largest = over_chunks(power_sums, xp.moveaxis(sets, 1, 0))
     sums = xp.sum(sums, axis=0)
@@ -291,7 +294,10 @@ def _place(x: Array, weights: Array) -> tuple[Array, Array]:
     """Mean and sd of scalars (S, C) under weights; one of them and 1 where these say nothing."""
     xp, used = namespace(x), weights > 0
     share = weights / xp.maximum(xp.sum(weights), xp.finfo(x.dtype).tiny)
-    x = xp.where(used[:, None], x, x[0])
-    mean = xp.where(xp.any(used), x[0] + dot(share, x - x[0]), x[0])
-    sd = xp.sqrt(dot(share, (x - mean) ** 2))
-    return mean, xp.where(sd > 0, sd, 1)
+    first = x[0]
+    rows = x.T - first[:, None]
+    if xp is not np or not used.all():
+        rows = xp.where(used, rows, 0)
+    away = dot(rows, share)
+    sd = xp.sqrt(dot((rows - away[:, None]) ** 2, share))
+    return first + away, xp.where(sd > 0, sd, 1)

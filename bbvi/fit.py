@@ -234,6 +234,8 @@ def _open_ended(target: Target, stage: Fitted, data: PyTree) -> tuple[str, ...]:
 def _weighted(d: Diagnostics) -> tuple:
     """The draws that have a weight, and their log weights."""
     weighted = np.isfinite(d.log_weights)
+    if weighted.all():
+        return jax.numpy.asarray(d.draws), jax.numpy.asarray(d.log_weights)
     return jax.numpy.asarray(d.draws[weighted]), jax.numpy.asarray(d.log_weights[weighted])
 
 

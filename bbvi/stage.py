@@ -189,6 +189,7 @@ def chain_stage(
     where = (target, stage.family, stage.params)
     first_key, *keys = split(key, 1 + max(rounds, doublings))
 
+    noise = float(moment_noise(stage.diagnostics).max())
     spent = 0
 
     def pay(run, *args, calls=1, before=0):
@@ -198,7 +199,7 @@ def chain_stage(
         cost = int(chains.num_gradients) - before
         purse.spend(cost)
         spent += cost
-        return chains
+        return chains._replace(weighted_noise=noise)
 
     one = found = pay(run_chains, first_key)
     fitted = _with_chains(stage, found)

@@ -217,6 +217,32 @@ def test_what_time_does_not_mend():
     assert not would_forget(late, far, 1)
 
 
+def test_divergences_are_excused_where_the_weights_know_the_moments():
+    chains, diagnostics = run(gaussian, DATA["mean"], 2.0)
+    some = chains._replace(divergent_share=np.float32(0.005), weighted_noise=0.01)
+    heavy = diagnostics._replace(khat=np.float32(0.9))
+    assert not chain_faults(some, heavy)
+    assert any("diverge" in f for f in chain_faults(some._replace(weighted_noise=0.1), heavy))
+    assert not chain_faults(some._replace(weighted_noise=0.1), diagnostics)
+    uneven = heavy._replace(ess=0.1 * heavy.best_ess)
+    assert any("diverge" in f for f in chain_faults(some, uneven))
+    assert any("diverge" in f for f in chain_faults(some._replace(divergent_share=0.02), heavy))
+
+
+@pytest.mark.parametrize(("df", "known"), [(2.2, False), (9.0, True)])
+def test_sds_of_heavy_tails_are_uncertain(df, known):
+    """Squares of a Student t have the tail shape 2 / df: from 0.7 on their sums say little."""
+
+    def student_t(x, data):
+        return -(df + 1) / 2 * jnp.sum(jnp.log1p(x**2 / df))
+
+    target, _, data = bbvi.make_target(student_t, np.zeros(DIM, np.float32), DATA, None)
+    family = FullRankGaussian()
+    params = jax.jit(family.init)(np.zeros(DIM, np.float32), np.float32(2.0))
+    chains = run_chains(target, family, params, jax.random.key(0), data, LEAPS)
+    assert (chains.moments.sd_se / chains.moments.sd < 0.05).all() == known
+
+
 def test_what_they_may_spend():
     for dim in (1, 10, 1000):
         whole = expected_gradients(dim)
