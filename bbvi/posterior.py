@@ -12,7 +12,7 @@ from bbvi._arrays import is_traced, namespace, put
 from bbvi._compile import draws_jit
 from bbvi._linalg import dot
 from bbvi._tree import as_arrays, as_key
-from bbvi._types import Array, Key, PyTree
+from bbvi._types import AnyArray, Array, Key, PyTree
 from bbvi.families import Family
 from bbvi.status import InputError
 from bbvi.target import Leaf, Target
@@ -113,13 +113,15 @@ class Posterior:
             raise InputError(f"quantiles are asked for at probabilities in [0, 1], not {q}.")
         return self.target.treedef.unflatten(self._split(_quantile(self, q)))
 
-    def _split(self, scalars: Array) -> list[Array]:
+    def _split(self, scalars: AnyArray) -> list[Array]:
         """Scalars (..., C) cut into arrays of the leaves' shapes behind the leading axes."""
         sizes = np.cumsum([int(np.prod(leaf.shape)) for leaf in self.target.leaves])[:-1]
-        parts = jnp.split(scalars, sizes, axis=-1)
+        parts = namespace(scalars).split(scalars, sizes, axis=-1)
         lead = scalars.shape[:-1]
-        leaves = self.target.leaves
-        return [x.reshape(lead + leaf.shape) for x, leaf in zip(parts, leaves, strict=True)]
+        shaped = (
+            x.reshape(lead + leaf.shape) for x, leaf in zip(parts, self.target.leaves, strict=True)
+        )
+        return [jnp.asarray(x) for x in shaped]
 
 
 def _numbers(posterior: Posterior, num_draws: int = MOMENT_DRAWS) -> int:
@@ -186,20 +188,20 @@ def _draw_scalars(posterior: Posterior) -> tuple[Array, Array]:
     return jax.vmap(constrain)(zs), weights
 
 
-def _moments(posterior: Posterior) -> tuple[Array, Array]:
+def _moments(posterior: Posterior) -> tuple[AnyArray, AnyArray]:
     target, family, params = posterior.target, posterior.family, posterior.params
     if posterior.draws is None:
         params = params if is_traced(params) else jax.device_get(params)
         exact = _closed_forms(family, params)
         if exact is not None and all(map(_is_real, target.leaves)):
-            return jnp.asarray(exact[0]), jnp.asarray(exact[1])
+            return exact
     draws, weights = _weighted_scalars(posterior)
     xp = namespace(draws)
     mean = dot(weights, draws)
     sd = xp.sqrt(dot(weights, (draws - mean) ** 2))
     if posterior.draws is None:
         mean, sd = with_closed_forms(target, family, params, mean, sd)
-    return jnp.asarray(mean), jnp.asarray(sd)
+    return mean, sd
 
 
 def with_closed_forms(
@@ -240,7 +242,7 @@ def _covariance(posterior: Posterior) -> Array:
     return jnp.asarray(dot(centred.T * weights, centred))
 
 
-def _quantile(posterior: Posterior, q: np.ndarray) -> Array:
+def _quantile(posterior: Posterior, q: np.ndarray) -> AnyArray:
     """Quantiles (*q.shape, C): inverted distribution functions of the weighted draws."""
     draws, weights = _weighted_scalars(posterior)
     xp = namespace(draws)
@@ -252,5 +254,5 @@ def _quantile(posterior: Posterior, q: np.ndarray) -> Array:
         return xp.interp(q, level, values[order])
 
     if xp is np:
-        return jnp.asarray(np.stack([one(values) for values in draws.T], axis=-1), draws.dtype)
+        return np.stack([one(values) for values in draws.T], axis=-1).astype(draws.dtype)
     return jnp.moveaxis(jax.vmap(one, in_axes=1)(draws), 0, -1)

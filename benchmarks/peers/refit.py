@@ -118,10 +118,25 @@ def stochastic():
     return bbvi.StochasticGradient(bbvi.MeanFieldGaussian())
 
 
+def bbvi_jit():
+    solver = bbvi.StochasticGradient(bbvi.MeanFieldGaussian(), bbvi.ELBO(num_draws=1))
+    point, example = INIT, jax.tree.map(lambda x: x[0], logistic(1)[2])
+    target, _, _ = bbvi.make_target(logistic_log_joint, point, example, None)
+
+    def fit(key, data):
+        state = solver.init(target, jnp.zeros(DIM), jnp.ones(DIM), key, data)
+        step = lambda state, _: (solver.step(target, state, data)[0], None)  # noqa: E731
+        params = solver.output(jax.lax.scan(step, state, length=STEPS)[0])
+        return solver.family.mean(params), solver.family.sd(params)
+
+    return jitted(fit)
+
+
 ADAM = {"rate": RATE, "steps": STEPS}
 WAYS: dict[str, Callable[[], Callable]] = {
     "bbvi default": bbvi_fit,
     "bbvi mean-field, 1,000 steps": lambda: bbvi_fit(solver=stochastic(), max_steps=STEPS),
+    "bbvi mean-field, in one jit": bbvi_jit,
     "numpyro AutoNormal, in one jit": numpyro_jit,
     "blackjax meanfield_vi, in one jit": blackjax_jit,
     "TFP mean-field, in one jit": tfp_jit,
