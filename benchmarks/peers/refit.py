@@ -119,7 +119,9 @@ def stochastic():
 
 
 def bbvi_jit():
-    solver = bbvi.StochasticGradient(bbvi.MeanFieldGaussian(), bbvi.ELBO(num_draws=1))
+    solver = bbvi.StochasticGradient(
+        bbvi.MeanFieldGaussian(), bbvi.ELBO(num_draws=1, antithetic=False)
+    )
     point, example = INIT, jax.tree.map(lambda x: x[0], logistic(1)[2])
     target, _, _ = bbvi.make_target(logistic_log_joint, point, example, None)
 
