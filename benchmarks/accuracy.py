@@ -117,6 +117,9 @@ def main() -> None:
     dtype = "float32" if options.x32 else "float64"
     rows = []
     for name in chosen(options.names, posteriors):
+        if posteriors[name].moments() is None:
+            print(f"{name}: no reference to judge by")
+            continue
         jax.clear_caches()  # the first key pays for compiling, as a new process would
         for key in options.keys:
             which = {"posterior": name, "key": key, "dtype": dtype}

@@ -27,13 +27,11 @@ class Practice:
     model: Model
     data: Callable[[], Data]
 
-    def moments(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """Means and sds by NUTS."""
+    def moments(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]] | None:
+        """Means and sds by NUTS; None where no run of it has settled."""
         row = references().get(self.name)
         if row is None or not row["settled"]:
-            raise ValueError(
-                f"no run of NUTS has settled on {self.name}: there is nothing to judge by."
-            )
+            return None
         mean, sd = ({k: np.asarray(x) for k, x in row[what].items()} for what in ("mean", "sd"))
         return mean, sd
 

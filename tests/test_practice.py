@@ -1,0 +1,38 @@
+"""The models of practice: each can be evaluated, and its references are of its own parameters."""
+
+import jax
+import numpy as np
+import pytest
+
+import bbvi
+from benchmarks.accuracy import describe, measure
+from benchmarks.practice import PRACTICE
+
+
+@pytest.mark.parametrize("name", PRACTICE)
+def test_a_model_and_its_reference(name, x64):
+    practice = PRACTICE[name]
+    model, data = practice.model, practice.data()
+    again = practice.data()
+    assert all(np.array_equal(data[key], again[key]) for key in data)  # simulated from a seed
+    init = model.init(data)
+    target, _, flat = bbvi.make_target(model.log_joint, init, data, model.support(data))
+    both = jax.jit(jax.value_and_grad(target.log_density))
+    value, slope = both(np.zeros(target.dim), flat)
+    assert np.isfinite(value) and np.isfinite(slope).all()
+    moments = practice.moments()
+    if moments is not None:
+        for tree in moments:
+            assert {k: x.shape for k, x in tree.items()} == {k: x.shape for k, x in init.items()}
+
+
+def test_most_have_a_reference():
+    known = [name for name, practice in PRACTICE.items() if practice.moments() is not None]
+    assert len(known) > 0.8 * len(PRACTICE)
+
+
+@pytest.mark.parametrize("name", ["hospitals"])
+def test_default_is_right(name, x64):
+    row = measure(PRACTICE[name], 0)
+    assert row["right"], describe({"posterior": name, "key": 0, "cold": True} | row)
+    assert row["verdict"] == "trusted"
