@@ -193,15 +193,20 @@ def _unstable(chains: Chains, d: Diagnostics) -> list[str]:
     return faults
 
 
-def still_missing(chains: Chains, d: Diagnostics) -> np.ndarray:
+def still_missing(chains: Chains, d: Diagnostics, doublings: int = 0) -> np.ndarray:
     """How far the chains' moments may be from where they are going (C,), in posterior sds.
 
     A drift too slow to stand out from its noise shows in the persistence of each chain: chains
     in a funnel passed all other checks with a sd 15% short.
+
+    Args:
+        chains: the chains.
+        d: what they began from.
+        doublings: once they have gone on so often, for as long again as until then.
     """
-    left = _left(chains)
+    left, after = _left(chains), _left(chains, doublings)
     # the way from the start is what they have come and what is left of it
-    missing = np.where(left > 0, left / (1 - left) * np.where(left > 0, _moved(chains, d), 0), 0.0)
+    missing = np.where(left > 0, after / (1 - left) * np.where(left > 0, _moved(chains, d), 0), 0.0)
     return np.where(_fixed(d), 0.0, missing)
 
 
@@ -217,9 +222,7 @@ def would_forget(chains: Chains, d: Diagnostics, doublings: int) -> bool:
         return False
     if float(np.max(np.abs(chains.memory))) ** 2**doublings > MEMORY:
         return False
-    left, after = _left(chains), _left(chains, doublings)
-    missing = np.where(left > 0, after / (1 - left) * np.where(left > 0, _moved(chains, d), 0), 0.0)
-    return bool(np.where(_fixed(d), 0.0, missing).max() <= MEAN_TOLERANCE)
+    return bool(still_missing(chains, d, doublings).max() <= MEAN_TOLERANCE)
 
 
 def _moved(chains: Chains, d: Diagnostics) -> np.ndarray:
