@@ -27,6 +27,8 @@ _CHUNK_ELEMENTS = 1 << 21
 _HOST_CHUNKS = 8
 # Elements of draws kept in the result, for pictures and checks: 16 MiB in float32.
 _KEPT_ELEMENTS = 1 << 22
+# A draw's share of the member's mass, over that of the mixture, below which it is none.
+_NOTHING = 1e-9
 
 
 class Moments(NamedTuple):
@@ -221,11 +223,14 @@ def _judge(first: _Drawn, plan: _Plan, over_chunks: Callable) -> Diagnostics:
     log_weights, khat = psis(log_ratio)
     weights = xp.exp(log_weights)
     exact = xp.exp(log_q - log_mixture)
+    # what counts for nothing may lie where the map to the parameters overflows
+    of_member = xp.where(exact > _NOTHING, exact, 0)
 
     # Where a reported scalar sits at 1e6 with an sd of 1, its squares would lose the sd: it is
     # measured from about its mean, in units of about its sd where only the size counts.
     origin, unit = _place(first.x, weights[: plan.size])
-    even = (own / number).astype(weights.dtype)
+    # by the same draws as the corrected moments, so that hardly any noise is in what sets them apart
+    even = of_member / xp.sum(of_member)
     sets = xp.stack([even, even**2, weights, weights**2]).reshape(4, plan.chunks, plan.size)
 
     def power_sums(drawn, sets):

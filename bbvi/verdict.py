@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Any, Literal
 
 import numpy as np
@@ -50,7 +49,6 @@ DIVERGENT_SHARE_IF_CLOSE, CLOSE = 1e-2, 0.25
 LEAST_ACCEPTANCE = 0.5
 # A correction smaller than this is not worth the Monte Carlo noise it brings.
 _VISIBLE = 0.02
-_FALSE_CORRECTIONS = 0.01  # share of exact approximations that noise has corrected
 _RICHER = (
     "Try a richer family, a reparameterisation (non-centred for hierarchies), or MCMC started "
     "from this fit."
@@ -264,24 +262,14 @@ def _agree(d: Diagnostics, share: float) -> bool:
 def needs_correction(d: Diagnostics) -> bool:
     """Whether the weighted draws say more of the moments than the approximation itself.
 
-    Uneven weights say by themselves that there is something to correct. It must not depend on
-    how far raw and corrected moments are apart: where the approximation's tail is too heavy for
-    a scalar, as for the exponential of a wide Gaussian, its raw sd is so noisy that no distance
-    stands out. Where the weights are as even as those of an exact approximation, means and sds
-    of all C scalars are compared, within the bound of 2C comparisons (Bonferroni).
+    Uneven weights say by themselves that there is something to correct. Where they are as even as
+    those of an exact approximation, means and sds of all scalars are compared: both are of the
+    same draws, so that what sets them apart is not their noise.
     """
     if efficiency(d) < EXACT_SHARE:
         return True
     shift, ratio = moment_errors(d)
-    tiny = np.finfo(np.asarray(d.raw.sd).dtype).tiny
-    raw_sd = np.maximum(d.raw.sd, tiny)
-    errors = NormalDist().inv_cdf(1 - _FALSE_CORRECTIONS / (4 * shift.size))
-    noisy_shift = errors * np.hypot(d.corrected.mean_se, d.raw.mean_se) / raw_sd
-    noisy_ratio = errors * np.hypot(d.corrected.sd_se, d.raw.sd_se) / raw_sd
-    far = (shift > np.maximum(_VISIBLE, noisy_shift)) | (
-        np.abs(ratio - 1) > np.maximum(_VISIBLE, noisy_ratio)
-    )
-    return bool(far.any())
+    return bool((np.maximum(shift, np.abs(ratio - 1)) > _VISIBLE).any())
 
 
 def _about_modes(weights: Sequence[float]) -> Verdict:
