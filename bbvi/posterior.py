@@ -168,10 +168,17 @@ def _log_prob(posterior: Posterior, params: PyTree) -> Array:
 def _weighted_scalars(posterior: Posterior) -> tuple[Array, Array]:
     """Draws of all scalars (S, C) and their weights (S,), which sum to one.
 
-    Arrays of numpy, but inside a user's own `jit` or `vmap`.
+    Arrays of numpy, but inside a user's own `jit` or `vmap`: of double precision, since squares of
+    the draws far out, which count for little or nothing, need not be numbers of a single one.
     """
     found = _draw_scalars(posterior)
-    return found if is_traced(found) else jax.device_get(found)
+    draws, weights = found if is_traced(found) else jax.device_get(found)
+    if posterior.draws is not None:
+        xp = namespace(draws)
+        draws = xp.where(weights[:, None] > 0, draws, 0)
+    if is_traced(found):
+        return draws, weights
+    return draws.astype(float), weights.astype(float)
 
 
 @draws_jit(_numbers)
@@ -197,8 +204,10 @@ def _moments(posterior: Posterior) -> tuple[AnyArray, AnyArray]:
             return exact
     draws, weights = _weighted_scalars(posterior)
     xp = namespace(draws)
-    mean = dot(weights, draws)
-    sd = xp.sqrt(dot(weights, (draws - mean) ** 2))
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is infinite
+        mean = dot(weights, draws)
+        sd = xp.sqrt(dot(weights, (draws - mean) ** 2))
+        mean, sd = mean.astype(target.dtype), sd.astype(target.dtype)
     if posterior.draws is None:
         mean, sd = with_closed_forms(target, family, params, mean, sd)
     return mean, sd
@@ -239,7 +248,7 @@ def _is_real(leaf: Leaf) -> bool:
 def _covariance(posterior: Posterior) -> Array:
     draws, weights = _weighted_scalars(posterior)
     centred = draws - dot(weights, draws)
-    return jnp.asarray(dot(centred.T * weights, centred))
+    return jnp.asarray(dot(centred.T * weights, centred), posterior.target.dtype)
 
 
 def _quantile(posterior: Posterior, q: np.ndarray) -> AnyArray:
@@ -254,5 +263,5 @@ def _quantile(posterior: Posterior, q: np.ndarray) -> AnyArray:
         return xp.interp(q, level, values[order])
 
     if xp is np:
-        return np.stack([one(values) for values in draws.T], axis=-1).astype(draws.dtype)
+        return np.stack([one(values) for values in draws.T], axis=-1).astype(posterior.target.dtype)
     return jnp.moveaxis(jax.vmap(one, in_axes=1)(draws), 0, -1)

@@ -255,6 +255,26 @@ def test_a_posterior_of_weighted_draws(posterior):
     assert corrected.log_prob(one) == posterior.log_prob(one)
 
 
+def test_draws_whose_squares_overflow():
+    """Far out, where a proposal looks too: without weight, or with hardly any."""
+    target, _, _ = bbvi.make_target(lambda p: -p["x"], {"x": 1.0}, None, {"x": bbvi.positive})
+    family = bbvi.MeanFieldGaussian()
+    params = family.init(jnp.zeros(1), 1.0)
+    z = np.array([[0.0], [1.0], [60.0], [100.0]], np.float32)
+    assert z[3] > np.log(np.finfo(np.float32).max)
+    log_weights = np.array([np.log(0.5), np.log(0.5), -150.0, -np.inf], np.float32)
+    draws = bbvi.Posterior(params, None, target, family, jnp.asarray(z), jnp.asarray(log_weights))
+    x = np.exp(z[:2, 0].astype(float))
+    for value, expected in (
+        (draws.mean()["x"], x.mean()),
+        (draws.sd()["x"], x.std()),
+        (draws.cov()[0, 0], x.var()),
+        (draws.quantile(0.25)["x"], x[0]),
+    ):
+        assert value.dtype == np.float32
+        np.testing.assert_allclose(value, expected, rtol=1e-6)
+
+
 def test_a_resample_holds_no_table_of_draws_by_draws(posterior):
     rows, asked, dim = 4096, 4096, posterior.target.dim
     draws, log_weights = jnp.zeros((rows, dim)), jnp.full(rows, -math.log(rows))
