@@ -229,7 +229,7 @@ def _judge(first: _Drawn, plan: _Plan, over_chunks: Callable) -> Diagnostics:
     # Where a reported scalar sits at 1e6 with an sd of 1, its squares would lose the sd: it is
     # measured from about its mean, in units of about its sd where only the size counts.
     origin, unit = _place(first.x, weights[: plan.size])
-    # by the same draws as the corrected moments, so that hardly any noise is in what sets them apart
+    # by the draws of the corrected moments: what sets the two apart is then hardly noise
     even = of_member / xp.sum(of_member)
     sets = xp.stack([even, even**2, weights, weights**2]).reshape(4, plan.chunks, plan.size)
 

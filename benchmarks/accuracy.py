@@ -2,11 +2,13 @@
 
     POSTERIORDB=path/to/posteriordb python -m benchmarks.accuracy [NAME ...]
     python -m benchmarks.accuracy --set practice [NAME ...]
+    python -m benchmarks.accuracy --set shapes [NAME ...]
 
 `posteriordb` has published reference draws; `practice` has models of ours on simulated data, with
-moments from long runs of NUTS. A fit is right if every scalar parameter has its mean within 0.1
-reference sd and its sd within 10%, and half-right if within half of that. Rows are written as they
-come; a run of some posteriors or keys replaces those rows alone.
+moments from long runs of NUTS; `shapes` has densities that can be drawn from exactly. A fit is
+right if every scalar parameter has its mean within 0.1 reference sd and its sd within 10%, and
+half-right if within half of that. Rows are written as they come; a run of some posteriors or keys
+replaces those rows alone.
 """
 
 import argparse
@@ -24,12 +26,18 @@ import bbvi
 from .posteriordb.registry import POSTERIORS, is_there
 from .practice import PRACTICE
 from .rows import describe, environment, record, summarise, write_table
+from .shapes import SHAPES
 
 RESULTS = Path(__file__).parent / "results"
-SETS = {"posteriordb": (POSTERIORS, "accuracy"), "practice": (PRACTICE, "practice")}
+SETS = {
+    "posteriordb": (POSTERIORS, "accuracy"),
+    "practice": (PRACTICE, "practice"),
+    "shapes": (SHAPES, "shapes"),
+}
 TITLES = {
     "posteriordb": "The default against the reference draws of posteriordb",
     "practice": "The default on models of practice, against long runs of NUTS",
+    "shapes": "The default on shapes, against exact draws",
 }
 TOLERANCE = 0.1
 Moments = tuple[dict[str, np.ndarray], dict[str, np.ndarray]]

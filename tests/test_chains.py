@@ -146,14 +146,13 @@ def test_what_overflows():
 def test_what_is_missing():
     """Of chains with a fast and a slow part, no less than what is left of the slow one's error."""
     times = np.arange(1, 25)
-    kept, half = times > 8, 8
+    early, late = slice(8, 16), slice(16, 24)  # eight states settle
     for fast, slow, share in ((0.2, 0.9, 0.3), (0.5, 0.97, 0.2), (0.0, 0.95, 1.0)):
         lags = np.abs(times[:, None] - times)
         covariance = share * slow**lags + (1 - share) * fast**lags
-        early, late = np.arange(24)[8:16], np.arange(24)[16:]
-        block = lambda a, b: covariance[np.ix_(a, b)].mean()  # noqa: E731
-        persistence = block(early, late) / np.sqrt(block(early, early) * block(late, late))
-        left = (slow ** times[kept]).mean()  # all of the error was in the slow part
+        own = covariance[early, early].mean() * covariance[late, late].mean()
+        persistence = covariance[early, late].mean() / np.sqrt(own)
+        left = (slow ** times[8:]).mean()  # all of the error was in the slow part
         assert share_left(np.array(persistence)) > 0.65 * left
     np.testing.assert_allclose(share_left(np.array([0.5, -0.2])), [0.5, 0])
     np.testing.assert_allclose(share_left(np.array(0.5), 2), 0.5**4)
