@@ -32,6 +32,7 @@ from bbvi.verdict import (
     MOST_NOISE,
     SETTLED_NOISE,
     chain_faults,
+    is_a_point,
     is_settled,
     mean_noise,
     moment_noise,
@@ -103,6 +104,8 @@ class Fitted(NamedTuple):
     @property
     def sound(self) -> bool:
         """Whether its weighted draws, or its chains, can be averaged."""
+        if is_a_point(self.diagnostics):
+            return False
         if self.chains is None:
             return weights_usable(self.diagnostics)
         return not chain_faults(self.chains, self.diagnostics)

@@ -36,6 +36,8 @@ MOST_NOISE = MEAN_TOLERANCE / 2
 # its mean moved by 0.03 sd.
 BAD_SHARE = 0.01
 DRIFT_TOLERANCE = 0.1
+# Of a few draws, whose spread is still some sds.
+_ROUNDINGS, _FEW = 8, 256
 # Shares of the evidence that may be missing before a fit of one mode is no answer at all.
 MODE_SHARE = 0.05
 # Chains that forget have correlations of 1/sqrt(512) = 0.04 by chance alone.
@@ -113,6 +115,7 @@ def judge(
         _about_run(status, drift),
         _about_budget(budget_ended),
         _about_lost_draws(diagnostics, skipped_share),
+        _about_width(diagnostics),
         *_about_fit(diagnostics, names, corrected, chains, doubted_by),
         _about_modes(mode_weights),
         _about_propriety(unbounded),
@@ -151,7 +154,7 @@ def is_settled(diagnostics: Diagnostics, status: Status, chains: Chains | None =
     variance may be infinite, their effective number must be large all the same.
     """
     d = diagnostics
-    if status.failed or max(float(d.bad_share), float(d.outside_share)) > 0:
+    if status.failed or max(float(d.bad_share), float(d.outside_share)) > 0 or is_a_point(d):
         return False
     if chains is not None:
         if chain_faults(chains, d):
@@ -352,6 +355,26 @@ def _about_lost_draws(d: Diagnostics, skipped_share: float) -> Verdict:
     rejected = max(bad, outside) > BAD_SHARE
     level: Level = "rejected" if rejected else "caution" if reasons else "trusted"
     return Verdict(level, tuple(reasons), tuple(actions))
+
+
+def is_a_point(d: Diagnostics) -> bool:
+    """Whether the draws are no wider than rounding: what is higher there is made of it."""
+    draws = np.asarray(d.draws[:_FEW])[np.asarray(d.own[:_FEW])]
+    if len(draws) < 2:
+        return False
+    width, size = np.ptp(draws, axis=0), np.abs(draws).max(axis=0)
+    return bool((width <= _ROUNDINGS * np.finfo(draws.dtype).eps * size).any())
+
+
+def _about_width(d: Diagnostics) -> Verdict:
+    if not is_a_point(d):
+        return Verdict("trusted", (), ())
+    reason = "The fit has shrunk to a point, no wider than numbers can be told apart."
+    action = (
+        "Look for log densities that grow without bound, or that rounding makes up: of a "
+        "covariance matrix, work with its Cholesky factor (bbvi.cov_cholesky), without inverses."
+    )
+    return Verdict("rejected", (reason,), (action,))
 
 
 def weights_even(d: Diagnostics) -> bool:

@@ -9,7 +9,14 @@ from bbvi.diagnostics import diagnose
 from bbvi.families import FullRankGaussian
 from bbvi.status import Status
 from bbvi.target import make_target
-from bbvi.verdict import efficiency, judge, moment_noise, needs_correction, weights_usable
+from bbvi.verdict import (
+    efficiency,
+    is_settled,
+    judge,
+    moment_noise,
+    needs_correction,
+    weights_usable,
+)
 
 
 def diagnosed(dim, sd, keys):
@@ -61,3 +68,15 @@ def test_a_moment_that_overflows_is_not_known(sd, se):
     d = d._replace(corrected=d.corrected._replace(sd=sds, sd_se=errors))
     assert moment_noise(d)[0] < 0.05 and np.isinf(moment_noise(d)[1])
     assert judge(d, Status.CONVERGED, ["a", "b"], corrected=True).level == "rejected"
+
+
+@pytest.mark.parametrize("loc, sd, point", [(2.0, 1e-7, True), (2.0, 1e-3, False), (1e6, 1, False)])
+def test_a_point_is_no_posterior(loc, sd, point):
+    (d,) = diagnosed(2, 1.0, [0])
+    assert judge(d, Status.CONVERGED, ["a", "b"]).level == "trusted"
+    draws = np.stack([d.draws[:, 0], loc + sd * d.draws[:, 1]], axis=1)
+    d = d._replace(draws=draws.astype(np.float32))
+    found = judge(d, Status.CONVERGED, ["a", "b"])
+    assert (found.level == "rejected") == point
+    assert ("shrunk to a point" in str(found)) == point
+    assert is_settled(d, Status.CONVERGED) == (not point)

@@ -1,6 +1,6 @@
 """Where to start: a race between points, the ends of uphill paths, and points on the way."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,6 +18,12 @@ ORIGINS = 2 * (1 + _FAR_PAIRS) + 2
 PATH_EVALUATIONS = 150
 CANDIDATES = ORIGINS * (2 + len(SNAPSHOTS))
 DRAWS = 32  # a candidate; the bound only has to rank them
+# Rounding is looked for where draws of one candidate differ by more nats: no start that a fit is
+# won from does, and heights made of rounding do by far.
+_UNEVEN = 1e3
+# A height that moves by this share, and by more than a nat, when the point moves by rounding.
+_ROUGH, _ROUNDINGS = 1e-3, 4
+_HIGHEST = 1e15  # nats, of which no data have as many: of doubles the next is a quarter of one off
 
 FAMILY = MeanFieldGaussian()  # of a candidate
 
@@ -81,9 +87,30 @@ def race(
         elbo = mean + FAMILY.entropy({"loc": locs, "log_scale": np.log(scales)})
     # a candidate with many draws outside the support is no start
     elbo = np.where((count > DRAWS // 2) & ~np.isnan(elbo), elbo, -np.inf)
+    heights = log_p[np.argmax(elbo)]
+    finite = heights[np.isfinite(heights)]
+    if finite.size and np.ptp(finite) > _UNEVEN:
+        highest = np.argmax(np.where(ok, log_p, -np.inf), axis=1)
+        rough = _rough(locs + scales * eps[highest], eps, log_densities)
+        elbo = np.where(rough, -np.inf, elbo)
     order = np.argsort(-elbo, kind="stable")
     spent = int(paths.num_gradients.sum())
     return Starts(locs[order], scales[order], elbo[order], spent, log_p.size)
+
+
+def _rough(points: AnyArray, eps: AnyArray, log_densities: Any) -> AnyArray:
+    """At which points (P, D) the height is made of rounding (P,).
+
+    Such as the log density of a covariance matrix by its inverse, once that is singular to
+    machine precision: paths climb there to 10^25 nats.
+    """
+    step = _ROUNDINGS * np.finfo(points.dtype).eps * np.abs(points)
+    with np.errstate(all="ignore"):
+        near = in_blocks(log_densities, eps.size, points, step).astype(float)
+        middle = np.median(near, axis=1)
+        moves = np.max(np.abs(near - middle[:, None]), axis=1)
+        steady = moves <= np.maximum(1.0, _ROUGH * np.abs(middle))
+        return ~(steady & (middle < _HIGHEST))
 
 
 def _far_out(random: np.random.Generator, dim: int) -> np.ndarray:
