@@ -12,7 +12,7 @@ from bbvi._tree import pick, split
 from bbvi._types import Array, PyTree
 from bbvi.budget import Purse
 from bbvi.chains import expected_gradients
-from bbvi.coverage import covers, leaves_out
+from bbvi.coverage import covers, leaves_out, visits
 from bbvi.families import CouplingFlow, GaussianMixture, LowRankGaussian
 from bbvi.matching import (
     Matches,
@@ -26,9 +26,17 @@ from bbvi.matching import (
 from bbvi.modes import separate_modes
 from bbvi.objectives import ELBO
 from bbvi.solvers import BatchAndMatch, StochasticGradient
-from bbvi.stage import Fitted, Show, chain_stage, fit_stage, judged_stage, plain_stage
+from bbvi.stage import (
+    Fitted,
+    Show,
+    across_seams,
+    chain_stage,
+    fit_stage,
+    judged_stage,
+    plain_stage,
+)
 from bbvi.target import Target
-from bbvi.verdict import is_sharp
+from bbvi.verdict import KHAT_FINITE, is_sharp
 
 # Up to here a dense covariance and its eigenvalues cost less than the gradients that go with
 # them; beyond, a full match needs thousands of draws a step.
@@ -191,6 +199,21 @@ class Auto:
                 ),
             )
             stages.append(looked_at(chains))
+        flow = stages[-1]
+        known = flow.settled and float(flow.diagnostics.khat) < KHAT_FINITE
+        if not known and purse.allows(chains_cost):
+            stages.pop()
+
+            def across():
+                args = (flow, target, chain_key, data, purse, _LAST_DOUBLINGS)
+                checked, found = across_seams(*args)
+                stages.append(checked)
+                states = found.diagnostics.draws[~found.diagnostics.own]
+                if found.sound and visits(states, pick(matches.frame, np.array(modes))):
+                    found = found._replace(mode_weights=())
+                return found
+
+            stages.append(looked_at(show("chains across", across)))
         return stages
 
     def _moves(self, target, gaussian, keys, data, show) -> list[Fitted]:

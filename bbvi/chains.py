@@ -59,7 +59,7 @@ class Chains(NamedTuple):
         moments: of the scalar parameters, with errors from the spread between chains.
         memory: (C,) correlation of each scalar between the first and the last state of a chain.
         persistence: (C,) correlation between the means of a chain's first and second half, after
-            settling.
+            settling: of each scalar or, if larger, of its distance from the mean.
         drift: (2, C) how far mean and sd moved between the halves of the kept states, in sds.
         drift_se: (2, C) Monte Carlo error of that.
         acceptance: mean acceptance probability, of the trajectories since last looked at.
@@ -68,6 +68,7 @@ class Chains(NamedTuple):
         course: of one set of chains, which can go on from there; None of several.
         weighted_noise: largest error of a moment, in sds, under the importance weights of what they
             began from, where it is known.
+        start_error: how far off they may have begun at least, in sds, whatever they have moved.
     """
 
     draws: AnyArray
@@ -81,6 +82,7 @@ class Chains(NamedTuple):
     num_gradients: AnyArray
     course: Course | None = None
     weighted_noise: float = math.inf
+    start_error: float = 0.0
 
 
 def num_chains(dim: int) -> int:
@@ -129,7 +131,13 @@ def _gradients(dim: int, leaps: int) -> int:
 
 
 def run_chains(
-    target: Target, family: Family, params: PyTree, key: Array, data: PyTree, most_leaps: Any
+    target: Target,
+    family: Family,
+    params: PyTree,
+    key: Array,
+    data: PyTree,
+    most_leaps: Any,
+    first: Array | None = None,
 ) -> Chains:
     r"""Run Hamiltonian chains in the base space of an approximation, from its own draws.
 
@@ -148,6 +156,7 @@ def run_chains(
         key: a typed random key.
         data: the user's data.
         most_leaps: limit on the steps of a trajectory; see `affordable_leaps`.
+        first: where they begin instead (chains, D), in the base space.
 
     Returns:
         what they found, as NumPy arrays but for the course.
@@ -157,7 +166,8 @@ def run_chains(
     """
     number, dim = num_chains(target.dim), target.dim
     start_key, key = split(key, 2)
-    first = jnp.asarray(generator(start_key).standard_normal((number, dim)), target.dtype)
+    if first is None:
+        first = jnp.asarray(generator(start_key).standard_normal((number, dim)), target.dtype)
     stride = jnp.full((), dim**-0.25, target.dtype)
     args = (target, family, params, key, data, most_leaps, first, stride, np.int32(_SETTLING))
     seen = _advance(*args)
@@ -360,7 +370,11 @@ def _summarise(x: Array) -> tuple[Moments, Array, Array, Array]:
     drift = jnp.stack([jnp.mean(moved, 0), jnp.mean(widened, 0)]) / safe
     drift_se = jnp.stack([error(moved), error(widened)]) / safe
     moments = Moments(origin + mean, sd, mean_se, sd_se)
-    return moments, _correlation(early, late), drift, drift_se
+    # Of the distances too: of a spike within a slab, means forget at once in which they are. Not of
+    # the squares, of which a few decide in heavy tails.
+    away = jnp.abs(x - mean)
+    near = _correlation(jnp.mean(away[:half], axis=0), jnp.mean(away[half:], axis=0))
+    return moments, jnp.maximum(_correlation(early, late), near), drift, drift_se
 
 
 def _correlation(a: Array, b: Array) -> Array:

@@ -6,7 +6,7 @@ import numpy as np
 
 from bbvi._compile import quick_jit
 from bbvi._types import Array, PyTree
-from bbvi.families import Family
+from bbvi.families import Family, Frame
 from bbvi.matching import Matches
 from bbvi.modes import apart
 from bbvi.objectives.draws import normals
@@ -37,6 +37,18 @@ def covers(
     centres = jnp.asarray(matches.frame.loc[np.array(modes)])
     log_ratio = _log_ratios(target, family, params, centres, data)
     return bool(np.all(np.asarray(log_ratio) < elbo + COVERED_NATS))
+
+
+def visits(draws: Array, frames: Frame) -> bool:
+    """Whether some of the states of chains (S, D) are in each of several Gaussians (M, ...)."""
+    return all(
+        bool((np.linalg.norm(mode.invert(draws), axis=1) < _reach(draws.shape[1])).any())
+        for mode in map(Frame, np.asarray(frames.loc), np.asarray(frames.scale))
+    )
+
+
+def _reach(dim: int) -> float:
+    return _REACH * float(np.sqrt(dim))
 
 
 def leaves_out(
@@ -81,7 +93,7 @@ def leaves_out(
     if draws is not None:
         locs, scales = np.asarray(starts.loc)[missing], np.asarray(starts.scale)[missing]
         away = (np.asarray(draws)[:, None] - locs) / scales
-        near = np.linalg.norm(away, axis=2) < _REACH * np.sqrt(target.dim)
+        near = np.linalg.norm(away, axis=2) < _reach(target.dim)
         return not near.any(axis=0).all()
     return bool(missing.any())
 

@@ -189,6 +189,7 @@ def _assemble(
         next(doubts, None),
         budget_ended and not best.settled,
         left_out=best.left_out,
+        seam=best.seam,
     )
     verdict = verdict_of()
     if verdict.level != "trusted" and default:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from bbvi.chains import Chains, num_independent, share_left
-from bbvi.diagnostics import Diagnostics
+from bbvi.diagnostics import Diagnostics, Moments
 from bbvi.pareto import USABLE
 from bbvi.status import Status
 
@@ -93,6 +93,7 @@ def judge(
     budget_ended: bool = False,
     unbounded: Sequence[str] = (),
     left_out: bool = False,
+    seam: float = 0.0,
 ) -> Verdict:
     """Turn figures into a verdict.
 
@@ -110,6 +111,7 @@ def judge(
         budget_ended: whether the budget ended the fit before a stage had settled it.
         unbounded: names of the leaves along which the log joint does not fall.
         left_out: whether visible mass around a start is missing from the fit.
+        seam: how far moments move, in sds, where chains leave the flow's coordinates.
     """
     findings = [
         _about_run(status, drift),
@@ -120,6 +122,7 @@ def judge(
         _about_modes(mode_weights),
         _about_propriety(unbounded),
         _about_starts(left_out),
+        _about_seam(seam),
     ]
     level: Level = "trusted"
     reasons: list[str] = []
@@ -171,9 +174,8 @@ def chain_faults(chains: Chains, d: Diagnostics) -> list[str]:
     if memory > MEMORY:
         faults.append(f"chains remember where they began (correlation {memory:.2f})")
     drift = np.abs(chains.drift)
-    # the largest of many is larger by chance
-    chance = math.sqrt(2 * math.log(20 * drift.size))
-    if np.any(drift > np.maximum(MEAN_TOLERANCE / 2, chance * np.asarray(chains.drift_se))):
+    chance = _by_chance(drift.size) * np.asarray(chains.drift_se)
+    if np.any(drift > np.maximum(MEAN_TOLERANCE / 2, chance)):
         faults.append(f"moments still move by up to {drift.max():.2f} sd")
     missing = float(still_missing(chains, d).max())
     if missing > MEAN_TOLERANCE:
@@ -207,8 +209,26 @@ def still_missing(chains: Chains, d: Diagnostics, doublings: int = 0) -> np.ndar
     """
     left, after = _left(chains), _left(chains, doublings)
     # the way from the start is what they have come and what is left of it
-    missing = np.where(left > 0, after / (1 - left) * np.where(left > 0, _moved(chains, d), 0), 0.0)
+    way = np.maximum(np.where(left > 0, _moved(chains, d), 0) / (1 - left), chains.start_error)
+    missing = np.where(left > 0, after * way, 0.0)
     return np.where(_fixed(d), 0.0, missing)
+
+
+def contradiction(moments: Moments, others: Moments) -> float:
+    """By how many sds moments differ more than by their noise and half of what counts as right."""
+    tiny = np.finfo(np.asarray(moments.sd).dtype).tiny
+    sd = np.maximum(moments.sd, tiny)
+    gaps = np.stack([np.abs(others.mean - moments.mean), np.abs(others.sd - moments.sd)]) / sd
+    errors = [(moments.mean_se, others.mean_se), (moments.sd_se, others.sd_se)]
+    noise = np.stack([np.hypot(one, other) for one, other in errors]) / sd
+    varies = np.asarray(moments.sd) > 0
+    far = gaps > np.maximum(MEAN_TOLERANCE / 2, _by_chance(gaps.size) * noise)
+    return float(np.max(np.where(varies & far, gaps, 0)))
+
+
+def _by_chance(number: int) -> float:
+    """The largest of so many standard normals, but for one time in twenty, roughly."""
+    return math.sqrt(2 * math.log(20 * number))
 
 
 def would_forget(chains: Chains, d: Diagnostics, doublings: int) -> bool:
@@ -309,6 +329,16 @@ def _about_starts(left_out: bool) -> Verdict:
         "not), or reparameterise (non-centred for hierarchies)."
     )
     return Verdict("rejected", (reason,), (action,))
+
+
+def _about_seam(seam: float) -> Verdict:
+    if not seam:
+        return Verdict("trusted", (), ())
+    reason = (
+        f"Chains that leave the flow's coordinates move its moments by up to {seam:.2f} sd: it has "
+        "a seam that its own draws do not cross."
+    )
+    return Verdict("rejected", (reason,), (_RICHER,))
 
 
 def _about_budget(ended: bool) -> Verdict:
