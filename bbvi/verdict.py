@@ -261,7 +261,7 @@ def _left(chains: Chains, doublings: int = 0) -> np.ndarray:
     """What is left of the way from the start, as a share (C,), once chains went on so often."""
     persistence = np.asarray(chains.persistence)
     # correlations of independent numbers are not zero either, least the largest of many
-    chance = math.sqrt(2 * math.log(2 * persistence.size) / num_independent(chains))
+    chance = math.sqrt(2 * math.log(4 * persistence.size) / num_independent(chains))
     return share_left(persistence - chance, doublings)
 
 
