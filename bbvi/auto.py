@@ -75,6 +75,8 @@ class Auto:
        go on.
     5. Where those do not settle either, a coupling flow that starts as that Gaussian (up to
        1,024 dimensions); and, if its weights cannot be believed, short chains from its draws.
+       Unless these weights have a variance, chains in plain coordinates then look for a seam in
+       the flow, and answer where it cannot.
 
     For D over 2,560 the dense stages give way to a low-rank Gaussian fitted by stochastic
     gradients. No stage settles a fit that leaves out visible mass around a start. Of several

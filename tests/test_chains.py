@@ -131,6 +131,39 @@ def test_slow_chains_are_seen():
         assert not chain_faults(chains, diagnostics)
 
 
+def test_a_spike_within_a_slab_is_not_forgotten():
+    """Means say nothing of which of the two a chain is in; distances from the mean do."""
+
+    def log_joint(x, data):
+        squares = jnp.sum(x**2)
+        log_spike = -0.5 * squares / 0.1**2 - DIM * np.log(0.1)
+        return jnp.logaddexp(log_spike, -0.5 * squares / 2**2 - DIM * np.log(2))
+
+    target, _, data = bbvi.make_target(log_joint, np.zeros(DIM, np.float32), DATA, None)
+    family, sd = FullRankGaussian(), np.float32(1.4)
+    args = (target, family, jax.jit(family.init)(np.zeros(DIM, np.float32), sd))
+    widths = np.where(np.arange(num_chains(DIM)) % 2, 0.1, 2.0)[:, None] / sd
+    first = jnp.asarray(
+        widths * np.random.default_rng(0).normal(size=(len(widths), DIM)), "float32"
+    )
+    chains = run_chains(*args, jax.random.key(0), data, LEAPS, jnp.asarray(first))
+    diagnostics = jax.device_get(diagnose(*args, jax.random.key(1), data))
+    assert (chains.persistence > 0.4).all()
+    assert (np.abs(chains.memory) < 0.25).all()
+    chains = chains._replace(start_error=1.0)
+    assert any("forget slowly" in fault for fault in chain_faults(chains, diagnostics))
+
+
+def test_where_they_begin_may_be_given():
+    target, _, data = bbvi.make_target(gaussian, np.zeros(DIM, np.float32), DATA, None)
+    family = FullRankGaussian()
+    params = jax.jit(family.init)(DATA["mean"], np.float32(2))
+    first = jnp.full((num_chains(DIM), DIM), 3.0)
+    chains = run_chains(target, family, params, jax.random.key(0), data, LEAPS, first)
+    np.testing.assert_array_equal(chains.course.first, first)
+    assert (np.abs(chains.moments.mean - DATA["mean"]) < 4.5 * chains.moments.mean_se).all()
+
+
 def test_what_overflows():
     """Moments that are not finite; where chains forget, those of the start do not count."""
     chains, diagnostics = run(gaussian, DATA["mean"], 2.0)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import bbvi
-from bbvi.coverage import leaves_out
+from bbvi.coverage import leaves_out, visits
 from bbvi.families import Frame, FullRankGaussian
 from bbvi.matching import Matches
 from bbvi.propriety import unbounded
@@ -97,3 +97,13 @@ def test_a_fit_goes_on_from_one_of_several_modes():
     again = bbvi.fit(two, first)
     assert first.verdict.level == again.verdict.level == "trusted"
     np.testing.assert_allclose(again.posterior.sd(), np.sqrt(26), rtol=0.03)
+
+
+def test_whether_chains_have_been_in_every_mode():
+    rng = np.random.default_rng(0)
+    locs = np.array([[0.0, 0.0], [10.0, 0.0]], np.float32)
+    frames = Frame(locs, np.stack([np.eye(2, dtype=np.float32), 0.1 * np.eye(2, dtype=np.float32)]))
+    one = rng.standard_normal((100, 2)).astype(np.float32)
+    assert not visits(one, frames)
+    assert not visits(np.concatenate([one, one + locs[1] + np.float32(3)]), frames)
+    assert visits(np.concatenate([one, 0.1 * one + locs[1]]), frames)

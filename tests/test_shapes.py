@@ -39,8 +39,9 @@ def test_a_wrong_density_is_noticed(x64):
     assert np.abs(stein_scores(wrong)).max() > 5
 
 
-@pytest.mark.parametrize("name", ["order_statistics", "three_apart"])
-def test_default_is_right(name, x64):
-    row = measure(SHAPES[name], 0)
-    assert row["right"], describe({"posterior": name, "key": 0, "cold": True} | row)
+# the flow of a ring has a seam: its means were trusted 0.16 sd off
+@pytest.mark.parametrize("name, key", [("order_statistics", 0), ("three_apart", 0), ("ring", 3)])
+def test_default_is_right(name, key, x64):
+    row = measure(SHAPES[name], key)
+    assert row["right"], describe({"posterior": name, "key": key, "cold": True} | row)
     assert row["verdict"] == "trusted"

@@ -10,6 +10,7 @@ from bbvi.families import FullRankGaussian
 from bbvi.status import Status
 from bbvi.target import make_target
 from bbvi.verdict import (
+    contradiction,
     efficiency,
     is_settled,
     judge,
@@ -80,3 +81,18 @@ def test_a_point_is_no_posterior(loc, sd, point):
     assert (found.level == "rejected") == point
     assert ("shrunk to a point" in str(found)) == point
     assert is_settled(d, Status.CONVERGED) == (not point)
+
+
+def test_a_contradiction_stands_out_from_noise():
+    (d,) = diagnosed(2, 1.0, [0])
+    moments = d.corrected
+    assert contradiction(moments, moments) == 0
+    far = moments._replace(mean=moments.mean + np.array([0.0, 0.2], np.float32))
+    np.testing.assert_allclose(contradiction(moments, far), 0.2, rtol=0.05)
+    wide = moments._replace(sd=1.1 * moments.sd)
+    np.testing.assert_allclose(contradiction(moments, wide), 0.1, rtol=0.05)
+    # ... which here is a third of it, and may be the larger one of four
+    assert contradiction(moments, far._replace(mean_se=np.full(2, 0.07, np.float32))) == 0
+    assert contradiction(moments, moments._replace(mean=moments.mean + 0.04)) == 0
+    found = judge(d, Status.CONVERGED, ["a", "b"], seam=0.2)
+    assert found.level == "rejected" and "0.20 sd" in str(found)
