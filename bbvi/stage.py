@@ -299,7 +299,9 @@ def across_seams(
     run.begin(first_key, first=first)
     seam = 0.0
     if stage.settled:
-        seam = contradiction(d.corrected, run.fitted.diagnostics.corrected)
+        found = run.fitted.diagnostics
+        states = np.asarray(found.draws[~found.own], float).reshape(-1, number, target.dim)
+        seam = contradiction(np.asarray(d.draws, float), weights, states)
     if seam or not stage.settled:
         run.longer(keys)
     return stage._replace(seam=seam), run.end("chains across")

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from bbvi.chains import Chains, num_independent, share_left
-from bbvi.diagnostics import Diagnostics, Moments
+from bbvi.diagnostics import Diagnostics
 from bbvi.pareto import USABLE
 from bbvi.status import Status
 
@@ -214,16 +214,30 @@ def still_missing(chains: Chains, d: Diagnostics, doublings: int = 0) -> np.ndar
     return np.where(_fixed(d), 0.0, missing)
 
 
-def contradiction(moments: Moments, others: Moments) -> float:
-    """By how many sds moments differ more than by their noise and half of what counts as right."""
-    tiny = np.finfo(np.asarray(moments.sd).dtype).tiny
-    sd = np.maximum(moments.sd, tiny)
-    gaps = np.stack([np.abs(others.mean - moments.mean), np.abs(others.sd - moments.sd)]) / sd
-    errors = [(moments.mean_se, others.mean_se), (moments.sd_se, others.sd_se)]
-    noise = np.stack([np.hypot(one, other) for one, other in errors]) / sd
-    varies = np.asarray(moments.sd) > 0
-    far = gaps > np.maximum(MEAN_TOLERANCE / 2, _by_chance(gaps.size) * noise)
-    return float(np.max(np.where(varies & far, gaps, 0)))
+def contradiction(draws: np.ndarray, weights: np.ndarray, states: np.ndarray) -> float:
+    """By how many sds chains differ from weighted draws, if by more than noise and tolerance.
+
+    Means are compared, and mean distances from them: of sds, a few states of heavy tails decide.
+
+    Args:
+        draws: (S, D), unconstrained.
+        weights: (S,), summing to one; equal ones are of chains, whose states are not independent.
+        states: (W, chains, D) of chains that began from some of the draws.
+    """
+    number = states.shape[1]
+    mean = weights @ draws
+    sd = np.sqrt(weights @ (draws - mean) ** 2)
+    used = weights[weights > 0]
+    alike = len(used) / (2 * number) if np.ptp(used) < 0.01 * used.max() else 1.0
+    gaps, noise = [], []
+    for f, g in ((draws - mean, states - mean), (np.abs(draws - mean), np.abs(states - mean))):
+        gaps.append(np.abs(g.mean((0, 1)) - weights @ f))
+        error = np.sqrt(max(1.0, alike) * (weights**2 @ (f - weights @ f) ** 2))
+        noise.append(np.hypot(error, g.mean(0).std(0) / np.sqrt(number)))
+    varies = sd > 0
+    gap, error = (np.stack(x)[:, varies] / sd[varies] for x in (gaps, noise))
+    far = gap > np.maximum(MEAN_TOLERANCE / 2, _by_chance(gap.size) * error)
+    return float(np.max(np.where(far, gap, 0), initial=0))
 
 
 def _by_chance(number: int) -> float:

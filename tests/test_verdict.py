@@ -84,15 +84,18 @@ def test_a_point_is_no_posterior(loc, sd, point):
 
 
 def test_a_contradiction_stands_out_from_noise():
+    rng = np.random.default_rng(0)
+    draws, weights = rng.standard_normal((8192, 3)), np.full(8192, 1 / 8192)
+    states = rng.standard_normal((16, 512, 3))
+    assert contradiction(draws, weights, states) == 0
+    shift = np.array([0.0, 0.2, 0.0])
+    np.testing.assert_allclose(contradiction(draws, weights, states + shift), 0.2, atol=0.03)
+    # a mean distance of 0.8 sd
+    np.testing.assert_allclose(contradiction(draws, weights, 1.2 * states), 0.16, atol=0.03)
+    assert contradiction(draws, weights, states + 0.2 * shift) == 0
+    # of chains that stay where they are, 512 points are known
+    still = np.broadcast_to(states[:1], states.shape)
+    assert contradiction(draws, weights, still + 0.6 * shift) == 0
     (d,) = diagnosed(2, 1.0, [0])
-    moments = d.corrected
-    assert contradiction(moments, moments) == 0
-    far = moments._replace(mean=moments.mean + np.array([0.0, 0.2], np.float32))
-    np.testing.assert_allclose(contradiction(moments, far), 0.2, rtol=0.05)
-    wide = moments._replace(sd=1.1 * moments.sd)
-    np.testing.assert_allclose(contradiction(moments, wide), 0.1, rtol=0.05)
-    # ... which here is a third of it, and may be the larger one of four
-    assert contradiction(moments, far._replace(mean_se=np.full(2, 0.07, np.float32))) == 0
-    assert contradiction(moments, moments._replace(mean=moments.mean + 0.04)) == 0
     found = judge(d, Status.CONVERGED, ["a", "b"], seam=0.2)
     assert found.level == "rejected" and "0.20 sd" in str(found)
