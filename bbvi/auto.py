@@ -11,8 +11,10 @@ import optax
 from bbvi._tree import pick, split
 from bbvi._types import Array, PyTree
 from bbvi.budget import Purse
+from bbvi.chain_stages import across_seams, chain_stage
 from bbvi.chains import expected_gradients
 from bbvi.coverage import covers, leaves_out, visits
+from bbvi.evidence import KHAT_FINITE, is_sharp
 from bbvi.families import CouplingFlow, GaussianMixture, LowRankGaussian
 from bbvi.matching import (
     Matches,
@@ -26,17 +28,8 @@ from bbvi.matching import (
 from bbvi.modes import separate_modes
 from bbvi.objectives import ELBO
 from bbvi.solvers import BatchAndMatch, StochasticGradient
-from bbvi.stage import (
-    Fitted,
-    Show,
-    across_seams,
-    chain_stage,
-    fit_stage,
-    judged_stage,
-    plain_stage,
-)
+from bbvi.stage import Fitted, Show, fit_stage, judged_stage, plain_stage
 from bbvi.target import Target
-from bbvi.verdict import KHAT_FINITE, is_sharp
 
 # Up to here a dense covariance and its eigenvalues cost less than the gradients that go with
 # them; beyond, a full match needs thousands of draws a step.

@@ -1,56 +1,38 @@
 """The verdict: whether a fit can be trusted, why, and what to do next."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
-from bbvi.chains import Chains, num_independent, share_left
+from bbvi.chain_checks import chain_faults
+from bbvi.chains import Chains
 from bbvi.diagnostics import Diagnostics
-from bbvi.pareto import USABLE
+from bbvi.evidence import (
+    EFFICIENT,
+    KHAT_FINITE,
+    KHAT_HOPELESS,
+    MEAN_TOLERANCE,
+    MOST_NOISE,
+    SD_TOLERANCE,
+    SETTLED_NOISE,
+    agree,
+    efficiency,
+    is_a_point,
+    moment_errors,
+    moment_noise,
+    weights_usable,
+)
 from bbvi.status import Status
 
 Level = Literal["trusted", "caution", "rejected"]
-
-# Weights with a finite variance: what is missing from the draws is then missing from nothing.
-KHAT_FINITE = 0.5
-# Importance weights can be averaged up to here.
-KHAT_USABLE = USABLE
-# The tail's shape says nothing of its size: where the weights hardly vary, heavier is fine.
-KHAT_USABLE_IF_EVEN = 1.0
-EVEN_SHARE = 0.75  # of the effective draws of an exact fit, from which weights count as even
-EXACT_SHARE = 0.98  # of the same, from which the approximation may be exact
-EFFICIENT = 0.5  # of the same, from which an approximation counts as close
-# Past one the weights have no mean: draws and target have little to do with each other.
-KHAT_HOPELESS = 1.0
-# What "right" means: a mean within this many posterior sds, an sd within this share.
-MEAN_TOLERANCE = 0.1
-SD_TOLERANCE = 0.1
-# Monte Carlo error of a moment, in sds, below which more draws or stages change little.
-SETTLED_NOISE = MEAN_TOLERANCE / 4
-# ... and above which it is not known: right within two standard errors only is not right.
-MOST_NOISE = MEAN_TOLERANCE / 2
 # A larger share of lost draws biases the fit visibly: a normal cut off at its 1% quantile has
 # its mean moved by 0.03 sd.
 BAD_SHARE = 0.01
 DRIFT_TOLERANCE = 0.1
-# Of a few draws, whose spread is still some sds.
-_ROUNDINGS, _FEW = 8, 256
 # Shares of the evidence that may be missing before a fit of one mode is no answer at all.
 MODE_SHARE = 0.05
-# Chains that forget have correlations of 1/sqrt(512) = 0.04 by chance alone.
-MEMORY = 0.25
-# Of the trajectories: where Hamiltonian dynamics is unstable, a part of the posterior is not seen.
-DIVERGENT_SHARE = 1e-3
-# ... unless the importance weights speak for the approximation too, and either have a variance or
-# know every moment: the neck of a funnel holds little and is near (k-hat 0.9, moments within 0.03);
-# the far tail of a curve that levels off late is not, and its sd was 12 to 22% short.
-DIVERGENT_SHARE_IF_CLOSE, CLOSE = 1e-2, 0.25
-LEAST_ACCEPTANCE = 0.5
-# A correction smaller than this is not worth the Monte Carlo noise it brings.
-_VISIBLE = 0.02
 _RICHER = (
     "Try a richer family, a reparameterisation (non-centred for hierarchies), or MCMC started "
     "from this fit."
@@ -167,148 +149,6 @@ def is_settled(diagnostics: Diagnostics, status: Status, chains: Chains | None =
     return bool(moment_noise(d).max() <= SETTLED_NOISE)
 
 
-def chain_faults(chains: Chains, d: Diagnostics) -> list[str]:
-    """Why the states of short chains may not stand for the posterior, in words; none if they do."""
-    faults = []
-    memory = float(np.max(np.abs(chains.memory)))
-    if memory > MEMORY:
-        faults.append(f"chains remember where they began (correlation {memory:.2f})")
-    drift = np.abs(chains.drift)
-    chance = _by_chance(drift.size) * np.asarray(chains.drift_se)
-    if np.any(drift > np.maximum(MEAN_TOLERANCE / 2, chance)):
-        faults.append(f"moments still move by up to {drift.max():.2f} sd")
-    missing = float(still_missing(chains, d).max())
-    if missing > MEAN_TOLERANCE:
-        faults.append(f"they forget slowly, and moments may be {missing:.2f} sd from their end")
-    return faults + _unstable(chains, d)
-
-
-def _unstable(chains: Chains, d: Diagnostics) -> list[str]:
-    """Faults that time does not mend."""
-    faults = []
-    known = float(d.khat) < KHAT_FINITE or chains.weighted_noise <= MOST_NOISE
-    close = efficiency(d) > CLOSE and known
-    most = DIVERGENT_SHARE_IF_CLOSE if close else DIVERGENT_SHARE
-    if float(chains.divergent_share) > most:
-        faults.append(f"{float(chains.divergent_share):.2%} of the trajectories diverge")
-    if float(chains.acceptance) < LEAST_ACCEPTANCE:
-        faults.append(f"only {float(chains.acceptance):.0%} of the trajectories are accepted")
-    return faults
-
-
-def still_missing(chains: Chains, d: Diagnostics, doublings: int = 0) -> np.ndarray:
-    """How far the chains' moments may be from where they are going (C,), in posterior sds.
-
-    A drift too slow to stand out from its noise shows in the persistence of each chain: chains
-    in a funnel passed all other checks with a sd 15% short.
-
-    Args:
-        chains: the chains.
-        d: what they began from.
-        doublings: once they have gone on so often, for as long again as until then.
-    """
-    left, after = _left(chains), _left(chains, doublings)
-    # the way from the start is what they have come and what is left of it
-    way = np.maximum(np.where(left > 0, _moved(chains, d), 0) / (1 - left), chains.start_error)
-    missing = np.where(left > 0, after * way, 0.0)
-    return np.where(_fixed(d), 0.0, missing)
-
-
-def contradiction(draws: np.ndarray, weights: np.ndarray, states: np.ndarray) -> float:
-    """By how many sds chains differ from weighted draws, if by more than noise and tolerance.
-
-    Means are compared, and mean distances from them: of sds, a few states of heavy tails decide.
-
-    Args:
-        draws: (S, D), unconstrained.
-        weights: (S,), summing to one; equal ones are of chains, whose states are not independent.
-        states: (W, chains, D) of chains that began from some of the draws.
-    """
-    number = states.shape[1]
-    mean = weights @ draws
-    sd = np.sqrt(weights @ (draws - mean) ** 2)
-    used = weights[weights > 0]
-    alike = len(used) / (2 * number) if np.ptp(used) < 0.01 * used.max() else 1.0
-    gaps, noise = [], []
-    for f, g in ((draws - mean, states - mean), (np.abs(draws - mean), np.abs(states - mean))):
-        gaps.append(np.abs(g.mean((0, 1)) - weights @ f))
-        error = np.sqrt(max(1.0, alike) * (weights**2 @ (f - weights @ f) ** 2))
-        noise.append(np.hypot(error, g.mean(0).std(0) / np.sqrt(number)))
-    varies = sd > 0
-    gap, error = (np.stack(x)[:, varies] / sd[varies] for x in (gaps, noise))
-    far = gap > np.maximum(MEAN_TOLERANCE / 2, _by_chance(gap.size) * error)
-    return float(np.max(np.where(far, gap, 0), initial=0))
-
-
-def _by_chance(number: int) -> float:
-    """The largest of so many standard normals, but for one time in twenty, roughly."""
-    return math.sqrt(2 * math.log(20 * number))
-
-
-def would_forget(chains: Chains, d: Diagnostics, doublings: int) -> bool:
-    """Whether chains that are at fault may be at fault for their length alone.
-
-    Args:
-        chains: the chains.
-        d: what they began from.
-        doublings: how often they could go on for as long again.
-    """
-    if _unstable(chains, d):
-        return False
-    if float(np.max(np.abs(chains.memory))) ** 2**doublings > MEMORY:
-        return False
-    return bool(still_missing(chains, d, doublings).max() <= MEAN_TOLERANCE)
-
-
-def _moved(chains: Chains, d: Diagnostics) -> np.ndarray:
-    """How far the moments of chains are from those of what they began from (C,), in sds."""
-    moments = chains.moments
-    tiny = np.finfo(np.asarray(moments.sd).dtype).tiny
-    sd, raw_sd = np.maximum(moments.sd, tiny), np.maximum(d.raw.sd, tiny)
-    with np.errstate(all="ignore"):
-        moved = np.maximum(np.abs(moments.mean - d.raw.mean) / sd, np.abs(np.log(sd / raw_sd)))
-    # a way that overflows is as long as can be
-    return np.where(np.isnan(moved), np.inf, moved)
-
-
-def _left(chains: Chains, doublings: int = 0) -> np.ndarray:
-    """What is left of the way from the start, as a share (C,), once chains went on so often."""
-    persistence = np.asarray(chains.persistence)
-    # correlations of independent numbers are not zero either, least the largest of many
-    chance = math.sqrt(2 * math.log(4 * persistence.size) / num_independent(chains))
-    return share_left(persistence - chance, doublings)
-
-
-def is_sharp(diagnostics: Diagnostics) -> bool:
-    """Whether little is to be won by moving the approximation."""
-    return efficiency(diagnostics) >= EFFICIENT
-
-
-def efficiency(d: Diagnostics) -> float:
-    """Effective draws as a share of those of an exact approximation."""
-    return float(d.ess) / max(float(d.best_ess), 1.0)
-
-
-def _agree(d: Diagnostics, share: float) -> bool:
-    """Whether raw and corrected moments agree to a share of what counts as right."""
-    shift, ratio = moment_errors(d)
-    far = np.abs(np.log(ratio)) > np.log1p(share * SD_TOLERANCE)
-    return not (far | (shift > share * MEAN_TOLERANCE)).any()
-
-
-def needs_correction(d: Diagnostics) -> bool:
-    """Whether the weighted draws say more of the moments than the approximation itself.
-
-    Uneven weights say by themselves that there is something to correct. Where they are as even as
-    those of an exact approximation, means and sds of all scalars are compared: both are of the
-    same draws, so that what sets them apart is not their noise.
-    """
-    if efficiency(d) < EXACT_SHARE:
-        return True
-    shift, ratio = moment_errors(d)
-    return bool((np.maximum(shift, np.abs(ratio - 1)) > _VISIBLE).any())
-
-
 def _about_modes(weights: Sequence[float]) -> Verdict:
     if not weights:
         return Verdict("trusted", (), ())
@@ -401,15 +241,6 @@ def _about_lost_draws(d: Diagnostics, skipped_share: float) -> Verdict:
     return Verdict(level, tuple(reasons), tuple(actions))
 
 
-def is_a_point(d: Diagnostics) -> bool:
-    """Whether the draws are no wider than rounding: what is higher there is made of it."""
-    draws = np.asarray(d.draws[:_FEW])[np.asarray(d.own[:_FEW])]
-    if len(draws) < 2:
-        return False
-    width, size = np.ptp(draws, axis=0), np.abs(draws).max(axis=0)
-    return bool((width <= _ROUNDINGS * np.finfo(draws.dtype).eps * size).any())
-
-
 def _about_width(d: Diagnostics) -> Verdict:
     if not is_a_point(d):
         return Verdict("trusted", (), ())
@@ -419,22 +250,6 @@ def _about_width(d: Diagnostics) -> Verdict:
         "covariance matrix, work with its Cholesky factor (bbvi.cov_cholesky), without inverses."
     )
     return Verdict("rejected", (reason,), (action,))
-
-
-def weights_even(d: Diagnostics) -> bool:
-    """Whether the importance weights vary hardly more than those of an exact approximation."""
-    return efficiency(d) >= EVEN_SHARE
-
-
-def weights_usable(d: Diagnostics) -> bool:
-    """Whether averages under the importance weights can be believed.
-
-    Where they are as even as those of an exact approximation, a tail fitted to them is a tail of
-    rounding errors, of any shape.
-    """
-    if efficiency(d) >= EXACT_SHARE:
-        return True
-    return float(d.khat) < (KHAT_USABLE_IF_EVEN if weights_even(d) else KHAT_USABLE)
 
 
 def _about_weights(d: Diagnostics, corrected: bool = False) -> Verdict:
@@ -471,7 +286,7 @@ def _about_corrected(d: Diagnostics) -> Verdict:
     """Whether the importance weights may stand for the posterior."""
     reason = "Moments and draws are corrected by the importance weights"
     infinite = float(d.khat) > KHAT_FINITE and efficiency(d) < EFFICIENT
-    if infinite and not _agree(d, 0.5):
+    if infinite and not agree(d, 0.5):
         reason = f"{reason}, whose variance may be infinite (k-hat {float(d.khat):.2f})."
         return Verdict("caution", (reason,), ("Compare with MCMC started from this fit.",))
     return Verdict("trusted", (f"{reason}.",), ())
@@ -519,37 +334,3 @@ def _name(names: Sequence[str], chosen: np.ndarray, size: np.ndarray) -> tuple:
     flagged = tuple(name for name, bad in zip(names, chosen, strict=True) if bad)
     shown = ", ".join(flagged[:5]) + (", ..." if len(flagged) > 5 else "")
     return flagged, shown, int(np.argmax(np.where(chosen, size, -1)))
-
-
-def moment_noise(d: Diagnostics) -> np.ndarray:
-    """Monte Carlo error of the corrected moments in posterior sds (C,), the larger of the two."""
-    return _in_sds(d, np.maximum(d.corrected.mean_se, d.corrected.sd_se))
-
-
-def mean_noise(d: Diagnostics) -> np.ndarray:
-    """Monte Carlo error of the corrected means in posterior sds (C,)."""
-    return _in_sds(d, d.corrected.mean_se)
-
-
-def _in_sds(d: Diagnostics, error: Any) -> np.ndarray:
-    """Errors (C,) in posterior sds; of what cannot vary, none, and of what overflows, inf."""
-    sd = np.asarray(d.corrected.sd)
-    known = np.isfinite(sd) & ~np.isnan(error)
-    sds = np.where(known, np.maximum(sd, np.finfo(sd.dtype).tiny), 1.0)
-    return np.where(_fixed(d), 0.0, np.where(known, error / sds, np.inf))
-
-
-def _fixed(d: Diagnostics) -> np.ndarray:
-    """Scalars (C,) that cannot vary, such as the diagonal of a correlation matrix."""
-    eps = np.finfo(np.asarray(d.raw.sd).dtype).eps
-    return np.asarray(d.raw.sd) <= 8 * eps * np.abs(d.raw.mean)
-
-
-def moment_errors(d: Diagnostics) -> tuple[np.ndarray, np.ndarray]:
-    """Shift of the means in raw sds (C,), and ratio of corrected to raw sds (C,)."""
-    tiny = np.finfo(np.asarray(d.raw.sd).dtype).tiny
-    raw_sd = np.maximum(d.raw.sd, tiny)
-    shift = np.abs(d.corrected.mean - d.raw.mean) / raw_sd
-    fixed = _fixed(d)  # is never wrong
-    ratio = np.where(fixed, 1.0, np.maximum(d.corrected.sd, tiny) / raw_sd)
-    return np.where(fixed, 0.0, shift), ratio

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import bbvi
+from bbvi.chain_checks import chain_faults, would_forget
 from bbvi.chains import (
     affordable_leaps,
     expected_gradients,
@@ -19,7 +20,7 @@ from bbvi.diagnostics import diagnose
 from bbvi.families import Frame, FullRankGaussian
 from bbvi.matching import match_from
 from bbvi.status import Status
-from bbvi.verdict import chain_faults, is_settled, judge, would_forget
+from bbvi.verdict import is_settled, judge
 
 DIM = 3
 LEAPS = affordable_leaps(DIM, np.inf)

@@ -5,19 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from bbvi.chain_checks import contradiction
 from bbvi.diagnostics import diagnose
+from bbvi.evidence import efficiency, moment_noise, needs_correction, weights_usable
 from bbvi.families import FullRankGaussian
 from bbvi.status import Status
 from bbvi.target import make_target
-from bbvi.verdict import (
-    contradiction,
-    efficiency,
-    is_settled,
-    judge,
-    moment_noise,
-    needs_correction,
-    weights_usable,
-)
+from bbvi.verdict import is_settled, judge
 
 
 def diagnosed(dim, sd, keys):

@@ -5,21 +5,19 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bbvi.diagnostics import Diagnostics, Moments
-from bbvi.status import Status
-from bbvi.verdict import (
-    BAD_SHARE,
+from bbvi.evidence import (
     EVEN_SHARE,
     KHAT_USABLE,
     KHAT_USABLE_IF_EVEN,
     MEAN_TOLERANCE,
     SD_TOLERANCE,
-    Verdict,
     efficiency,
-    judge,
     moment_errors,
     moment_noise,
     weights_usable,
 )
+from bbvi.status import Status
+from bbvi.verdict import BAD_SHARE, Verdict, judge
 
 LEVELS = ("trusted", "caution", "rejected")
 # Fresh draws of the first look. With the effective share e, the chi-square divergence is about

@@ -21,6 +21,7 @@ from bbvi.batch.programs import End, Look, Plan, draw_some, look_key
 from bbvi.batch.records import Records
 from bbvi.batch.refine import FAMILY as MIXTURE
 from bbvi.diagnostics import Diagnostics, Moments, diagnose
+from bbvi.evidence import moment_errors
 from bbvi.families import Family
 from bbvi.posterior import Posterior
 from bbvi.result import FitResult, decode_target, encode_target
@@ -28,7 +29,6 @@ from bbvi.solvers import BatchAndMatch
 from bbvi.stage import Trace
 from bbvi.status import InputError, Status
 from bbvi.table import Table
-from bbvi.verdict import moment_errors
 
 _POOL = 4096  # weighted draws behind each corrected problem's samples
 _SAMPLE_WIDTH = 64

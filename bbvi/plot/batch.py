@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bbvi.evidence import KHAT_USABLE
 from bbvi.plot.style import GREY, OF_LEVEL, plain, require_pyplot
-from bbvi.verdict import KHAT_USABLE
 
 if TYPE_CHECKING:
     from bbvi.batch.result import BatchResult

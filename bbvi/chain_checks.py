@@ -1,0 +1,131 @@
+"""Whether short chains may stand for the posterior."""
+
+import math
+
+import numpy as np
+
+from bbvi.chains import Chains, num_independent, share_left
+from bbvi.diagnostics import Diagnostics
+from bbvi.evidence import KHAT_FINITE, MEAN_TOLERANCE, MOST_NOISE, efficiency, fixed
+
+# Chains that forget have correlations of 1/sqrt(512) = 0.04 by chance alone.
+MEMORY = 0.25
+# Of the trajectories: where Hamiltonian dynamics is unstable, a part of the posterior is not seen.
+DIVERGENT_SHARE = 1e-3
+# ... unless the importance weights speak for the approximation too, and either have a variance or
+# know every moment: the neck of a funnel holds little and is near (k-hat 0.9, moments within 0.03);
+# the far tail of a curve that levels off late is not, and its sd was 12 to 22% short.
+DIVERGENT_SHARE_IF_CLOSE, CLOSE = 1e-2, 0.25
+LEAST_ACCEPTANCE = 0.5
+
+
+def chain_faults(chains: Chains, d: Diagnostics) -> list[str]:
+    """Why the states of short chains may not stand for the posterior, in words; none if they do."""
+    faults = []
+    memory = float(np.max(np.abs(chains.memory)))
+    if memory > MEMORY:
+        faults.append(f"chains remember where they began (correlation {memory:.2f})")
+    drift = np.abs(chains.drift)
+    chance = _by_chance(drift.size) * np.asarray(chains.drift_se)
+    if np.any(drift > np.maximum(MEAN_TOLERANCE / 2, chance)):
+        faults.append(f"moments still move by up to {drift.max():.2f} sd")
+    missing = float(still_missing(chains, d).max())
+    if missing > MEAN_TOLERANCE:
+        faults.append(f"they forget slowly, and moments may be {missing:.2f} sd from their end")
+    return faults + _unstable(chains, d)
+
+
+def _unstable(chains: Chains, d: Diagnostics) -> list[str]:
+    """Faults that time does not mend."""
+    faults = []
+    known = float(d.khat) < KHAT_FINITE or chains.weighted_noise <= MOST_NOISE
+    close = efficiency(d) > CLOSE and known
+    most = DIVERGENT_SHARE_IF_CLOSE if close else DIVERGENT_SHARE
+    if float(chains.divergent_share) > most:
+        faults.append(f"{float(chains.divergent_share):.2%} of the trajectories diverge")
+    if float(chains.acceptance) < LEAST_ACCEPTANCE:
+        faults.append(f"only {float(chains.acceptance):.0%} of the trajectories are accepted")
+    return faults
+
+
+def still_missing(chains: Chains, d: Diagnostics, doublings: int = 0) -> np.ndarray:
+    """How far the chains' moments may be from where they are going (C,), in posterior sds.
+
+    A drift too slow to stand out from its noise shows in the persistence of each chain: chains
+    in a funnel passed all other checks with a sd 15% short.
+
+    Args:
+        chains: the chains.
+        d: what they began from.
+        doublings: once they have gone on so often, for as long again as until then.
+    """
+    left, after = _left(chains), _left(chains, doublings)
+    # the way from the start is what they have come and what is left of it
+    way = np.maximum(np.where(left > 0, _moved(chains, d), 0) / (1 - left), chains.start_error)
+    missing = np.where(left > 0, after * way, 0.0)
+    return np.where(fixed(d), 0.0, missing)
+
+
+def would_forget(chains: Chains, d: Diagnostics, doublings: int) -> bool:
+    """Whether chains that are at fault may be at fault for their length alone.
+
+    Args:
+        chains: the chains.
+        d: what they began from.
+        doublings: how often they could go on for as long again.
+    """
+    if _unstable(chains, d):
+        return False
+    if float(np.max(np.abs(chains.memory))) ** 2**doublings > MEMORY:
+        return False
+    return bool(still_missing(chains, d, doublings).max() <= MEAN_TOLERANCE)
+
+
+def contradiction(draws: np.ndarray, weights: np.ndarray, states: np.ndarray) -> float:
+    """By how many sds chains differ from weighted draws, if by more than noise and tolerance.
+
+    Means are compared, and mean distances from them: of sds, a few states of heavy tails decide.
+
+    Args:
+        draws: (S, D), unconstrained.
+        weights: (S,), summing to one; equal ones are of chains, whose states are not independent.
+        states: (W, chains, D) of chains that began from some of the draws.
+    """
+    number = states.shape[1]
+    mean = weights @ draws
+    sd = np.sqrt(weights @ (draws - mean) ** 2)
+    used = weights[weights > 0]
+    alike = len(used) / (2 * number) if np.ptp(used) < 0.01 * used.max() else 1.0
+    gaps, noise = [], []
+    for f, g in ((draws - mean, states - mean), (np.abs(draws - mean), np.abs(states - mean))):
+        gaps.append(np.abs(g.mean((0, 1)) - weights @ f))
+        error = np.sqrt(max(1.0, alike) * (weights**2 @ (f - weights @ f) ** 2))
+        noise.append(np.hypot(error, g.mean(0).std(0) / np.sqrt(number)))
+    varies = sd > 0
+    gap, error = (np.stack(x)[:, varies] / sd[varies] for x in (gaps, noise))
+    far = gap > np.maximum(MEAN_TOLERANCE / 2, _by_chance(gap.size) * error)
+    return float(np.max(np.where(far, gap, 0), initial=0))
+
+
+def _by_chance(number: int) -> float:
+    """The largest of so many standard normals, but for one time in twenty, roughly."""
+    return math.sqrt(2 * math.log(20 * number))
+
+
+def _moved(chains: Chains, d: Diagnostics) -> np.ndarray:
+    """How far the moments of chains are from those of what they began from (C,), in sds."""
+    moments = chains.moments
+    tiny = np.finfo(np.asarray(moments.sd).dtype).tiny
+    sd, raw_sd = np.maximum(moments.sd, tiny), np.maximum(d.raw.sd, tiny)
+    with np.errstate(all="ignore"):
+        moved = np.maximum(np.abs(moments.mean - d.raw.mean) / sd, np.abs(np.log(sd / raw_sd)))
+    # a way that overflows is as long as can be
+    return np.where(np.isnan(moved), np.inf, moved)
+
+
+def _left(chains: Chains, doublings: int = 0) -> np.ndarray:
+    """What is left of the way from the start, as a share (C,), once chains went on so often."""
+    persistence = np.asarray(chains.persistence)
+    # correlations of independent numbers are not zero either, least the largest of many
+    chance = math.sqrt(2 * math.log(4 * persistence.size) / num_independent(chains))
+    return share_left(persistence - chance, doublings)

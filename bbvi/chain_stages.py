@@ -1,0 +1,173 @@
+"""Stages whose moments are those of short chains, from the draws of another stage."""
+
+import time
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from bbvi._arrays import softmax
+from bbvi._tree import split
+from bbvi._types import Array, PyTree
+from bbvi.budget import Purse
+from bbvi.chain_checks import contradiction, would_forget
+from bbvi.chains import (
+    Chains,
+    affordable_leaps,
+    expected_gradients,
+    go_on,
+    num_chains,
+    pool,
+    run_chains,
+)
+from bbvi.evaluate import generator
+from bbvi.evidence import SETTLED_NOISE, moment_noise
+from bbvi.families import FullRankGaussian
+from bbvi.matching import move, on_device
+from bbvi.stage import Fitted
+from bbvi.target import Target
+
+
+class _Runner:
+    """Runs chains of a stage, pays for them, and keeps what they found so far."""
+
+    def __init__(self, stage, target, data, purse, where, start_error=0.0):
+        self.began = time.perf_counter()
+        self._stage, self._target, self._data, self._purse = stage, target, data, purse
+        self._where = where
+        self._known = {
+            "weighted_noise": float(moment_noise(stage.diagnostics).max()),
+            "start_error": start_error,
+        }
+        self._spent = 0
+
+    def _pay(self, run, *args, calls=1, before=0, **more):
+        leaps = affordable_leaps(self._target.dim, self._purse.gradients / calls)
+        chains = run(self._target, *self._where, *args, self._data, leaps, **more)
+        cost = int(chains.num_gradients) - before
+        self._purse.spend(cost)
+        self._spent += cost
+        self._last = chains._replace(**self._known)
+        return self._last
+
+    def _put(self, found):
+        self._found = found
+        self.fitted = _with_chains(self._stage, found)
+
+    def begin(self, key, **more):
+        self._put(self._pay(run_chains, key, **more))
+
+    def again(self, keys):
+        """As many chains again and again, where that can settle it."""
+        rounds = len(keys) + 1
+        for done, key in enumerate(keys, 1):
+            # noise that all rounds together would not remove
+            most = (rounds / done) ** 0.5 * SETTLED_NOISE
+            hopeless = moment_noise(self.fitted.diagnostics).max() > most
+            if self.fitted.settled or not self.fitted.sound or hopeless:
+                break
+            if not self._purse.allows(expected_gradients(self._target.dim)):
+                break
+            self._put(pool(self._found, self._pay(run_chains, key)))
+
+    def longer(self, keys):
+        """Chains that are slow for as long again and again, where that can settle it."""
+        if self.fitted.sound:
+            return
+        for left, key in zip(range(len(keys), 0, -1), keys, strict=True):
+            before = int(self._last.num_gradients)
+            in_time = would_forget(self._found, self._stage.diagnostics, left)
+            if self.fitted.settled or not in_time or not self._purse.allows(before):
+                break
+            calls = self._last.course.apart
+            self._put(self._pay(go_on, self._last, key, calls=calls, before=before))
+
+    def end(self, name):
+        seconds = (time.perf_counter() - self.began, 0.0)
+        return self.fitted._replace(name=name, num_gradients=self._spent, seconds=seconds)
+
+
+def chain_stage(
+    stage: Fitted,
+    target: Target,
+    key: Array,
+    data: PyTree,
+    purse: Purse,
+    rounds: int,
+    doublings: int,
+) -> Fitted:
+    """A stage whose corrected moments and draws are those of short chains from its draws.
+
+    Args:
+        stage: the stage.
+        target: its target.
+        key: a typed random key.
+        data: the user's data.
+        purse: what may be spent, and is.
+        rounds: as many chains again are run, so often at most, where that can settle it.
+        doublings: chains that are slow go on for as long again, so often at most, where that can.
+    """
+    run = _Runner(stage, target, data, purse, (stage.family, stage.params))
+    first_key, *keys = split(key, 1 + max(rounds, doublings))
+    run.begin(first_key)
+    run.again(keys[: rounds - 1])
+    run.longer(keys[:doublings])
+    return run.end(f"chains {stage.name}")
+
+
+def across_seams(
+    stage: Fitted, target: Target, key: Array, data: PyTree, purse: Purse, doublings: int
+) -> tuple[Fitted, Fitted]:
+    """A flow, and chains from its draws in coordinates in which these are merely standardised.
+
+    A flow maps all of space, and has to cut a ring, or clusters that touch, somewhere. Its draws
+    thin out at the cut, weights know only of what was drawn, and for chains in its coordinates the
+    cut lies infinitely far out: three of seven flows on a ring were trusted, a mean 0.15 sd off.
+
+    Args:
+        stage: the flow, perhaps with chains in its own coordinates.
+        target: its target.
+        key: a typed random key.
+        data: the user's data.
+        purse: what may be spent, and is.
+        doublings: chains that have to answer themselves, and are slow, go on so often at most.
+
+    Returns:
+        the stage, with a `seam` if it had settled and these chains contradict its moments, and the
+        chains as a stage of their own.
+    """
+    d, family = stage.diagnostics, FullRankGaussian()
+    start_key, first_key, *keys = split(key, 2 + doublings)
+    params = on_device(target, move(family, d.draws, d.log_weights))
+    weights = softmax(np.asarray(d.log_weights, float))
+    # as many times as its weight says, up to one
+    number = num_chains(target.dim)
+    levels = (np.arange(number) + generator(start_key).random()) / number
+    which = np.minimum(np.searchsorted(np.cumsum(weights), levels), len(weights) - 1)
+    first = family.frame(params).invert(jnp.asarray(d.draws[which]))
+    # nothing is known of where they begin: it counts as one sd off
+    run = _Runner(stage, target, data, purse, (family, params), start_error=1.0)
+    run.begin(first_key, first=first)
+    seam = 0.0
+    if stage.settled:
+        found = run.fitted.diagnostics
+        states = np.asarray(found.draws[~found.own], float).reshape(-1, number, target.dim)
+        seam = contradiction(np.asarray(d.draws, float), weights, states)
+    if seam or not stage.settled:
+        run.longer(keys)
+    return stage._replace(seam=seam), run.end("chains across")
+
+
+def _with_chains(stage: Fitted, chains: Chains) -> Fitted:
+    d = stage.diagnostics
+    number, own = len(chains.draws), np.asarray(d.own)
+    log_weights = [np.full(own.sum(), -np.inf), np.full(number, -np.log(number))]
+    draws = np.concatenate([np.asarray(d.draws)[own], chains.draws])
+    seen: Any = {  # arrays of the host, as all of a stage's
+        "corrected": chains.moments,
+        "draws": draws,
+        "log_weights": np.concatenate(log_weights).astype(draws.dtype),
+        "own": np.arange(len(draws)) < own.sum(),
+    }
+    diagnostics = d._replace(**seen)
+    return stage._replace(diagnostics=diagnostics, chains=chains, num_skipped=0)

@@ -1,0 +1,120 @@
+"""What diagnostics say in numbers: of the weights, and of the moments that they correct."""
+
+from typing import Any
+
+import numpy as np
+
+from bbvi.diagnostics import Diagnostics
+from bbvi.pareto import USABLE
+
+# Weights with a finite variance: what is missing from the draws is then missing from nothing.
+KHAT_FINITE = 0.5
+# Importance weights can be averaged up to here.
+KHAT_USABLE = USABLE
+# The tail's shape says nothing of its size: where the weights hardly vary, heavier is fine.
+KHAT_USABLE_IF_EVEN = 1.0
+EVEN_SHARE = 0.75  # of the effective draws of an exact fit, from which weights count as even
+EXACT_SHARE = 0.98  # of the same, from which the approximation may be exact
+EFFICIENT = 0.5  # of the same, from which an approximation counts as close
+# Past one the weights have no mean: draws and target have little to do with each other.
+KHAT_HOPELESS = 1.0
+# What "right" means: a mean within this many posterior sds, an sd within this share.
+MEAN_TOLERANCE = 0.1
+SD_TOLERANCE = 0.1
+# Monte Carlo error of a moment, in sds, below which more draws or stages change little.
+SETTLED_NOISE = MEAN_TOLERANCE / 4
+# ... and above which it is not known: right within two standard errors only is not right.
+MOST_NOISE = MEAN_TOLERANCE / 2
+# Of a few draws, whose spread is still some sds.
+_ROUNDINGS, _FEW = 8, 256
+# A correction smaller than this is not worth the Monte Carlo noise it brings.
+_VISIBLE = 0.02
+
+
+def efficiency(d: Diagnostics) -> float:
+    """Effective draws as a share of those of an exact approximation."""
+    return float(d.ess) / max(float(d.best_ess), 1.0)
+
+
+def is_sharp(diagnostics: Diagnostics) -> bool:
+    """Whether little is to be won by moving the approximation."""
+    return efficiency(diagnostics) >= EFFICIENT
+
+
+def weights_even(d: Diagnostics) -> bool:
+    """Whether the importance weights vary hardly more than those of an exact approximation."""
+    return efficiency(d) >= EVEN_SHARE
+
+
+def weights_usable(d: Diagnostics) -> bool:
+    """Whether averages under the importance weights can be believed.
+
+    Where they are as even as those of an exact approximation, a tail fitted to them is a tail of
+    rounding errors, of any shape.
+    """
+    if efficiency(d) >= EXACT_SHARE:
+        return True
+    return float(d.khat) < (KHAT_USABLE_IF_EVEN if weights_even(d) else KHAT_USABLE)
+
+
+def needs_correction(d: Diagnostics) -> bool:
+    """Whether the weighted draws say more of the moments than the approximation itself.
+
+    Uneven weights say by themselves that there is something to correct. Where they are as even as
+    those of an exact approximation, means and sds of all scalars are compared: both are of the
+    same draws, so that what sets them apart is not their noise.
+    """
+    if efficiency(d) < EXACT_SHARE:
+        return True
+    shift, ratio = moment_errors(d)
+    return bool((np.maximum(shift, np.abs(ratio - 1)) > _VISIBLE).any())
+
+
+def agree(d: Diagnostics, share: float) -> bool:
+    """Whether raw and corrected moments agree to a share of what counts as right."""
+    shift, ratio = moment_errors(d)
+    far = np.abs(np.log(ratio)) > np.log1p(share * SD_TOLERANCE)
+    return not (far | (shift > share * MEAN_TOLERANCE)).any()
+
+
+def is_a_point(d: Diagnostics) -> bool:
+    """Whether the draws are no wider than rounding: what is higher there is made of it."""
+    draws = np.asarray(d.draws[:_FEW])[np.asarray(d.own[:_FEW])]
+    if len(draws) < 2:
+        return False
+    width, size = np.ptp(draws, axis=0), np.abs(draws).max(axis=0)
+    return bool((width <= _ROUNDINGS * np.finfo(draws.dtype).eps * size).any())
+
+
+def moment_noise(d: Diagnostics) -> np.ndarray:
+    """Monte Carlo error of the corrected moments in posterior sds (C,), the larger of the two."""
+    return _in_sds(d, np.maximum(d.corrected.mean_se, d.corrected.sd_se))
+
+
+def mean_noise(d: Diagnostics) -> np.ndarray:
+    """Monte Carlo error of the corrected means in posterior sds (C,)."""
+    return _in_sds(d, d.corrected.mean_se)
+
+
+def _in_sds(d: Diagnostics, error: Any) -> np.ndarray:
+    """Errors (C,) in posterior sds; of what cannot vary, none, and of what overflows, inf."""
+    sd = np.asarray(d.corrected.sd)
+    known = np.isfinite(sd) & ~np.isnan(error)
+    sds = np.where(known, np.maximum(sd, np.finfo(sd.dtype).tiny), 1.0)
+    return np.where(fixed(d), 0.0, np.where(known, error / sds, np.inf))
+
+
+def fixed(d: Diagnostics) -> np.ndarray:
+    """Scalars (C,) that cannot vary, such as the diagonal of a correlation matrix."""
+    eps = np.finfo(np.asarray(d.raw.sd).dtype).eps
+    return np.asarray(d.raw.sd) <= 8 * eps * np.abs(d.raw.mean)
+
+
+def moment_errors(d: Diagnostics) -> tuple[np.ndarray, np.ndarray]:
+    """Shift of the means in raw sds (C,), and ratio of corrected to raw sds (C,)."""
+    tiny = np.finfo(np.asarray(d.raw.sd).dtype).tiny
+    raw_sd = np.maximum(d.raw.sd, tiny)
+    shift = np.abs(d.corrected.mean - d.raw.mean) / raw_sd
+    still = fixed(d)  # is never wrong
+    ratio = np.where(still, 1.0, np.maximum(d.corrected.sd, tiny) / raw_sd)
+    return np.where(still, 0.0, shift), ratio
