@@ -91,6 +91,11 @@ def contradiction(draws: np.ndarray, weights: np.ndarray, states: np.ndarray) ->
         weights: (S,), summing to one; equal ones are of chains, whose states are not independent.
         states: (W, chains, D) of chains that began from some of the draws.
     """
+    with np.errstate(all="ignore"):  # what is not finite contradicts nothing, and is a fault
+        return _contradiction(draws, weights, states)
+
+
+def _contradiction(draws, weights, states):
     number = states.shape[1]
     mean = weights @ draws
     sd = np.sqrt(weights @ (draws - mean) ** 2)

@@ -82,8 +82,9 @@ def is_a_point(d: Diagnostics) -> bool:
     draws = np.asarray(d.draws[:_FEW])[np.asarray(d.own[:_FEW])]
     if len(draws) < 2:
         return False
-    width, size = np.ptp(draws, axis=0), np.abs(draws).max(axis=0)
-    return bool((width <= _ROUNDINGS * np.finfo(draws.dtype).eps * size).any())
+    with np.errstate(invalid="ignore"):  # a draw at infinity is another fault
+        width, size = np.ptp(draws, axis=0), np.abs(draws).max(axis=0)
+        return bool((width <= _ROUNDINGS * np.finfo(draws.dtype).eps * size).any())
 
 
 def moment_noise(d: Diagnostics) -> np.ndarray:

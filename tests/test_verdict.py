@@ -75,6 +75,8 @@ def test_a_point_is_no_posterior(loc, sd, point):
     assert (found.level == "rejected") == point
     assert ("shrunk to a point" in str(found)) == point
     assert is_settled(d, Status.CONVERGED) == (not point)
+    away = d._replace(draws=np.where(np.arange(2) < 1, d.draws, np.inf).astype(np.float32))
+    assert "shrunk to a point" not in str(judge(away, Status.CONVERGED, ["a", "b"]))
 
 
 def test_a_contradiction_stands_out_from_noise():
@@ -90,6 +92,7 @@ def test_a_contradiction_stands_out_from_noise():
     # of chains that stay where they are, 512 points are known
     still = np.broadcast_to(states[:1], states.shape)
     assert contradiction(draws, weights, still + 0.6 * shift) == 0
+    assert contradiction(draws * [1, 1, np.inf], weights, states) == 0
     (d,) = diagnosed(2, 1.0, [0])
     found = judge(d, Status.CONVERGED, ["a", "b"], seam=0.2)
     assert found.level == "rejected" and "0.20 sd" in str(found)
