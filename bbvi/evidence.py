@@ -6,6 +6,7 @@ import numpy as np
 
 from bbvi.diagnostics import Diagnostics
 from bbvi.pareto import USABLE
+from bbvi.solvers.starts import HIGHEST
 
 # Weights with a finite variance: what is missing from the draws is then missing from nothing.
 KHAT_FINITE = 0.5
@@ -85,6 +86,11 @@ def is_a_point(d: Diagnostics) -> bool:
     with np.errstate(invalid="ignore"):  # a draw at infinity is another fault
         width, size = np.ptp(draws, axis=0), np.abs(draws).max(axis=0)
         return bool((width <= _ROUNDINGS * np.finfo(draws.dtype).eps * size).any())
+
+
+def is_rounding(d: Diagnostics) -> np.ndarray:
+    """The same without draws, () or (B,): no scalar varies, or the bound is no number."""
+    return fixed(d).all(axis=-1) | (np.asarray(d.elbo) > HIGHEST)
 
 
 def moment_noise(d: Diagnostics) -> np.ndarray:

@@ -99,7 +99,7 @@ def judge(
         _about_run(status, drift),
         _about_budget(budget_ended),
         _about_lost_draws(diagnostics, skipped_share),
-        _about_width(diagnostics),
+        about_width(is_a_point(diagnostics)),
         *_about_fit(diagnostics, names, corrected, chains, doubted_by),
         _about_modes(mode_weights),
         _about_propriety(unbounded),
@@ -241,8 +241,9 @@ def _about_lost_draws(d: Diagnostics, skipped_share: float) -> Verdict:
     return Verdict(level, tuple(reasons), tuple(actions))
 
 
-def _about_width(d: Diagnostics) -> Verdict:
-    if not is_a_point(d):
+def about_width(is_none: bool) -> Verdict:
+    """The verdict on a fit that is no wider than rounding."""
+    if not is_none:
         return Verdict("trusted", (), ())
     reason = "The fit has shrunk to a point, no wider than numbers can be told apart."
     action = (

@@ -12,12 +12,13 @@ from bbvi.evidence import (
     MEAN_TOLERANCE,
     SD_TOLERANCE,
     efficiency,
+    is_rounding,
     moment_errors,
     moment_noise,
     weights_usable,
 )
 from bbvi.status import Status
-from bbvi.verdict import BAD_SHARE, Verdict, judge
+from bbvi.verdict import BAD_SHARE, Verdict, about_width, judge
 
 LEVELS = ("trusted", "caution", "rejected")
 # Fresh draws of the first look. With the effective share e, the chi-square divergence is about
@@ -79,7 +80,8 @@ def is_clear(d: Diagnostics, status: Any, uncovered: Any) -> np.ndarray:
             shift <= 0.5 * MEAN_TOLERANCE
         )
     ended = np.isin(status, (Status.CONVERGED, Status.COMPLETED))
-    return ended & usable & ~lost & ~np.asarray(uncovered) & near.all(axis=-1)
+    found = ended & usable & ~lost & ~np.asarray(uncovered) & near.all(axis=-1)
+    return found & ~is_rounding(d)
 
 
 def is_hopeless(facts: Facts) -> bool:
@@ -138,6 +140,8 @@ def verdict_of(facts: Facts, names: list[str]) -> Verdict:
             "weights leave every moment where it is."
         )
         return Verdict("trusted", (facts.status.message, fits), ())
+    if is_rounding(d):
+        return about_width(True)
     found = judge(
         d, facts.status, names, facts.drift, facts.skipped_share, corrected=facts.corrected
     )

@@ -23,7 +23,7 @@ DRAWS = 32  # a candidate; the bound only has to rank them
 _UNEVEN = 1e3
 # A height that moves by this share, and by more than a nat, when the point moves by rounding.
 _ROUGH, _ROUNDINGS = 1e-3, 4
-_HIGHEST = 1e15  # nats, of which no data have as many: of doubles the next is a quarter of one off
+HIGHEST = 1e15  # nats, of which no data have as many: of doubles the next is a quarter of one off
 
 FAMILY = MeanFieldGaussian()  # of a candidate
 
@@ -110,7 +110,7 @@ def _rough(points: AnyArray, eps: AnyArray, log_densities: Any) -> AnyArray:
         middle = np.median(near, axis=1)
         moves = np.max(np.abs(near - middle[:, None]), axis=1)
         steady = moves <= np.maximum(1.0, _ROUGH * np.abs(middle))
-        return ~(steady & (middle < _HIGHEST))
+        return ~(steady & (middle < HIGHEST))
 
 
 def _far_out(random: np.random.Generator, dim: int) -> np.ndarray:
