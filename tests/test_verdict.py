@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from bbvi.batch.judging import Facts, is_clear, verdict_of
 from bbvi.chain_checks import contradiction
 from bbvi.diagnostics import diagnose
 from bbvi.evidence import efficiency, moment_noise, needs_correction, weights_usable
@@ -77,6 +78,19 @@ def test_a_point_is_no_posterior(loc, sd, point):
     assert is_settled(d, Status.CONVERGED) == (not point)
     away = d._replace(draws=np.where(np.arange(2) < 1, d.draws, np.inf).astype(np.float32))
     assert "shrunk to a point" not in str(judge(away, Status.CONVERGED, ["a", "b"]))
+
+
+@pytest.mark.usefixtures("x64")
+def test_no_problem_of_a_batch_is_trusted_for_rounding():
+    """Of 32 covariances by their inverses, one was trusted with 10^50 nats."""
+    (d,) = diagnosed(2, 1.0, [0])
+    facts = Facts(d, Status.CONVERGED, True, False, False, 0, False, 0.0, 0.0)
+    assert is_clear(d, Status.CONVERGED, False)
+    assert verdict_of(facts, ["a", "b"]).level == "trusted"
+    for made_up in (d._replace(elbo=1e50), d._replace(raw=d.raw._replace(sd=np.zeros(2)))):
+        assert not is_clear(made_up, Status.CONVERGED, False)
+        found = verdict_of(facts._replace(diagnostics=made_up), ["a", "b"])
+        assert found.level == "rejected" and "shrunk to a point" in str(found)
 
 
 def test_a_contradiction_stands_out_from_noise():
