@@ -81,8 +81,8 @@ def would_forget(chains: Chains, d: Diagnostics, doublings: int) -> bool:
     return bool(still_missing(chains, d, doublings).max() <= MEAN_TOLERANCE)
 
 
-def contradiction(draws: np.ndarray, weights: np.ndarray, states: np.ndarray) -> float:
-    """By how many sds chains differ from weighted draws, if by more than noise and tolerance.
+def contradiction(draws: np.ndarray, weights: np.ndarray, states: np.ndarray) -> tuple:
+    """By how many sds chains differ from weighted draws: beyond noise, and at all.
 
     Means are compared, and mean distances from them: of sds, a few states of heavy tails decide.
 
@@ -90,6 +90,10 @@ def contradiction(draws: np.ndarray, weights: np.ndarray, states: np.ndarray) ->
         draws: (S, D), unconstrained.
         weights: (S,), summing to one; equal ones are of chains, whose states are not independent.
         states: (W, chains, D) of chains that began from some of the draws.
+
+    Returns:
+        the largest distance beyond noise, and the largest; zero if less than half of what counts
+        as right.
     """
     with np.errstate(all="ignore"):  # what is not finite contradicts nothing, and is a fault
         return _contradiction(draws, weights, states)
@@ -108,8 +112,9 @@ def _contradiction(draws, weights, states):
         noise.append(np.hypot(error, g.mean(0).std(0) / np.sqrt(number)))
     varies = sd > 0
     gap, error = (np.stack(x)[:, varies] / sd[varies] for x in (gaps, noise))
-    far = gap > np.maximum(MEAN_TOLERANCE / 2, _by_chance(gap.size) * error)
-    return float(np.max(np.where(far, gap, 0), initial=0))
+    visible = gap > MEAN_TOLERANCE / 2
+    far = visible & (gap > _by_chance(gap.size) * error)
+    return tuple(float(np.max(np.where(which, gap, 0), initial=0)) for which in (far, visible))
 
 
 def _by_chance(number: int) -> float:

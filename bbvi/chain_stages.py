@@ -133,8 +133,8 @@ def across_seams(
         doublings: chains that have to answer themselves, and are slow, go on so often at most.
 
     Returns:
-        the stage, with a `seam` if it had settled and these chains contradict its moments, and the
-        chains as a stage of their own.
+        the stage, with a `seam` if it had settled and these chains contradict its moments or
+        know better, and the chains as a stage of their own.
     """
     d, family = stage.diagnostics, FullRankGaussian()
     start_key, first_key, *keys = split(key, 2 + doublings)
@@ -148,13 +148,15 @@ def across_seams(
     # nothing is known of where they begin: it counts as one sd off
     run = _Runner(stage, target, data, purse, (family, params), start_error=1.0)
     run.begin(first_key, first=first)
-    seam = 0.0
-    if stage.settled:
-        found = run.fitted.diagnostics
-        states = np.asarray(found.draws[~found.own], float).reshape(-1, number, target.dim)
-        seam = contradiction(np.asarray(d.draws, float), weights, states)
-    if seam or not stage.settled:
+    if not stage.settled:
         run.longer(keys)
+        return stage, run.end("chains across")
+    found = run.fitted.diagnostics
+    states = np.asarray(found.draws[~found.own], float).reshape(-1, number, target.dim)
+    seam, visible = contradiction(np.asarray(d.draws, float), weights, states)
+    run.longer(keys if seam else keys[:1] if visible else [])
+    if run.fitted.sound:  # then they have no seam, and what is visible need not stand out
+        seam = visible
     return stage._replace(seam=seam), run.end("chains across")
 
 

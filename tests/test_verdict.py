@@ -97,16 +97,17 @@ def test_a_contradiction_stands_out_from_noise():
     rng = np.random.default_rng(0)
     draws, weights = rng.standard_normal((8192, 3)), np.full(8192, 1 / 8192)
     states = rng.standard_normal((16, 512, 3))
-    assert contradiction(draws, weights, states) == 0
+    assert contradiction(draws, weights, states) == (0, 0)
     shift = np.array([0.0, 0.2, 0.0])
     np.testing.assert_allclose(contradiction(draws, weights, states + shift), 0.2, atol=0.03)
     # a mean distance of 0.8 sd
     np.testing.assert_allclose(contradiction(draws, weights, 1.2 * states), 0.16, atol=0.03)
-    assert contradiction(draws, weights, states + 0.2 * shift) == 0
+    assert contradiction(draws, weights, states + 0.2 * shift) == (0, 0)
     # of chains that stay where they are, 512 points are known
     still = np.broadcast_to(states[:1], states.shape)
-    assert contradiction(draws, weights, still + 0.6 * shift) == 0
-    assert contradiction(draws * [1, 1, np.inf], weights, states) == 0
+    beyond_noise, at_all = contradiction(draws, weights, still + 0.6 * shift)
+    assert beyond_noise == 0 and at_all > 0.05
+    assert contradiction(draws * [1, 1, np.inf], weights, states) == (0, 0)
     (d,) = diagnosed(2, 1.0, [0])
     found = judge(d, Status.CONVERGED, ["a", "b"], seam=0.2)
     assert found.level == "rejected" and "0.20 sd" in str(found)
