@@ -81,6 +81,7 @@ def would_forget(chains: Chains, d: Diagnostics, doublings: int) -> bool:
     return bool(still_missing(chains, d, doublings).max() <= MEAN_TOLERANCE)
 
 
+@np.errstate(all="ignore")  # what is not finite contradicts nothing, and is a fault
 def contradiction(draws: np.ndarray, weights: np.ndarray, states: np.ndarray) -> tuple:
     """By how many sds chains differ from weighted draws: beyond noise, and at all.
 
@@ -95,11 +96,6 @@ def contradiction(draws: np.ndarray, weights: np.ndarray, states: np.ndarray) ->
         the largest distance beyond noise, and the largest; zero if less than half of what counts
         as right.
     """
-    with np.errstate(all="ignore"):  # what is not finite contradicts nothing, and is a fault
-        return _contradiction(draws, weights, states)
-
-
-def _contradiction(draws, weights, states):
     number = states.shape[1]
     mean = weights @ draws
     sd = np.sqrt(weights @ (draws - mean) ** 2)

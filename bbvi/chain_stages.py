@@ -51,7 +51,7 @@ class _Runner:
         return self._last
 
     def _put(self, found):
-        self._found = found
+        self.found = found
         self.fitted = _with_chains(self._stage, found)
 
     def begin(self, key, **more):
@@ -68,7 +68,7 @@ class _Runner:
                 break
             if not self._purse.allows(expected_gradients(self._target.dim)):
                 break
-            self._put(pool(self._found, self._pay(run_chains, key)))
+            self._put(pool(self.found, self._pay(run_chains, key)))
 
     def longer(self, keys):
         """Chains that are slow for as long again and again, where that can settle it."""
@@ -76,7 +76,7 @@ class _Runner:
             return
         for left, key in zip(range(len(keys), 0, -1), keys, strict=True):
             before = int(self._last.num_gradients)
-            in_time = would_forget(self._found, self._stage.diagnostics, left)
+            in_time = would_forget(self.found, self._stage.diagnostics, left)
             if self.fitted.settled or not in_time or not self._purse.allows(before):
                 break
             calls = self._last.course.apart
@@ -151,8 +151,7 @@ def across_seams(
     if not stage.settled:
         run.longer(keys)
         return stage, run.end("chains across")
-    found = run.fitted.diagnostics
-    states = np.asarray(found.draws[~found.own], float).reshape(-1, number, target.dim)
+    states = np.asarray(run.found.draws, float).reshape(-1, number, target.dim)
     seam, visible = contradiction(np.asarray(d.draws, float), weights, states)
     run.longer(keys if seam else keys[:1] if visible else [])
     if run.fitted.sound:  # then they have no seam, and what is visible need not stand out
