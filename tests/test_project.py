@@ -21,7 +21,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # A file imports only from levels above its own line; a folder is one level.
 ORDER = """
-    _types status budget _arrays _tree _linalg _compile bijectors examples storage target
+    _types status budget _arrays _tree _linalg _score _compile bijectors examples storage target
     families evaluate objectives solvers run pareto diagnostics propriety evidence chains
     chain_checks verdict table posterior plot stage observers modes matching chain_stages coverage
     auto bridges result fit batch testing __init__ __main__

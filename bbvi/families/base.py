@@ -123,6 +123,17 @@ class Family:
         """log q (S,) at points (S, D)."""
         raise NotImplementedError
 
+    def reparam_held(self, params: PyTree, eps: Array) -> tuple[Array, Array]:
+        """The same numbers as `reparam`, the parameters of log q held fixed (stuck the landing).
+
+        The derivative of log q by the parameters is then that along the draws alone. A family
+        that knows its score at a draw of its own may give it here and save the inverse map.
+
+        Source: Roeder, Wu and Duvenaud 2017 (arXiv:1703.09194).
+        """
+        z, _ = self.reparam(params, eps)
+        return z, self.log_prob(jax.lax.stop_gradient(params), z)
+
     def noise_size(self, dim: int) -> int:
         """K, the base normals that one draw of dimension D needs."""
         return dim

@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass
 
+import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 
 from bbvi._arrays import namespace
 from bbvi._linalg import dot
+from bbvi._score import with_score
 from bbvi._types import Array, PyTree
 from bbvi.families.base import LOG_2PI, Family, Frame, broadcast_scale
 
@@ -40,6 +42,12 @@ class FullRankGaussian(Family):
     def reparam(self, params: PyTree, eps: Array) -> tuple[Array, Array]:
         return params["loc"] + dot(eps, self.factor(params).T), self._log_q(params, eps)
 
+    def reparam_held(self, params: PyTree, eps: Array) -> tuple[Array, Array]:
+        z, log_q = self.reparam(params, eps)
+        # one triangular solve, where `log_prob` and its derivative take two
+        score = self.pull_back(jax.lax.stop_gradient(params), -eps)
+        return z, with_score(log_q, score, z)
+
     def log_prob(self, params: PyTree, z: Array) -> Array:
         eps = solve_triangular(self.factor(params), (z - params["loc"]).T, lower=True).T
         return self._log_q(params, eps)
@@ -61,6 +69,10 @@ class FullRankGaussian(Family):
         """The covariance matrix (D, D)."""
         factor = self.factor(params)
         return dot(factor, factor.T)
+
+    def pull_back(self, params: PyTree, score: Array) -> Array:
+        """The score (S, D) of z = loc + L x, from that of x (S, D)."""
+        return solve_triangular(self.factor(params), score.T, trans=1, lower=True).T
 
     def frame(self, params: PyTree) -> Frame:
         return Frame(params["loc"], self.factor(params))

@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 
+import jax
 import jax.numpy as jnp
 
 from bbvi._linalg import dot
+from bbvi._score import with_score
 from bbvi._types import Array, PyTree
 from bbvi.families.base import LOG_2PI, Family, Frame
 from bbvi.families.fullrank import FullRankGaussian
@@ -40,6 +42,11 @@ class SinhArcsinhGaussian(Family):
         affine = params["affine"]
         z = affine["loc"] + dot(w, _BASE.factor(affine).T)
         return z, standard_log_prob(eps) - log_det - jnp.sum(affine["log_diag"])
+
+    def reparam_held(self, params: PyTree, eps: Array) -> tuple[Array, Array]:
+        z, log_q = self.reparam(params, eps)
+        held = jax.lax.stop_gradient(params)
+        return z, with_score(log_q, score_behind(held, eps, -eps), z)
 
     def log_prob(self, params: PyTree, z: Array) -> Array:
         affine = params["affine"]
@@ -81,6 +88,18 @@ def unbend(w: Array, skew: Array, log_tail: Array) -> tuple[Array, Array]:
     inner = jnp.arcsinh(w)
     x = jnp.sinh(inner * jnp.exp(-log_tail) - skew)
     return x, _log_slope(x, inner, log_tail)
+
+
+def score_behind(params: PyTree, x: Array, score: Array) -> Array:
+    """The score (S, D) of z = loc + L bend(x), from that of x (S, D) there.
+
+    With w = bend(x) and log q(w) = log q(x) - log |det|, the chain rule divides by the slopes.
+    """
+    map_ = lambda x: bend(x, params["skew"], params["log_tail"])  # noqa: E731
+    (w, log_det), pull = jax.vjp(map_, x)
+    (slope,) = pull((jnp.ones_like(w), jnp.zeros_like(log_det)))
+    (change,) = pull((jnp.zeros_like(w), jnp.ones_like(log_det)))
+    return _BASE.pull_back(params["affine"], (score - change) / slope)
 
 
 def _log_slope(x, inner, log_tail):

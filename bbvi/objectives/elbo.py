@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import jax
 import jax.numpy as jnp
 
 from bbvi._types import Array, PyTree
@@ -67,10 +66,9 @@ class ELBO(Objective):
     def loss(
         self, family: Family, params: PyTree, eps: Array, log_density: MaskedLogDensity
     ) -> tuple[Array, LossInfo]:
-        z, log_q = family.reparam(params, eps)
+        draw = family.reparam_held if self.entropy == "stl" else family.reparam
+        z, log_q = draw(params, eps)
         log_p, ok = log_density(z)
-        if self.entropy == "stl":
-            log_q = family.log_prob(jax.lax.stop_gradient(params), z)
         count = jnp.sum(ok)
         share = jnp.maximum(count, 1).astype(z.dtype)
         if self.entropy == "closed_form":

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
 
+from bbvi._score import with_score
 from bbvi._tree import all_finite, as_strong, tie, tree_where
 from bbvi._types import Array, PyTree
 from bbvi.families import Family, Frame, FullRankGaussian
@@ -122,27 +123,6 @@ class Inner(NamedTuple):
     batch_sum: Array
     elbo_origin: Array
     elbo_sum: Array
-
-
-@jax.custom_vjp
-def _with_score(log_p: Array, score: Array, z: Array) -> Array:
-    """log_p (S,), known to have the gradient `score` (S, D) at z (S, D).
-
-    The score is there before anything is differentiated, so the reverse pass through the log
-    joint is one product.
-    """
-    return log_p
-
-
-def _score_forward(log_p, score, z):
-    return log_p, score
-
-
-def _score_reverse(score, weight):
-    return jnp.zeros_like(weight), jnp.zeros_like(score), weight[:, None] * score
-
-
-_with_score.defvjp(_score_forward, _score_reverse)
 
 
 @dataclass(frozen=True)
@@ -270,7 +250,7 @@ class StochasticGradient(Solver):
                 still, data, getattr(self.objective, "chunk_size", None)
             )
             # bad draws are already out of both
-            return _with_score(log_p, score, z) + frame.log_det * ok, ok
+            return with_score(log_p, score, z) + frame.log_det * ok, ok
 
         return self.objective.loss(self.family, params, eps, log_density)
 
