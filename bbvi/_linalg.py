@@ -42,9 +42,9 @@ def eigh(x: AnyArray) -> tuple[AnyArray, AnyArray]:
 
 def solve_lower(root: AnyArray, x: AnyArray) -> AnyArray:
     """The y with root y = x, for a lower triangular factor."""
-    if namespace(root) is jnp:
-        return solve_triangular(root, x, lower=True)
-    return np.linalg.solve(root, x)
+    if namespace(root) is np and namespace(x) is np:
+        return np.linalg.solve(root, x)
+    return solve_triangular(root, x, lower=True)
 
 
 def substitute(r: AnyArray, x: AnyArray, upper: bool) -> AnyArray:

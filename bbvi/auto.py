@@ -172,7 +172,7 @@ class Auto:
             if stages[-1].settled:
                 return stages
         warm = previous if previous is not None and previous[0] == self.flow else None
-        frame = single.family.frame(single.params)
+        frame = single.frame
         solver = self.flow_solver()
         if target.dim > _FLOW_LIMIT:
             return stages

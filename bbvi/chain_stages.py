@@ -138,15 +138,15 @@ def across_seams(
     """
     d, family = stage.diagnostics, FullRankGaussian()
     start_key, first_key, *keys = split(key, 2 + doublings)
-    params = on_device(target, move(family, d.draws, d.log_weights))
+    moved = move(family, d.draws, d.log_weights)
     weights = softmax(np.asarray(d.log_weights, float))
     # as many times as its weight says, up to one
     number = num_chains(target.dim)
     levels = (np.arange(number) + generator(start_key).random()) / number
     which = np.minimum(np.searchsorted(np.cumsum(weights), levels), len(weights) - 1)
-    first = family.frame(params).invert(jnp.asarray(d.draws[which]))
+    first = jnp.asarray(family.frame(moved).invert(d.draws[which]), target.dtype)
     # nothing is known of where they begin: it counts as one sd off
-    run = _Runner(stage, target, data, purse, (family, params), start_error=1.0)
+    run = _Runner(stage, target, data, purse, (family, on_device(target, moved)), start_error=1.0)
     run.begin(first_key, first=first)
     if not stage.settled:
         run.longer(keys)

@@ -262,15 +262,18 @@ def _advance(
         eps, value, slope, stride, spent = state
         jitter_key, momentum_key, accept_key = jax.random.split(jax.random.fold_in(key, t), 3)
         length = _LENGTH * jax.random.uniform(jitter_key, (), dtype, 0.5, 1.5)
-        leaps = jnp.clip(jnp.ceil(length / stride), 1, most_leaps).astype(jnp.int32)
+        first = t < 0
+        step = jnp.where(first, 0, stride)
+        leaps = jnp.clip(jnp.ceil(length / stride), 1, jnp.where(first, 1, most_leaps))
+        leaps = leaps.astype(jnp.int32)
         momentum = jax.random.normal(momentum_key, eps.shape, dtype)
 
         def leap(carry):
             i, x, p, _, g = carry
-            p = p + 0.5 * stride * g
-            x = x + stride * p
+            p = p + 0.5 * step * g
+            x = x + step * p
             v, g = density(x)
-            return i + 1, x, p + 0.5 * stride * g, v, g
+            return i + 1, x, p + 0.5 * step * g, v, g
 
         begin = (jnp.zeros((), jnp.int32), eps, momentum, value, slope)
         _, x, p, v, g = jax.lax.while_loop(lambda c: c[0] < leaps, leap, begin)
@@ -278,19 +281,22 @@ def _advance(
         # a chain that began without density takes whatever it finds
         change = jnp.where(jnp.isnan(change), -jnp.inf, change)
         chance = jnp.exp(jnp.minimum(change, 0))
-        accept = jax.random.uniform(accept_key, (number,), dtype) < chance
+        accept = (jax.random.uniform(accept_key, (number,), dtype) < chance) | first
         eps = jnp.where(accept[:, None], x, eps)
         slope = jnp.where(accept[:, None], g, slope)
         value = jnp.where(accept, v, value)
         mean_chance = jnp.mean(chance)
         adapted = jnp.minimum(stride * jnp.exp(mean_chance - _ACCEPTANCE), _LONGEST_LEAP)
-        stride = jnp.where(t >= settling, stride, adapted)
+        stride = jnp.where((t >= settling) | first, stride, adapted)
         seen = (eps, mean_chance, jnp.mean((change < _DIVERGENT).astype(dtype)))
         return (eps, value, slope, stride, spent + leaps), seen
 
-    state = (eps, *density(eps), stride, jnp.ones((), jnp.int32))
+    # The density at the start is found by a step that stands still, so that the program holds
+    # log joint and family once.
+    state = (eps, jnp.zeros_like(eps[:, 0]), jnp.zeros_like(eps), stride, jnp.zeros((), jnp.int32))
+    state, seen = jax.lax.scan(trajectory, state, jnp.arange(-1, _STATES))
+    path, chance, divergent = (x[1:] for x in seen)
     times = jnp.arange(_STATES)
-    state, (path, chance, divergent) = jax.lax.scan(trajectory, state, times)
     counted = times >= settling
 
     def over_counted(x):

@@ -229,7 +229,7 @@ def _open_ended(target: Target, stage: Fitted, data: PyTree) -> tuple[str, ...]:
     if not np.isfinite(d.log_weights).any():
         return ()
     centre = d.draws[np.argmax(np.nan_to_num(d.log_weights, nan=-np.inf))]
-    return unbounded(target, centre, stage.family.frame(stage.params), data)
+    return unbounded(target, centre, stage.frame, data)
 
 
 def _weighted(d: Diagnostics) -> tuple:

@@ -94,6 +94,11 @@ class Fitted(NamedTuple):
     seam: float = 0.0
 
     @property
+    def frame(self) -> Frame:
+        """The units in which it is standard, on the host, where they need no programs."""
+        return self.family.frame(jax.device_get(self.params))
+
+    @property
     def sound(self) -> bool:
         """Whether its weighted draws, or its chains, can be averaged."""
         if is_a_point(self.diagnostics) or self.seam > 0:

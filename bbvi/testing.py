@@ -204,12 +204,13 @@ def _check_inverse(bijector: Bijector, xs: np.ndarray, ys: np.ndarray, backs: np
 def check_family(family: Family, dim: int = 3, key: Key = 0, *, spread: float = 0.3) -> None:
     r"""Check that a family keeps its promises.
 
-    At random members: hash and equality by value; shapes and dtypes (no weak types); that `init`
-    is centred where it is told and as wide; that `log_prob` agrees with the log q of `reparam`, and
-    both with the draws: by the Jacobian of `reparam` where it is square or constant, else by
-    importance weights that must average to one; `entropy`, `mean`, `sd` and `covariance` if there
-    are any; frames; `jax.vmap` and `jax.lax.scan`. All in the default dtype: run it a second time
-    with 64-bit types enabled. Random errors are allowed five standard errors.
+    At random members: hash and equality by value; shapes and dtypes (no weak types); that
+    `init` is centred where it is told and as wide; that `log_prob` agrees with the log q of
+    `reparam`, and both with the draws: by the Jacobian of `reparam` where it is square or
+    constant, else by importance weights that must average to one; that `reparam_held` is
+    `log_prob` along the draws; `entropy`, `mean`, `sd` and `covariance` if there are any;
+    frames; `jax.vmap` and `jax.lax.scan`. All in the default dtype: run it a second time with
+    64-bit types enabled. Random errors are allowed five standard errors.
 
     Args:
         family: the family. Any finite values of its parameters must be a member.
@@ -257,6 +258,8 @@ def check_family(family: Family, dim: int = 3, key: Key = 0, *, spread: float = 
         message = f"{name}: {what} is another one under vmap"
         _require_close(seen["vmap"][i], seen["scan"][i], 1, message)
     _check_density(name, seen["jacobian"], z, log_q, noise)
+    for found, expected in zip(*map(jax.tree.leaves, seen["held"]), strict=True):
+        _require_close(found, expected, 10, f"{name}: reparam_held is not reparam, or its gradient")
     _check_closed_forms(name, seen["closed"], z, log_q)
     _check_frames(name, seen)
     if type(family).frame is not Family.frame:
@@ -335,6 +338,15 @@ def _evaluate_family(
     def one_draw(eps: Array) -> Array:
         return family.reparam(member, eps[None])[0][0]
 
+    def held(draw: Callable) -> PyTree:
+        """Draws, their log q, and its gradient along the draws."""
+
+        def total(params: PyTree) -> Any:
+            z, log_q = draw(params, noise[:8])
+            return jnp.mean(log_q), (z, log_q)
+
+        return jax.grad(total, has_aux=True)(member)
+
     batch = jax.vmap(everything)(stack)
     each = {name: jax.tree.map(lambda x, i=i: x[i], batch)[:2] for i, name in enumerate(members)}
     closed = {}
@@ -351,6 +363,7 @@ def _evaluate_family(
         "frame_log_det": frame.log_det,
         "jacobian": jax.vmap(jax.jacfwd(one_draw))(noise[:8]),
         "closed": closed,
+        "held": (held(family.reparam_held), held(lambda *args: Family.reparam_held(family, *args))),
     }
 
 

@@ -177,6 +177,12 @@ class TwoDensities(MeanFieldGaussian):
 
 
 @dataclass(frozen=True)
+class HeldIsNot(MeanFieldGaussian):
+    def reparam_held(self, params, eps):
+        return self.reparam(params, eps)
+
+
+@dataclass(frozen=True)
 class WrongEntropy(MeanFieldGaussian):
     def entropy(self, params):
         return super().entropy(params) + 0.3
@@ -245,6 +251,7 @@ class NotADataclass(MeanFieldGaussian):
         (LightTails(), "not that of the draws"),
         (Unnormalised(), "not that of the draws"),
         (TwoDensities(), "log_prob and reparam differ"),
+        (HeldIsNot(), "reparam_held is not"),
         (WrongEntropy(), "entropy is off"),
         (WrongSd(), "sd is off"),
         (IgnoresLoc(), "not centred at loc"),

@@ -7,10 +7,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.linalg import solve_triangular
 
 from bbvi._arrays import namespace
-from bbvi._linalg import dot
+from bbvi._linalg import dot, solve_lower
 from bbvi._types import AnyArray, Array, PyTree
 
 LOG_2PI = 1.8378770664093453
@@ -97,7 +96,7 @@ class Frame(NamedTuple):
     def unscale(self, columns: Array) -> Array:
         """scale^-1 @ columns, for columns (D, ...)."""
         if self.scale.ndim == 2:
-            return solve_triangular(self.scale, columns, lower=True)
+            return solve_lower(self.scale, columns)
         return (columns.T / self.scale).T
 
 
@@ -264,5 +263,5 @@ def conditional_scale(loc: Array, scale: Array) -> Array:
     scale = broadcast_scale(loc, scale)
     if scale.ndim == 1:
         return scale
-    inverse = solve_triangular(scale, jnp.eye(loc.shape[0], dtype=loc.dtype), lower=True)
+    inverse = solve_lower(scale, jnp.eye(loc.shape[0], dtype=loc.dtype))
     return 1 / jnp.sqrt(jnp.sum(inverse**2, axis=0))

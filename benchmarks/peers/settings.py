@@ -70,13 +70,14 @@ TOOLS: dict[str, Tool] = {
     "blackjax pathfinder": Tool(
         "blackjax_pathfinder:one",
         {},
-        ({"maxiter": 100}, {"maxiter": 300, "maxcor": 20, "num_samples": 1000}),
+        ({"maxiter": 100}, {"maxiter": 300, "maxcor": 20}),
         count="blackjax_pathfinder:count_one",
     ),
     "blackjax multipathfinder": Tool(
         "blackjax_pathfinder:several",
         {"paths": 4},
-        ({"paths": 20, "num_samples": 1000}, {"paths": 20, "num_samples": 1000, "maxiter": 200}),
+        # all paths' points are evaluated at once: more of either does not fit into 24 GiB
+        ({"paths": 20}, {"paths": 8, "maxiter": 100}),
         count="blackjax_pathfinder:count_several",
     ),
     "PyMC ADVI": Tool(
