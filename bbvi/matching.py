@@ -14,6 +14,7 @@ import numpy as np
 from bbvi._arrays import softmax
 from bbvi._compile import worth_preparing
 from bbvi._linalg import cholesky, dot
+from bbvi._tree import pick, split
 from bbvi._types import AnyArray, Array, PyTree
 from bbvi.diagnostics import prepare_diagnose
 from bbvi.evaluate import densities, generator, paired_normals, scores
@@ -21,20 +22,23 @@ from bbvi.families import Family, Frame
 from bbvi.modes import FAR, VALLEY_NATS, VISIBLE_NATS, apart, valley, valleys
 from bbvi.solvers import BatchAndMatch
 from bbvi.solvers.base import RunLog
-from bbvi.solvers.batch_match import BatchMatchState
+from bbvi.solvers.factorised import DRAWS as FACTORISED_DRAWS
+from bbvi.solvers.factorised import EVALUATIONS, factorised
 from bbvi.solvers.starts import CANDIDATES, DRAWS, ORIGINS, PATH_EVALUATIONS, Starts, race
 from bbvi.status import Status
 from bbvi.target import Target
 
 # Starts that are matched first: the winner of the race need not be in the best mode.
 _MATCHED = 3
+# ... or how many are looked at by factorised Gaussians first, where a match is expensive
+_FACTORISED = 2
 # ... and how many in all, one after the other where starts lie in valleys that no match is in.
 _MOST_MATCHES = 12
-# The dimension beyond which a match costs seconds: two starts are matched for a few steps, and the
-# better one is gone on with. From the user's point 500 groups took three steps to pass the winner
-# of the race, a plateau where their scale is zero, and end 35 nats above all that came from there.
+# The dimension beyond which a match costs seconds: from two starts factorised Gaussians are fitted
+# first, and the better one is matched. From the user's point 500 groups took three matches to pass
+# the winner of the race, a plateau where their scale is zero, and end 35 nats above all that came
+# from there; abilities of 1,500 people took 33 matches of nine seconds, and take five.
 _SEVERAL_UP_TO = 256
-_TRIAL_STEPS = 5
 
 
 def find_start(target: Target, loc: Array, key: Array, data: PyTree) -> tuple[Frame, int]:
@@ -48,32 +52,34 @@ class Limits(NamedTuple):
 
     Attributes:
         path_evaluations: gradient evaluations of each path of the race.
+        factorised_evaluations: of each factorised bound, where matches are expensive.
         match_steps: steps of each match.
     """
 
     path_evaluations: int
+    factorised_evaluations: int
     match_steps: int
 
 
-UNLIMITED = Limits(PATH_EVALUATIONS, BatchAndMatch().max_steps)
+UNLIMITED = Limits(PATH_EVALUATIONS, EVALUATIONS, BatchAndMatch().max_steps)
 
 
 def affordable(target: Target, gradients: float) -> Limits:
     """The limits under which race and match take at most so many gradients.
 
-    A third is for the paths, at least one evaluation of each; the match takes at least a step.
+    A third is for the paths, at least one evaluation of each; of what is left half is for
+    factorised Gaussians, where there are any; the match takes at least a step.
     """
-    number = _matched(target.dim)
     if not np.isfinite(gradients):
         return UNLIMITED
     paths = min(PATH_EVALUATIONS, max(1, int(gradients / 3 / ORIGINS)))
     left = gradients - paths * ORIGINS
-    steps = max(1, int(left / (number * BatchAndMatch().draws(target.dim))))
-    return Limits(paths, min(steps, UNLIMITED.match_steps))
-
-
-def _matched(dim: int) -> int:
-    return _MATCHED if dim <= _SEVERAL_UP_TO else 2
+    several = target.dim <= _SEVERAL_UP_TO
+    each = _FACTORISED * FACTORISED_DRAWS
+    evaluations = 0 if several else min(EVALUATIONS, int(left / 2 / each))
+    matched = (left - evaluations * each) / (_MATCHED if several else 1)
+    steps = max(1, int(matched / BatchAndMatch().draws(target.dim)))
+    return Limits(paths, evaluations, min(steps, UNLIMITED.match_steps))
 
 
 def _prepare(target: Target, key: Array, data: PyTree) -> None:
@@ -85,6 +91,8 @@ def _prepare(target: Target, key: Array, data: PyTree) -> None:
     rows = partial(jax.ShapeDtypeStruct, dtype=dtype)
     scores.prepare(target, rows((ORIGINS, dim)), data)
     densities.prepare(target, rows((CANDIDATES, DRAWS, dim)), data)
+    if dim > _SEVERAL_UP_TO:
+        scores.prepare(target, rows((_FACTORISED * FACTORISED_DRAWS, dim)), data)
     scores.prepare(target, rows((solver.draws(dim), dim)), data)
     params = jax.eval_shape(solver.family.init, vector, vector)
     prepare_diagnose(target, solver.family, params, key, data)
@@ -131,15 +139,16 @@ def match_modes(
     starts = race(target, loc, race_key, data, limits.path_evaluations)
     chosen, elsewhere = _diverse(target, starts, loc, data)
     places = [Frame(starts.loc[i], starts.scale[i]) for i in chosen]
-    matching = [_begin(target, at, key) for at in places]
     spent = starts.num_gradients
     if target.dim > _SEVERAL_UP_TO:
-        trial = min(_TRIAL_STEPS, limits.match_steps)
-        tried = [_go_on(target, state, data, trial) for state in matching]
-        best_first = sorted(tried, key=_bound, reverse=True)
-        matching, dropped = best_first[:1], best_first[1:]
-        spent += sum(int(state.log.num_gradients) for state in dropped)
-    found = [_ended(_go_on(target, state, data, limits.match_steps)) for state in matching]
+        both = Frame(*map(np.stack, zip(*places, strict=True)))
+        noise = generator(split(key, 1)[0])
+        eps = paired_normals(noise, FACTORISED_DRAWS, target.dim)
+        limit = limits.factorised_evaluations
+        fitted, bounds, gradients_spent = factorised(target, both, eps, data, limit)
+        places = [pick(fitted, np.argmax(bounds))]
+        spent += gradients_spent
+    found = [_match(target, at, key, data, limits.match_steps) for at in places]
     spent += sum(int(m.log.num_gradients) for m in found)
     waiting = elsewhere & (starts.elbo > starts.elbo[0] - VISIBLE_NATS)
     cost = limits.match_steps * BatchAndMatch().draws(target.dim)
@@ -178,33 +187,16 @@ class _Match(NamedTuple):
 
 def _match(target: Target, start: Frame, key: Array, data: PyTree, steps: int) -> _Match:
     """`BatchAndMatch` from one start, on the host but for the scores."""
-    return _ended(_go_on(target, _begin(target, start, key), data, steps))
-
-
-def _begin(target: Target, start: Frame, key: Array) -> BatchMatchState:
     solver = BatchAndMatch()
     eps = paired_normals(generator(key), solver.draws(target.dim), target.dim)
     with np.errstate(all="ignore"):
-        return solver.begin(*(np.asarray(x, target.dtype) for x in (*start, eps)))
-
-
-def _go_on(target: Target, state: BatchMatchState, data: PyTree, steps: int) -> BatchMatchState:
-    """The match after so many steps in all, or at its end."""
-    with np.errstate(all="ignore"):
+        state = solver.begin(*(np.asarray(x, target.dtype) for x in (*start, eps)))
         while state.log.step < steps and state.log.status == Status.RUNNING:
             seen = jax.device_get(scores(target, state.points, data))
-            state, _ = BatchAndMatch().take(state, *seen)
-    return state
-
-
-def _ended(state: BatchMatchState) -> _Match:
-    with np.errstate(all="ignore"):
-        return _Match(BatchAndMatch().output(state), _bound(state), state.log)
-
-
-def _bound(state: BatchMatchState) -> float:
-    elbo = float(state.best.elbo)
-    return elbo if np.isfinite(elbo) else -np.inf
+            state, _ = solver.take(state, *seen)
+        elbo = float(state.best.elbo)
+        params = solver.output(state)
+    return _Match(params, elbo if np.isfinite(elbo) else -np.inf, state.log)
 
 
 def _together(found: list[_Match], starts: Starts | None) -> Matches:
@@ -239,13 +231,14 @@ def _diverse(
     """
     chosen = [0]
     near = np.arange(len(starts.elbo)) == 0
-    for _ in range(_matched(target.dim) - 1):
+    several = target.dim <= _SEVERAL_UP_TO
+    for _ in range((_MATCHED if several else _FACTORISED) - 1):
         last = chosen[-1]
         gap = np.abs(starts.loc - starts.loc[last])
         width = np.maximum(starts.scale, starts.scale[last])
         depth = valleys(target, starts.loc[last], starts.loc, data)
         near |= (np.linalg.norm(gap / width, axis=1) < FAR) | ~(depth > VALLEY_NATS)
-        if target.dim > _SEVERAL_UP_TO:
+        if not several:
             first = (starts.loc == np.asarray(user)).all(1) & (starts.scale == 1).all(1)
         else:
             first = np.isfinite(starts.elbo) & ~near
