@@ -57,8 +57,9 @@ class Auto:
     1. A race of starts: the user's point, zero and random points, and points on L-BFGS paths
        uphill from each, ranked by their bound on common draws.
     2. Batch and match from three good starts, far from each other if there are such (for D over
-       256 from the winner and the user's point, of which only the better is gone on with): a
-       full-rank Gaussian, which is judged on fresh draws, half of them with heavier tails.
+       256 from the better of two factorised Gaussians, fitted on fixed draws from the winner and
+       from the user's point): a full-rank Gaussian, which is judged on fresh draws, half of them
+       with heavier tails.
        Then from those starts in whose valley no match has ended; of separate modes the
        mixture is judged.
     3. While that pays, the Gaussian moves to the moments of its weighted draws and is judged

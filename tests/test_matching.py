@@ -12,6 +12,8 @@ from bbvi.evaluate import generator, in_blocks, paired_normals
 from bbvi.families import Frame, FullRankGaussian
 from bbvi.matching import Matches, _match, match_modes
 from bbvi.modes import separate_modes, valley
+from bbvi.solvers import batch_match
+from bbvi.solvers.factorised import EVALUATIONS, factorised
 from bbvi.target import make_target
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -126,6 +128,70 @@ def test_the_users_point_is_matched_too(centred):
     weights = np.exp(log_p - log_p.max())
     mean = weights @ np.log(grid) / weights.sum()
     assert abs(float(params["loc"][0]) - mean) < 0.1
+
+
+def effects(params, y):
+    """Normal effects whose log scale is the first parameter, each seen once with error one."""
+    log_scale, z = params[0], params[1:]
+    prior = -0.5 * jnp.sum(z**2) * jnp.exp(-2 * log_scale) - z.size * log_scale
+    return prior - 2 * log_scale**2 - 0.5 * jnp.sum((y - z) ** 2)
+
+
+def test_matches_are_extrapolated(monkeypatch):
+    """Effects and their scale inform each other: one match after the other is a slow series."""
+    rng = np.random.default_rng(1)
+    y = rng.normal(size=40) + rng.normal(size=40)
+    target, init, y = make_target(effects, np.zeros(41), y, None)
+    args = (target, Frame(np.asarray(init), np.ones(41)), jax.random.key(0), y, 50)
+    fast = _match(*args)
+    monkeypatch.setattr(batch_match, "_NEARBY", 0.0)
+    slow = _match(*args)
+    assert fast.log.step <= slow.log.step - 4
+    assert fast.elbo > slow.elbo - 1e-3
+
+
+def test_factorised_gaussians_of_several_starts():
+    """Of a Gaussian: its mean, and the sds of each coordinate given all others."""
+    rng, dim = np.random.default_rng(0), 6
+    root = rng.normal(size=(dim, dim)) / 2 + 2 * np.eye(dim)
+    mean, precision = 20 * rng.normal(size=dim), root.T @ root
+
+    def log_joint(x, data):
+        return -0.5 * jnp.sum((data["root"] @ (x - data["mean"])) ** 2)
+
+    data = {"root": root, "mean": mean}
+    target, _, data = make_target(log_joint, np.zeros(dim), data, None)
+    starts = Frame(np.stack([np.zeros(dim), mean + 1]), np.stack([np.ones(dim), np.full(dim, 9.0)]))
+    eps = paired_normals(np.random.default_rng(1), 512, dim)
+    frame, bounds, spent = factorised(target, starts, eps, data)
+    sd = np.diag(precision) ** -0.5
+    # 512 draws know the products of different coordinates to 4%, and a tenth of a nat is left
+    np.testing.assert_allclose(frame.scale, np.stack([sd, sd]), rtol=0.1)
+    assert np.max(np.abs(frame.loc - mean) / sd) < 0.2  # a tenth of a nat
+    exact = 0.5 * dim * np.log(2 * np.pi) + np.sum(np.log(sd))
+    np.testing.assert_allclose(bounds, exact, atol=0.15)
+    assert 0 < spent <= 2 * 512 * EVALUATIONS
+
+    none, bounds, spent = factorised(target, starts, eps, data, 0)
+    assert np.isneginf(bounds).all()
+    assert spent == 0
+    jax.tree.map(np.testing.assert_array_equal, none, starts)
+
+
+def test_factorised_gaussians_stay_inside_a_wall():
+    """Draws that cannot be used are none to win by: the bound never gains from losing one."""
+
+    def log_joint(x, data):
+        return jnp.where(jnp.all(x < 3), -0.5 * jnp.sum((x - 2.5) ** 2), -jnp.inf)
+
+    target, _, _ = make_target(log_joint, np.zeros(2), None, None)
+    starts = Frame(np.zeros((2, 2)), np.array([[0.5, 0.5], [50.0, 50.0]]))
+    eps = paired_normals(np.random.default_rng(1), 32, 2)
+    frame, bounds, _ = factorised(target, starts, eps, None)
+    assert np.isfinite(bounds[0])
+    # as many draws outside as at the start, none
+    assert (frame.loc[0] + frame.scale[0] * eps / np.sqrt(np.mean(eps**2, 0)) < 3).all()
+    assert np.isneginf(bounds[1])  # more than half of the draws are outside
 
 
 def test_the_host_matches_as_a_compiled_loop_does():
