@@ -25,8 +25,9 @@ _OVERSHOT = 1.0
 # by the same tenth each time (a regression for each of 386 counties: forty steps, and eight with
 # Anderson's extrapolation). So many are remembered, and used once no mean moves by more sds.
 _REMEMBERED, _NEARBY, _RIDGE = 3, 0.5, 1e-6
-# Steps in a row without a rise of the bound that matters, after which the run ends.
-_PATIENCE = 2
+# The run ends after so many steps in a row without a rise of the bound that matters, or after one
+# if a full match would change the Gaussian by less than this share of what matters.
+_PATIENCE, _STILL = 3, 0.1
 
 
 class Match(NamedTuple):
@@ -194,12 +195,14 @@ class BatchAndMatch(Solver):
         proposed = _match(best, statistics, rate)
         usable = all_finite(proposed._replace(elbo=xp.zeros_like(elbo)))
         past = state.past._replace(known=state.past.known & ~failed_leap)
-        ahead, past, leapt = _extrapolated(best, proposed, past, better & (rate == _FULL_RATE))
+        full = rate == _FULL_RATE
+        ahead, past, leapt, change = _extrapolated(best, proposed, past, better & full)
         trial = tree_where(usable, ahead, best)
 
         near = elbo > state.best.elbo - _OVERSHOT
         stalled = xp.where(progress | first, 0, state.stalled + near)
-        done = (stalled >= _PATIENCE) | (rate < _LEAST_RATE) | ~usable
+        still = full & (0.5 * xp.sum(change**2) < _STILL * self.tolerance)
+        done = (stalled >= xp.where(still, 1, _PATIENCE)) | (rate < _LEAST_RATE) | ~usable
         failed = ~xp.isfinite(best.elbo)
         ended = xp.where(failed, int(Status.NONFINITE), int(Status.CONVERGED))
         status = xp.where(done, ended, int(Status.RUNNING)).astype(xp.int32)
@@ -221,10 +224,14 @@ class BatchAndMatch(Solver):
 
 
 def _extrapolated(best: Match, proposed: Match, past: Past, full: Array) -> tuple:
-    """Anderson's mixture of a full match with those before; the past with it; whether it differs.
+    """Anderson's mixture of a full match with those before.
 
     Of all mixtures of matches F(x_j), weights summing to one, the one whose changes F(x_j) - x_j
     cancel best. Roots of covariances are mixed as they are: any matrix is the root of one.
+
+    Returns:
+        the mixture; the past with the match, if it is full; whether the mixture is another; and how
+        the match changes means, in sds, and log sds (2 D,).
     """
     xp = namespace(best.loc)
     sd = _sd(best.root)
@@ -248,7 +255,7 @@ def _extrapolated(best: Match, proposed: Match, past: Past, full: Array) -> tupl
 
     here = Past(proposed.loc, proposed.root, change, xp.ones((), bool))
     newer = Past(*(push(*x) for x in zip(past, here, strict=True)))
-    return mixed, tree_where(full, newer, past), leaps
+    return mixed, tree_where(full, newer, past), leaps, change
 
 
 def lower_factor(root: Array) -> Array:
