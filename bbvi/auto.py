@@ -26,6 +26,7 @@ from bbvi.matching import (
     on_device,
 )
 from bbvi.modes import separate_modes
+from bbvi.necks import missed_neck, most_gradients
 from bbvi.objectives import ELBO
 from bbvi.solvers import BatchAndMatch, StochasticGradient
 from bbvi.stage import Fitted, Show, fit_stage, judged_stage, plain_stage
@@ -152,7 +153,12 @@ class Auto:
                 start_key,
                 data,
             )
-            return stage._replace(left_out=missing)
+            neck, spent = "", 0
+            if purse.allows(most_gradients()):
+                neck, spent = missed_neck(target, stage.diagnostics, start_key, data)
+                purse.spend(spent)
+            spent += stage.num_gradients
+            return stage._replace(left_out=missing, neck=neck, num_gradients=spent)
 
         stages = list(map(looked_at, stages))
         # where there are several modes, a fit of one of them cannot see what it lacks

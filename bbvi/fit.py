@@ -189,6 +189,7 @@ def _assemble(
         next(doubts, None),
         budget_ended and not best.settled,
         left_out=best.left_out,
+        neck=best.neck,
         seam=best.seam,
     )
     verdict = verdict_of()

@@ -70,6 +70,7 @@ class Fitted(NamedTuple):
             estimated shares of the evidence.
         chains: short chains from its draws, whose moments then are the corrected ones.
         left_out: whether it misses visible mass around a start.
+        neck: the scalar along which it misses the neck of a funnel, or "".
         seam: how far its moments move, in sds, where chains leave the flow's coordinates; zero
             where that is no more than noise.
     """
@@ -91,6 +92,7 @@ class Fitted(NamedTuple):
     mode_weights: tuple[float, ...] = ()
     chains: Chains | None = None
     left_out: bool = False
+    neck: str = ""
     seam: float = 0.0
 
     @property
@@ -128,7 +130,7 @@ class Fitted(NamedTuple):
     @property
     def settled(self) -> bool:
         """Whether it needs no richer stage after it."""
-        sees_all = not self.left_out and not self.seam
+        sees_all = not self.left_out and not self.neck and not self.seam
         return sees_all and is_settled(self.diagnostics, self.status, self.chains)
 
 
@@ -139,7 +141,7 @@ def better(one: Fitted, other: Fitted) -> Fitted:
         (one.answers, other.answers),
         # a fit of one of several modes: a draw that strayed into another hides what it lacks
         (not one.mode_weights, not other.mode_weights),
-        (not one.left_out, not other.left_out),
+        (not one.left_out and not one.neck, not other.left_out and not other.neck),
         (one.settled, other.settled),
     ):
         if first != second:

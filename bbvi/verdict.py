@@ -75,6 +75,7 @@ def judge(
     budget_ended: bool = False,
     unbounded: Sequence[str] = (),
     left_out: bool = False,
+    neck: str = "",
     seam: float = 0.0,
 ) -> Verdict:
     """Turn figures into a verdict.
@@ -93,6 +94,7 @@ def judge(
         budget_ended: whether the budget ended the fit before a stage had settled it.
         unbounded: names of the leaves along which the log joint does not fall.
         left_out: whether visible mass around a start is missing from the fit.
+        neck: the scalar along which the fit misses the neck of a funnel, or "".
         seam: how far moments move, in sds, where chains leave the flow's coordinates.
     """
     findings = [
@@ -104,6 +106,7 @@ def judge(
         _about_modes(mode_weights),
         _about_propriety(unbounded),
         _about_starts(left_out),
+        _about_neck(neck),
         _about_seam(seam),
     ]
     level: Level = "trusted"
@@ -182,6 +185,17 @@ def _about_starts(left_out: bool) -> Verdict:
         "Check that the posterior is proper (a prior such as 1/tau on the scale of effects is "
         "not), or reparameterise (non-centred for hierarchies)."
     )
+    return Verdict("rejected", (reason,), (action,))
+
+
+def _about_neck(neck: str) -> Verdict:
+    if not neck:
+        return Verdict("trusted", (), ())
+    reason = (
+        f"Far out along {neck}, where all that it scales is narrow, a bound finds more mass than "
+        "the fit's draws: they do not reach into the neck of a funnel."
+    )
+    action = f"Reparameterise what {neck} scales (non-centred for hierarchies)."
     return Verdict("rejected", (reason,), (action,))
 
 

@@ -14,8 +14,8 @@ from bbvi.target import Target
 
 DRAWS = 32  # fixed ones; a match corrects what their luck does
 EVALUATIONS = 150  # of each start
-# Predicted gain of the bound, in nats, at which a start is good enough.
-_DECREMENT = 0.1
+# Predicted gain of the bound, in nats, that does not matter to a start, or to a profile.
+_DECREMENT = 0.02
 # Units are renewed after so many moves that led further than this, as in `FixedDraws`.
 _MOVES, _FAR = 5, 0.5
 
@@ -23,7 +23,12 @@ _FAMILY = MeanFieldGaussian()
 
 
 def factorised(
-    target: Target, start: Frame, eps: np.ndarray, data: PyTree, max_evaluations: int = EVALUATIONS
+    target: Target,
+    start: Frame,
+    eps: np.ndarray,
+    data: PyTree,
+    max_evaluations: int = EVALUATIONS,
+    held: int | None = None,
 ) -> tuple[Frame, np.ndarray, int]:
     r"""The best factorised Gaussians near some starts, by their bounds on common draws.
 
@@ -41,6 +46,8 @@ def factorised(
         eps: (S, D) base normals in antithetic pairs.
         data: the user's data.
         max_evaluations: of each start.
+        held: a coordinate that stays where it starts, without width; the bounds are then those of
+            its marginal density there.
 
     Returns:
         loc and scale (P, D), bounds (P,) in nats, -inf where there is none, and the gradients
@@ -48,7 +55,8 @@ def factorised(
     """
     loc, scale = start
     (number, dim), size = loc.shape, len(eps)
-    eps = (eps / np.sqrt(np.mean(eps**2, axis=0))).astype(loc.dtype)
+    free = np.arange(dim) != held
+    eps = np.where(free, eps / np.sqrt(np.mean(eps**2, axis=0)), 0).astype(loc.dtype)
     search = begin_search(np.zeros((number, 2 * dim), loc.dtype))
     lost = np.full(number, size)
     best = np.full(number, np.inf)
@@ -60,12 +68,11 @@ def factorised(
             seen = jax.device_get(scores(target, points.reshape(-1, dim), data))
             log_p, score, ok = (x.reshape(number, size, *x.shape[1:]) for x in seen)
             share = 1 / np.maximum(ok.sum(1), 1).astype(loc.dtype)
-            elbo = share * log_p.sum(1) + _FAMILY.entropy(
-                {"loc": loc, "log_scale": np.log(at.scale)}
-            )
+            widths = {"loc": at.loc[:, free], "log_scale": np.log(at.scale[:, free])}
+            elbo = share * log_p.sum(1) + _FAMILY.entropy(widths)
             by_loc = share[:, None] * score.sum(1)
             by_log_scale = share[:, None] * np.einsum("psd,sd->pd", score, eps) * at.scale + 1
-            gradient = -np.concatenate([by_loc * scale, by_log_scale], axis=1)
+            gradient = -np.concatenate([free * by_loc * scale, free * by_log_scale], axis=1)
             evaluations += 1
             # bounds compare on the same draws only: none may be lost on the way
             skipped = size - ok.sum(1)
