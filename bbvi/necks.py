@@ -13,9 +13,10 @@ from bbvi.target import Target
 
 # Draws by which the coordinate is chosen that the widths of the others depend on.
 _FEW = 2048
-# Widths depend on a coordinate if the squares of their relative changes, by a move of one sd,
-# sum to this: eight effects of a half each.
-_DEPENDENT = 2.0
+# Widths depend on a coordinate if the squares of its correlations with their logarithms sum to
+# this: twenty effects whose variance changes by half with a move of one sd.
+_DEPENDENT = 1.0
+_CLIPPED, _SMALL = 3.0, 1e-2  # for these correlations, in sds and their squares
 # Where the marginal is bounded, in sds, towards narrower others; the weights begin where draws
 # become few.
 _PLACES = np.array([-3.0, -2.0, -1.0, 0.0, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0])
@@ -23,7 +24,7 @@ _TAIL = 2.5
 _EVALUATIONS = 60
 _STEEPEST = 3.0  # how far, in sds, widths are taken to go on shrinking, for a first guess
 # A bound that says less of the evidence than that, in nats, is of other things too.
-_TIGHT = 1.0
+_TIGHT = 1.5
 # Share of the variance, which is twice that of the sd: half of what counts as right.
 _MISSING = SD_TOLERANCE
 
@@ -52,13 +53,15 @@ def missed_neck(
     Source: the profile is a Laplace approximation of a marginal (Tierney and Kadane 1986, JASA
     81) by bounds.
     """
-    log_weights = np.asarray(diagnostics.log_weights, float)
-    z, weights = np.asarray(diagnostics.draws, float), softmax(log_weights)
-    kept = np.isfinite(z).all(1) & (weights > 0)
-    z, weights = z[kept], weights[kept] / weights[kept].sum()
+    z, log_weights = (np.asarray(x, float) for x in (diagnostics.draws, diagnostics.log_weights))
+    kept = np.isfinite(z).all(1) & np.isfinite(log_weights)
+    if target.dim < 2 or kept.sum() < 2:
+        return "", 0
+    z, weights = z[kept], softmax(log_weights[kept])
     mean = weights @ z
-    sd = np.sqrt(weights @ (z - mean) ** 2)
-    if len(z) < 2 or target.dim < 2 or not (np.isfinite(sd).all() and (sd > 0).all()):
+    with np.errstate(over="ignore", invalid="ignore"):
+        sd = np.sqrt(weights @ (z - mean) ** 2)
+    if not (np.isfinite(sd).all() and (sd > 0).all()):
         return "", 0
     levels = (np.arange(_FEW) + 0.5) / _FEW
     some = np.minimum(np.searchsorted(np.cumsum(weights), levels), len(z) - 1)
@@ -99,9 +102,10 @@ def most_gradients() -> int:
 def _narrowing(x: np.ndarray) -> tuple[int, float, np.ndarray, np.ndarray] | None:
     """The coordinate on which the widths of the others depend most, if they do.
 
-    Of what is left of x_j after regression on x_i, the variance changes with x_i by
+    Logarithms of squares tell it, and not squares, of which a few decide in the heavy tails that
+    funnels have:
 
-        slope_ij = E[x_i (x_j - c_ij x_i)^2] / (1 - c_ij^2).
+        slope_ij = E[x_i log x_j^2],   and the same over the sd of log x_j^2 is a correlation.
 
     Args:
         x: (S, D) draws, in sds.
@@ -109,21 +113,18 @@ def _narrowing(x: np.ndarray) -> tuple[int, float, np.ndarray, np.ndarray] | Non
     Returns:
         its index, the direction in which they get narrower, correlations and slopes (D,).
     """
-    number, x = len(x), x - x.mean(axis=0)
-    squares = x**2
-    c = x.T @ x / number
-    by_squares = x.T @ squares / number
-    third = np.diagonal(by_squares)[:, None]
-    left = 1 - c**2
-    slope = by_squares - 2 * c * (squares.T @ x / number) + c**2 * third
-    slope = np.where(left > 1e-3, slope / np.maximum(left, 1e-3), 0)
-    np.fill_diagonal(slope, 0)
-    # the chance of normal draws alone makes squares of 3/S
-    dependence = np.sum(np.maximum(slope**2 - 6 / number, 0), axis=1)
+    x = np.clip(x - x.mean(axis=0), -_CLIPPED, _CLIPPED)
+    x = (x - x.mean(axis=0)) / x.std(axis=0)
+    widths = np.log(x**2 + _SMALL)
+    sds = widths.std(axis=0)
+    related = x.T @ (widths - widths.mean(axis=0)) / len(x) / sds
+    np.fill_diagonal(related, 0)
+    # chance makes squares of 1/S
+    dependence = np.sum(np.maximum(related**2 - 2 / len(x), 0), axis=1)
     index = int(np.argmax(dependence))
     if not dependence[index] > _DEPENDENT:
         return None
-    side = -1.0 if np.sum(slope[index] * np.abs(slope[index])) > 0 else 1.0
-    correlation = np.clip(c[index], -1, 1)
-    correlation[index] = 1.0
-    return index, side, correlation, np.clip(slope[index], -2, 2)
+    slope = related[index] * sds
+    side = -1.0 if np.sum(slope * np.abs(slope)) > 0 else 1.0
+    correlation = np.clip(x.T @ x[:, index] / len(x), -1, 1)
+    return index, side, correlation, slope
