@@ -74,9 +74,10 @@ class Auto:
        the flow, and answer where it cannot.
 
     For D over 2,560 the dense stages give way to a low-rank Gaussian fitted by stochastic
-    gradients. No stage settles a fit that leaves out visible mass around a start. Of several
-    stages the one whose weighted draws are best is kept; where they say more of the moments
-    than their own noise, moments and draws are corrected by the weights.
+    gradients. No stage settles a fit that leaves out visible mass around a start, or the neck
+    of a funnel that a lower bound finds. Of several stages the one whose weighted draws are
+    best is kept; where they say more of the moments than their own noise, moments and draws
+    are corrected by the weights.
 
     Args:
         flow_steps: steps of the flow's training.
