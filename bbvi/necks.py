@@ -17,8 +17,8 @@ _FEW = 2048
 # this: twenty effects whose variance changes by half with a move of one sd.
 _DEPENDENT = 1.0
 _CLIPPED, _SMALL = 3.0, 1e-2  # for these correlations, in sds and their squares
-# Where the marginal is bounded, in sds, towards narrower others; and where the tail begins, in which
-# draws are few.
+# Where the marginal is bounded, in sds, towards narrower others; and where the tail begins, in
+# which draws are few.
 _PLACES = np.array([-3.0, -2.0, -1.0, 0.0, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0])
 _TAIL = 2.5
 _EVALUATIONS = 60
