@@ -42,6 +42,11 @@ def softmax(x: AnyArray) -> AnyArray:
     return weights / xp.sum(weights, axis=-1, keepdims=True)
 
 
+def at_levels(weights: np.ndarray, levels: np.ndarray) -> np.ndarray:
+    """Which of S weighted things lie at some levels (N,), rising in (0, 1), of the running sum."""
+    return np.minimum(np.searchsorted(np.cumsum(weights), levels), len(weights) - 1)
+
+
 def put(x: AnyArray, at: Any, values: AnyArray) -> AnyArray:
     """A copy of x (S,) with `values` at the indices, or the slice, `at`."""
     if namespace(x) is jnp:

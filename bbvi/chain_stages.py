@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from bbvi._arrays import softmax
+from bbvi._arrays import at_levels, softmax
 from bbvi._tree import split
 from bbvi._types import Array, PyTree
 from bbvi.budget import Purse
@@ -143,7 +143,7 @@ def across_seams(
     # as many times as its weight says, up to one
     number = num_chains(target.dim)
     levels = (np.arange(number) + generator(start_key).random()) / number
-    which = np.minimum(np.searchsorted(np.cumsum(weights), levels), len(weights) - 1)
+    which = at_levels(weights, levels)
     first = jnp.asarray(family.frame(moved).invert(d.draws[which]), target.dtype)
     # nothing is known of where they begin: it counts as one sd off
     run = _Runner(stage, target, data, purse, (family, on_device(target, moved)), start_error=1.0)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from bbvi._arrays import softmax
+from bbvi._arrays import at_levels, softmax
 from bbvi._types import Array, PyTree
 from bbvi.diagnostics import Diagnostics
 from bbvi.evaluate import generator, paired_normals
@@ -63,8 +63,7 @@ def missed_neck(
         sd = np.sqrt(weights @ (z - mean) ** 2)
     if not (np.isfinite(sd).all() and (sd > 0).all()):
         return "", 0
-    levels = (np.arange(_FEW) + 0.5) / _FEW
-    some = np.minimum(np.searchsorted(np.cumsum(weights), levels), len(z) - 1)
+    some = at_levels(weights, (np.arange(_FEW) + 0.5) / _FEW)
     found = _narrowing((z[some] - mean) / sd)
     if found is None:
         return "", 0

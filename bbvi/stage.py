@@ -128,10 +128,18 @@ class Fitted(NamedTuple):
         return known and needs_correction(d)
 
     @property
+    def sees_all(self) -> bool:
+        """Whether no mass is known of that it misses."""
+        return not self.left_out and not self.neck
+
+    @property
     def settled(self) -> bool:
         """Whether it needs no richer stage after it."""
-        sees_all = not self.left_out and not self.neck and not self.seam
-        return sees_all and is_settled(self.diagnostics, self.status, self.chains)
+        return (
+            self.sees_all
+            and not self.seam
+            and is_settled(self.diagnostics, self.status, self.chains)
+        )
 
 
 def better(one: Fitted, other: Fitted) -> Fitted:
@@ -141,7 +149,7 @@ def better(one: Fitted, other: Fitted) -> Fitted:
         (one.answers, other.answers),
         # a fit of one of several modes: a draw that strayed into another hides what it lacks
         (not one.mode_weights, not other.mode_weights),
-        (not one.left_out and not one.neck, not other.left_out and not other.neck),
+        (one.sees_all, other.sees_all),
         (one.settled, other.settled),
     ):
         if first != second:

@@ -1,7 +1,5 @@
 """Factorised Gaussians on fixed draws, on the host: where matches in many dimensions begin."""
 
-from typing import Any
-
 import jax
 import numpy as np
 
@@ -92,7 +90,7 @@ def factorised(
     return found, -best, evaluations * number * size
 
 
-def _at(loc: np.ndarray, scale: np.ndarray, x: np.ndarray) -> Any:
+def _at(loc: np.ndarray, scale: np.ndarray, x: np.ndarray) -> Frame:
     """Loc and scale (P, D) at the parameters (P, 2 D) of a search in units of `loc`, `scale`."""
     shift, stretch = np.split(x, 2, axis=1)
     return Frame(loc + scale * shift, scale * np.exp(stretch))
