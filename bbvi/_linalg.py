@@ -1,6 +1,7 @@
 """Matrix products at full precision: accelerators round float32 factors to 10 bits by default."""
 
-from functools import partial
+from collections.abc import Callable
+from functools import partial, wraps
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,22 @@ def dot(a: AnyArray, b: AnyArray) -> AnyArray:
     if namespace(a) is np and namespace(b) is np:
         return a @ b
     return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
+
+
+def at_full_precision(function: Callable) -> Callable:
+    """Decorator: products of somebody else's code too, unless they chose a precision themselves.
+
+    Rounded to 10 bits, a coefficient of 1 +- 0.001 has two values within its posterior.
+    """
+
+    @wraps(function)
+    def wrapped(*args, **kwargs):
+        if jax.config.jax_default_matmul_precision is not None:
+            return function(*args, **kwargs)
+        with jax.default_matmul_precision("highest"):
+            return function(*args, **kwargs)
+
+    return wrapped
 
 
 def cholesky(x: AnyArray) -> AnyArray:

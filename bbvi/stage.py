@@ -12,7 +12,7 @@ from bbvi._compile import worth_preparing
 from bbvi._types import Array, PyTree
 from bbvi.chain_checks import chain_faults
 from bbvi.chains import Chains
-from bbvi.diagnostics import Diagnostics, diagnose, prepare_diagnose
+from bbvi.diagnostics import Diagnostics, default_draws, diagnose, prepare_diagnose
 from bbvi.evidence import (
     KHAT_HOPELESS,
     MOST_NOISE,
@@ -224,8 +224,8 @@ def fit_stage(
     state = run(name, solver, target, first, like, data)
     params = finish(solver, state)
     middle = time.perf_counter()
-    diagnostics = jax.device_get(diagnose(target, family, params, judge_key, data))
     log, drift = jax.device_get((state.log, getattr(state, "drift", np.nan)))
+    diagnostics = _judge(target, family, params, judge_key, data, _ended(log))
     return _fitted(
         name,
         solver,
@@ -253,16 +253,29 @@ def judged_stage(
     began = time.perf_counter()
     params, log = jax.block_until_ready(run())
     middle = time.perf_counter()
-    diagnostics = jax.device_get(diagnose(target, family, params, judge_key, data))
-    seconds = (middle - began, time.perf_counter() - middle)
     log = jax.device_get(log)
+    diagnostics = _judge(target, family, params, judge_key, data, _ended(log))
+    seconds = (middle - began, time.perf_counter() - middle)
     return _fitted(name, solver, family, params, diagnostics, log, 0.0, 0, None, seconds)
 
 
-def _fitted(name, solver, family, params, diagnostics, log, drift, spent, state, seconds) -> Fitted:
+def _judge(
+    target: Target, family: Family, params: PyTree, key: Array, data: PyTree, status: Status
+) -> Diagnostics:
+    """What fresh draws say; where they are costly, few of them first, which may be enough."""
+    for number in default_draws(target):
+        diagnostics = jax.device_get(diagnose(target, family, params, key, data, number))
+        if is_settled(diagnostics, status):
+            break
+    return diagnostics
+
+
+def _ended(log: RunLog) -> Status:
     status = Status(int(log.status))
-    if status is Status.RUNNING:
-        status = Status.MAX_STEPS
+    return Status.MAX_STEPS if status is Status.RUNNING else status
+
+
+def _fitted(name, solver, family, params, diagnostics, log, drift, spent, state, seconds) -> Fitted:
     entries = int(log.history.entries)
     return Fitted(
         name=name,
@@ -270,7 +283,7 @@ def _fitted(name, solver, family, params, diagnostics, log, drift, spent, state,
         family=family,
         params=params,
         diagnostics=diagnostics,
-        status=status,
+        status=_ended(log),
         drift=drift,
         num_steps=int(log.step),
         num_gradients=int(log.num_gradients) + spent,

@@ -30,10 +30,11 @@ from bbvi.batch.engine import Widths, Work, run_lives
 from bbvi.batch.problems import make_problems
 from bbvi.batch.programs import Plan
 from bbvi.examples import eight_schools, eight_schools_log_joint
+from benchmarks.peers.results import on_device
 
 STEPS = 10_000
 CHECKED = 2000
-RESULTS = Path(__file__).parent / "results" / "batch.json"
+RESULTS = Path(__file__).parent / "results"
 
 
 # --- logistic regressions ---------------------------------------------------------------------
@@ -229,7 +230,7 @@ def main():
     options = parser.parse_args()
     report = {
         "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
-        "device": str(jax.devices()[0]),
+        "device": jax.devices()[0].device_kind,
         "jax": jax.__version__,
         "load_before": os.getloadavg(),
         "slow_share": slow_share(),
@@ -253,7 +254,7 @@ def main():
         report[name] = found
         print(name, json.dumps(found, indent=1), flush=True)
     report["load_after"] = os.getloadavg()
-    RESULTS.write_text(json.dumps(report, indent=1) + "\n")
+    (RESULTS / f"{on_device('batch')}.json").write_text(json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -115,7 +115,8 @@ def main():
         "device": str(jax.devices()[0].device_kind),
         "bbvi": bbvi.__version__,
     }
-    path = Path(__file__).parent / "results" / "loop.json"
+    device = "" if jax.default_backend() == "cpu" else f"_{jax.default_backend()}"
+    path = Path(__file__).parent / "results" / f"loop{device}.json"
     path.write_text(json.dumps({"about": about, "results": results}, indent=1) + "\n")
 
 

@@ -1,5 +1,6 @@
 """Targets: the user's structure as one unconstrained vector, supports, order, bad draws."""
 
+import re
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -193,6 +194,43 @@ def test_log_joint_of_another_dtype_is_cast():
     assert target.log_density(jnp.ones(2), None) == 0
 
 
+# --- precision ---------------------------------------------------------------------------
+
+
+def regression(beta, data):
+    return -0.5 * jnp.sum((data["x"] @ beta) ** 2)
+
+
+@jax.custom_vjp
+def by_hand(beta, data):
+    return regression(beta, data)
+
+
+def slope_by_hand(data, g):
+    return -g * ((data["x"] @ jnp.ones(3)) @ data["x"]), None
+
+
+by_hand.defvjp(lambda beta, data: (by_hand(beta, data), data), slope_by_hand)
+
+
+def precisions(log_joint):
+    """Of all matrix products in the density and the score of a target."""
+    data = {"x": np.ones((5, 3), np.float32)}
+    target, beta, data = make(np.zeros(3), None, data, log_joint)
+    look = lambda z: (target.log_density(z, data), target.score(z[None], data))  # noqa: E731
+    return set(re.findall(r"precision=(.*)", str(jax.make_jaxpr(look)(jnp.zeros(3)))))
+
+
+@pytest.mark.parametrize("log_joint", [regression, by_hand])
+def test_products_of_the_users_matrices_are_not_rounded(log_joint):
+    """On a GPU the default rounds float32 factors to 10 bits: less than a posterior has."""
+    assert precisions(log_joint) == {"(Precision.HIGHEST, Precision.HIGHEST)"}
+    with jax.default_matmul_precision("high"):
+        assert precisions(log_joint) == {"(Precision.HIGH, Precision.HIGH)"}
+    chosen = lambda beta, data: -jnp.sum(jnp.dot(data["x"], beta, precision="high") ** 2)  # noqa: E731
+    assert precisions(chosen) == {"(Precision.HIGH, Precision.HIGH)"}
+
+
 # --- supports ----------------------------------------------------------------------------
 
 
@@ -384,6 +422,34 @@ def test_log_densities_are_left_as_they_are():
     zs = np.array([[2.0, 0, 0], [0, 2, 0], [0, 0, 0]], np.float32)
     assert np.asarray(jax.jit(target.log_densities)(zs, None)).tolist()[1:] == [-np.inf, -1.0]
     assert np.isnan(target.log_densities(zs, None)[0])
+
+
+def gaussian_process(length, data):
+    covariance = jnp.exp(-0.5 * ((data[:, None] - data) / length) ** 2) + jnp.eye(len(data))
+    root = jnp.linalg.cholesky(covariance)
+    return -jnp.sum(jnp.log(jnp.diag(root))) - 0.5 * jnp.sum(jnp.log(length) ** 2)
+
+
+def test_many_draws_of_a_heavy_log_joint_have_a_bound_in_memory():
+    target, _, data = make(np.ones(1), None, np.linspace(0, 10, 300), gaussian_process)
+    zs = jax.ShapeDtypeStruct((16_384, 1), target.dtype)
+    all_draws = jax.jit(target.log_densities).lower(zs, data).compile().memory_analysis()
+    scores = jax.jit(target.score).lower(zs, data).compile().memory_analysis()
+    assert all_draws.temp_size_in_bytes < 1 << 28
+    assert scores.temp_size_in_bytes < 1 << 29
+
+
+def test_chunks_change_no_number(monkeypatch):
+    target, _, data = make(np.ones(1), None, np.linspace(0, 10, 20), gaussian_process)
+    zs = np.exp(np.random.default_rng(0).standard_normal((50, 1))).astype(np.float32)
+    whole = jax.jit(target.log_densities)(zs, data), jax.jit(target.score)(zs, data)
+    monkeypatch.setattr(bbvi.target, "_AT_ONCE", 10 * target.work)
+    monkeypatch.setattr(bbvi.target, "_CHUNK", 9 * target.work)
+    jax.clear_caches()
+    chunked = jax.jit(target.log_densities)(zs, data), jax.jit(target.score)(zs, data)
+    for found, expected in zip(jax.tree.leaves(chunked), jax.tree.leaves(whole), strict=True):
+        assert found.shape == expected.shape
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
 # --- log joints behind a callback --------------------------------------------------------

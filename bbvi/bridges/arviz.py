@@ -113,10 +113,7 @@ def _log_p(target: Target, draws: PyTree, data: PyTree) -> Array | None:
 
 @partial(jax.jit, static_argnums=0)
 def _log_joints(target: Target, draws: PyTree, data: PyTree) -> Array:
-    def one(params):
-        value = target.log_joint(params, data) if target.takes_data else target.log_joint(params)
-        return jax.numpy.asarray(value, target.dtype).reshape(())
-
+    one = lambda params: target.evaluate(params, data).astype(target.dtype)  # noqa: E731
     return jax.lax.map(one, draws) if target.sequential else jax.vmap(one)(draws)
 
 

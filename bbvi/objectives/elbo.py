@@ -31,7 +31,7 @@ class ELBO(Objective):
         antithetic: draws in pairs eps, -eps.
         quasi: base normals from a randomly shifted lattice.
         chunk_size: evaluate the log joint at no more than so many draws at a time, which
-            bounds memory; None takes them all at once.
+            bounds memory; None bounds them by the work of one.
 
     Example:
         >>> ELBO(num_draws=64, entropy="closed_form", quasi=True).draws

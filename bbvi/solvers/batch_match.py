@@ -243,7 +243,7 @@ def _extrapolated(best: Match, proposed: Match, past: Past, full: Array) -> tupl
     weights = xp.linalg.solve(gram + xp.diag(ridge), -dot(rows, change)[:, None])[:, 0]
     leaps = xp.any(weights != 0) & xp.all(xp.isfinite(weights))
     weights = xp.where(leaps, weights, 0)
-    root = proposed.root + xp.tensordot(weights, past.root - proposed.root, 1)
+    root = proposed.root + xp.sum(weights[:, None, None] * (past.root - proposed.root), axis=0)
     mixed = proposed._replace(
         loc=proposed.loc + dot(weights, past.loc - proposed.loc),
         root=root,

@@ -9,6 +9,8 @@ import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import jax
+
 import bbvi
 
 FOLDER = Path(__file__).parents[1] / "results"
@@ -26,7 +28,15 @@ def environment() -> dict:
     system = f"{platform.system()} {platform.machine()}"
     # of a process that was given some of the cores (taskset) these alone count
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"versions": versions, "machine": f"{system}, {_processor()}, {cores} cores"}
+    machine = f"{system}, {_processor()}, {cores} cores"
+    if jax.default_backend() != "cpu":
+        machine += f", {jax.devices()[0].device_kind}"
+    return {"versions": versions, "machine": machine}
+
+
+def on_device(name: str) -> str:
+    """The file that rows of this process go to: those of another device than CPU have their own."""
+    return name if jax.default_backend() == "cpu" else f"{name}_{jax.default_backend()}"
 
 
 def _processor() -> str:

@@ -19,7 +19,7 @@ import numpy as np
 
 from benchmarks.loop import log_joint, make_data
 
-from .results import Rows, stamp
+from .results import Rows, on_device, stamp
 from .steppers import LOW_RANK, MEAN_FIELD, STEPPERS
 from .worker import plain
 
@@ -59,7 +59,7 @@ def gaussian(z, data):
 
 
 def loop(quick: bool) -> None:
-    rows = Rows("peers_loop", ("tool", "rows", "dim", "draws"))
+    rows = Rows(on_device("peers_loop"), ("tool", "rows", "dim", "draws"))
     for n, dim, draws in GRID[::5] if quick else GRID:
         if all(rows.has((tool, n, dim, draws), stamp(tool)) for tool in MEAN_FIELD):
             continue
@@ -77,7 +77,7 @@ def loop(quick: bool) -> None:
 
 
 def scale(quick: bool) -> None:
-    rows = Rows("peers_scale", ("tool", "dim", "draws"))
+    rows = Rows(on_device("peers_scale"), ("tool", "dim", "draws"))
     points = [(dim, 1) for dim in DIMS] + [(1000, draws) for draws in DRAWS]
     tools = MEAN_FIELD | LOW_RANK
     for dim, draws in points[:3] if quick else points:
