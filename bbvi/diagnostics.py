@@ -21,8 +21,8 @@ from bbvi.target import Target
 # the bulk of the weights, and nearly perfect fits read 2 and more; here it is 2% of the draws.
 _MOST_DRAWS, _LEAST_DRAWS = 16_384, 1_024
 _TOTAL_ELEMENTS = 1 << 24
-# Where all of them would compute more elements than this (some 30 seconds of a core), a quarter is
-# drawn first: it gives means to 0.02 sds and sds to 2%, and reads a k-hat of 0.5 where all read 0.4.
+# Where all of them would compute more elements than this (some 30 seconds of a core), a quarter
+# is drawn first: means to 0.02 sds, sds to 2%, and a k-hat of 0.5 where all read 0.4.
 _HEAVY = 1 << 32
 # Elements of draws held at once; their first five powers are.
 _CHUNK_ELEMENTS = 1 << 21

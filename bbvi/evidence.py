@@ -32,43 +32,41 @@ _ROUNDINGS, _FEW = 8, 256
 _VISIBLE = 0.02
 
 
-def efficiency(d: Diagnostics) -> float:
-    """Effective draws as a share of those of an exact approximation."""
-    return float(d.ess) / max(float(d.best_ess), 1.0)
+def efficiency(d: Diagnostics) -> Any:
+    """Effective draws as a share of those of an exact approximation; of many fits (B,)."""
+    return np.asarray(d.ess, float) / np.maximum(np.asarray(d.best_ess, float), 1.0)
 
 
 def is_sharp(diagnostics: Diagnostics) -> bool:
     """Whether little is to be won by moving the approximation."""
-    return efficiency(diagnostics) >= EFFICIENT
+    return bool(efficiency(diagnostics) >= EFFICIENT)
 
 
-def weights_even(d: Diagnostics) -> bool:
+def weights_even(d: Diagnostics) -> Any:
     """Whether the importance weights vary hardly more than those of an exact approximation."""
     return efficiency(d) >= EVEN_SHARE
 
 
-def weights_usable(d: Diagnostics) -> bool:
-    """Whether averages under the importance weights can be believed.
+def weights_usable(d: Diagnostics) -> Any:
+    """Whether averages under the importance weights can be believed, () or (B,).
 
     Where they are as even as those of an exact approximation, a tail fitted to them is a tail of
     rounding errors, of any shape.
     """
-    if efficiency(d) >= EXACT_SHARE:
-        return True
-    return float(d.khat) < (KHAT_USABLE_IF_EVEN if weights_even(d) else KHAT_USABLE)
+    most = np.where(weights_even(d), KHAT_USABLE_IF_EVEN, KHAT_USABLE)
+    return (efficiency(d) >= EXACT_SHARE) | (np.asarray(d.khat) < most)
 
 
-def needs_correction(d: Diagnostics) -> bool:
-    """Whether the weighted draws say more of the moments than the approximation itself.
+def needs_correction(d: Diagnostics) -> Any:
+    """Whether the weighted draws say more of the moments than the approximation itself, () or (B,).
 
     Uneven weights say by themselves that there is something to correct. Where they are as even as
     those of an exact approximation, means and sds of all scalars are compared: both are of the
     same draws, so that what sets them apart is not their noise.
     """
-    if efficiency(d) < EXACT_SHARE:
-        return True
     shift, ratio = moment_errors(d)
-    return bool((np.maximum(shift, np.abs(ratio - 1)) > _VISIBLE).any())
+    visible = (np.maximum(shift, np.abs(ratio - 1)) > _VISIBLE).any(axis=-1)
+    return (efficiency(d) < EXACT_SHARE) | visible
 
 
 def agree(d: Diagnostics, share: float) -> bool:

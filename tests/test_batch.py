@@ -25,7 +25,7 @@ from bbvi.batch.judging import pool
 from bbvi.batch.problems import make_problems
 from bbvi.batch.programs import Plan
 from bbvi.batch.ragged import _bucket_lengths
-from bbvi.diagnostics import Diagnostics, Moments
+from bbvi.diagnostics import Moments
 from bbvi.examples import eight_schools
 
 ROWS = 12
@@ -346,10 +346,9 @@ def test_a_tail_that_draws_hardly_reach():
 
 def test_pooled_looks_are_less_noisy():
     def moments(shift):
-        corrected = Moments(*(np.full(2, x) for x in (1 + shift, 2 + shift, 0.3, 0.06)))
-        return Diagnostics(*[0.0] * 14)._replace(corrected=corrected)
+        return Moments(*(np.full(2, x) for x in (1 + shift, 2 + shift, 0.3, 0.06)))
 
-    pooled = pool(moments(0.3), pool(moments(-0.1), moments(0.1), 1), 2).corrected
+    pooled = pool(moments(0.3), pool(moments(-0.1), moments(0.1), 1), 2)
     expected = [1.1, 2.1, 0.3 / 3**0.5, 0.06 / 3**0.5]
     assert_close(pooled, [np.full(2, x) for x in expected], rtol=1e-12)
 

@@ -34,10 +34,11 @@ MORE_DRAWS = 16_384
 _NOISE = MEAN_TOLERANCE / 5
 # Looks whose moments are averaged until they are; a fit by itself costs as much as hundreds.
 _MOST_POOLED = 16
+_FAILED = [status for status in Status if status.failed]
 
 
 class Facts(NamedTuple):
-    """What the verdict on one problem is made from.
+    """What the verdict on a problem is made from; of many, every array has a leading axis B.
 
     Attributes:
         diagnostics: of its last look.
@@ -52,13 +53,13 @@ class Facts(NamedTuple):
     """
 
     diagnostics: Diagnostics
-    status: Status
-    usable: bool
-    uncovered: bool
-    apart: bool
-    looks: int
-    corrected: bool
-    drift: float
+    status: Any
+    usable: Any
+    uncovered: Any
+    apart: Any
+    looks: Any
+    corrected: Any
+    drift: Any
     skipped_share: float
 
 
@@ -84,43 +85,44 @@ def is_clear(d: Diagnostics, status: Any, uncovered: Any) -> np.ndarray:
     return found & ~is_rounding(d)
 
 
-def is_hopeless(facts: Facts) -> bool:
-    """Whether no richer family would help: the log joint itself is at fault."""
-    lost = max(float(facts.diagnostics.bad_share), float(facts.diagnostics.outside_share))
-    return not facts.usable or facts.status.failed or lost > BAD_SHARE
+def is_hopeless(facts: Facts) -> Any:
+    """Whether no richer family would help, () or (B,): the log joint itself is at fault."""
+    lost = np.maximum(facts.diagnostics.bad_share, facts.diagnostics.outside_share)
+    return ~np.asarray(facts.usable) | np.isin(facts.status, _FAILED) | (lost > BAD_SHARE)
 
 
-def is_noisy(facts: Facts) -> bool:
-    """Whether weights that can be used leave a moment less certain than it has to be."""
+def is_noisy(facts: Facts) -> Any:
+    """Whether usable weights leave a moment less certain than it has to be, () or (B,)."""
     d = facts.diagnostics
-    return bool(facts.looks and weights_usable(d) and np.max(moment_noise(d)) > _NOISE)
+    uncertain = np.max(moment_noise(d), axis=-1) > _NOISE
+    return (np.asarray(facts.looks) > 0) & weights_usable(d) & uncertain
 
 
-def more_draws_settle(facts: Facts, pooled: int) -> bool:
-    """Whether noise alone keeps from trust, and some more looks would remove it.
+def more_draws_settle(facts: Facts, pooled: Any) -> Any:
+    """Whether noise alone keeps from trust, and some more looks would remove it, () or (B,).
 
     Args:
         facts: of the last look, whose moments are means over `pooled` looks.
-        pooled: how many these are.
+        pooled: how many these are, () or (B,).
     """
-    if facts.uncovered or facts.apart or is_hopeless(facts) or not is_noisy(facts):
-        return False
-    return (np.max(moment_noise(facts.diagnostics)) / _NOISE) ** 2 * pooled <= _MOST_POOLED
+    stuck = np.asarray(facts.uncovered) | facts.apart | is_hopeless(facts)
+    share = np.max(moment_noise(facts.diagnostics), axis=-1) / _NOISE
+    return ~stuck & is_noisy(facts) & (share**2 * pooled <= _MOST_POOLED)
 
 
-def pool(d: Diagnostics, before: Diagnostics, count: int) -> Diagnostics:
-    """The latest diagnostics, with corrected moments that are means over all looks.
+def pool(new: Moments, old: Moments, count: Any) -> Moments:
+    """Means over all looks of moments (..., C).
 
     Args:
-        d: of the latest look.
-        before: of the looks before, pooled.
-        count: how many these were.
+        new: of the latest look.
+        old: of the looks before, pooled.
+        count: how many these were, () or (..., 1).
     """
-    old, new, total = before.corrected, d.corrected, count + 1
+    total = count + 1
     mean, sd = (count * old.mean + new.mean) / total, (count * old.sd + new.sd) / total
     errors = [(old.mean_se, new.mean_se), (old.sd_se, new.sd_se)]
     pooled: list[Any] = [np.hypot(count * a, b) / total for a, b in errors]
-    return d._replace(corrected=Moments(mean, sd, *pooled))
+    return Moments(mean, sd, *pooled)
 
 
 def verdict_of(facts: Facts, names: list[str]) -> Verdict:

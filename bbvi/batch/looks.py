@@ -15,7 +15,7 @@ from bbvi.batch.engine import join, pad, place
 from bbvi.batch.judging import LEVELS, is_hopeless, more_draws_settle, pool, verdict_of
 from bbvi.batch.problems import Problems
 from bbvi.batch.programs import End, Look, Plan
-from bbvi.batch.records import Found, Records
+from bbvi.batch.records import Found, Records, facts_of_many
 from bbvi.batch.refine import begin_mixture
 from bbvi.batch.start import QuickStart
 from bbvi.evidence import needs_correction
@@ -52,18 +52,39 @@ class Candidates(NamedTuple):
     looks: np.ndarray
 
 
+class Sight(NamedTuple):
+    """One look at one problem, as an entry of arrays of many.
+
+    Attributes:
+        shown: what was looked at, of all.
+        look: what was seen, of all.
+        at: which entry this problem is.
+        looks: looks so far, after the first.
+    """
+
+    shown: PyTree
+    look: Look
+    at: int
+    looks: int
+
+    @property
+    def ess(self) -> float:
+        """The effective draws."""
+        return float(self.look.diagnostics.ess[self.at])
+
+
 class Seen(NamedTuple):
     """What earlier looks at one problem found.
 
     Attributes:
-        best: what was looked at, what was seen, and the number of looks, where the effective
-            draws were the most.
-        noisy: what was seen, and in how many looks, where only noise was left to remove; the
-            moments are means over these.
+        best: the look with the most effective draws.
+        noisy: the last one, where only noise was left to remove.
+        pooled: how many looks its moments are means over.
     """
 
-    best: tuple[PyTree, Look, int]
-    noisy: tuple[Look, int] | None
+    best: Sight
+    noisy: Sight | None
+    pooled: int
 
 
 class Looks:
@@ -140,68 +161,80 @@ class Looks:
         self._pool(chosen, look)
         # a mixture is refitted before the look, and a Gaussian moves after it
         shown = chosen.params if self._base is None else after
+        noisy = self._only_noisy(chosen, shown, look, after)
+        if noisy.all():
+            return
+        chosen, shown, look, after = pick((chosen, shown, look, after), ~noisy)
         done = self._records(chosen, shown, look)
         trusted = done.records.level == 0
         if trusted.any():
             yield _part(done, trusted)
-        for number in chosen.number[trusted]:
-            self._seen.pop(int(number), None)
-        for i in np.flatnonzero(~trusted):
+        for number in chosen.number[trusted].tolist():
+            self._seen.pop(number, None)
+        for i in np.flatnonzero(~trusted).tolist():
             own = slice(i, i + 1)
-            one, what, seen, then = pick((chosen, shown, look, after), own)
-            yield from self._next(one, what, seen, then, _part(done, own))
+            one, then = pick((chosen, after), own)
+            yield from self._next(one, Sight(shown, look, i, int(one.looks[0])), then, done)
 
-    def _next(
-        self, own: Candidates, shown: PyTree, look: Look, after: PyTree, done: Found
-    ) -> Iterator[Found]:
-        """One problem that is not trusted: it waits again, or this is the end."""
-        number, looks = int(own.number[0]), int(own.looks[0])
+    def _only_noisy(
+        self, chosen: Candidates, shown: PyTree, look: Look, after: PyTree
+    ) -> np.ndarray:
+        """Which of `chosen` (W,) are kept from trust by noise alone: they wait for another look."""
+        numbers = chosen.number.tolist()
+        before = [self._seen.get(number) for number in numbers]
+        pooled = np.array([1 if seen is None else seen.pooled + 1 for seen in before])
+        facts = facts_of_many(look, chosen.end, chosen.looks, True)
+        found = more_draws_settle(facts, pooled) & _finite(after) & self._correct
+        for i in np.flatnonzero(found).tolist():
+            sight, seen = Sight(shown, look, i, int(chosen.looks[i])), before[i]
+            best = sight if seen is None or sight.ess > seen.best.ess else seen.best
+            self._seen[numbers[i]] = Seen(best, sight, int(pooled[i]))
+        if found.any():
+            self._wait(pick(chosen._replace(params=after), found))
+        return found
+
+    def _next(self, own: Candidates, sight: Sight, after: PyTree, done: Found) -> Iterator[Found]:
+        """One problem that more draws do not settle: it moves and waits, or this is the end."""
+        number, at = int(own.number[0]), slice(sight.at, sight.at + 1)
         last = self._seen.pop(number, None)
-        before = 0.0 if last is None else float(last.best[1].diagnostics.ess[0])
-        ess = float(look.diagnostics.ess[0])
-        improved = last is None or ess > before
-        best = (shown, look, looks) if improved or last is None else last.best
-        pooled = 0 if last is None or last.noisy is None else last.noisy[1]
-        usable = all(np.isfinite(x).all() for x in jax.tree.leaves(after))
-        again = own._replace(params=after)
-        facts = done.records.facts(0)
-        if self._correct and usable and more_draws_settle(facts, pooled + 1):
-            self._seen[number] = Seen(best, (look, pooled + 1))
-            self._wait(again)
-            return
+        improved = last is None or sight.ess > last.best.ess
+        best = sight if improved or last is None else last.best
+        part = _part(done, at)
         if not improved:
-            shown, look, looks = best
-            then = own._replace(looks=np.array([looks], np.int8))
-            done = self._records(then, shown, look)
-            facts = done.records.facts(0)
-        more = self._correct and usable and looks <= _MOST_MOVES
-        enough = ess >= _DRAWS_PER_DIMENSION * (self._plan.target.dim + 1)
+            looks = np.array([best.looks], np.int8)
+            at = slice(best.at, best.at + 1)
+            part = self._records(own._replace(looks=looks), *pick((best.shown, best.look), at))
+        more = self._correct and bool(_finite(after)[0]) and sight.looks <= _MOST_MOVES
+        enough = sight.ess >= _DRAWS_PER_DIMENSION * (self._plan.target.dim + 1)
         # one look in hundreds meets a draw so far out that no pool makes up for it
-        worthwhile = ess > _WORTHWHILE * before or pooled > 0
-        if more and enough and worthwhile and not is_hopeless(facts):
-            self._seen[number] = Seen(best, None)
-            self._wait(again)
+        worthwhile = last is None or sight.ess > _WORTHWHILE * last.best.ess or last.pooled > 0
+        if more and enough and worthwhile and not is_hopeless(part.records.facts(0)):
+            self._seen[number] = Seen(best, None, 0)
+            self._wait(own._replace(params=after))
         else:
-            yield done
+            yield part
 
     def _pool(self, chosen: Candidates, look: Look) -> None:
         """Average moments, in place, with those of earlier looks that noise alone kept back."""
-        for i, number in enumerate(chosen.number.tolist()):
-            seen = self._seen.get(number)
-            if seen is not None and seen.noisy is not None:
-                earlier, count = seen.noisy
-                own, before = pick(look.diagnostics, i), pick(earlier.diagnostics, 0)
-                pooled = pool(own, before, count).corrected
-                for whole, one in zip(look.diagnostics.corrected, pooled, strict=True):
-                    whole[i] = one
+        seen = [self._seen.get(number) for number in chosen.number.tolist()]
+        at = [i for i, x in enumerate(seen) if x is not None and x.noisy is not None]
+        if not at:
+            return
+        earlier = [x for x in seen if x is not None and x.noisy is not None]
+        sights = [x.noisy for x in earlier if x.noisy is not None]
+        each = [pick(sight.look.diagnostics.corrected, sight.at) for sight in sights]
+        before = jax.tree.map(lambda *x: np.stack(x), *each)
+        count = np.array([x.pooled for x in earlier])[:, None]
+        pooled = pool(pick(look.diagnostics.corrected, at), before, count)
+        for whole, some in zip(look.diagnostics.corrected, pooled, strict=True):
+            whole[at] = some
 
     def _records(self, chosen: Candidates, shown: PyTree, look: Look) -> Found:
         """What is kept of some problems if this was the last look at them."""
         number, mixed = len(chosen.number), self._base is not None
         corrected = np.full(number, mixed)  # by its weighted draws alone a mixture stands for it
         if self._correct and not mixed:
-            each = [needs_correction(pick(look.diagnostics, i)) for i in range(number)]
-            corrected = np.array(each)
+            corrected = needs_correction(look.diagnostics)
         kept = chosen.first if mixed else shown
         level = np.zeros(number, np.int8)
         records = Records(kept, look, chosen.end, chosen.looks, corrected, level)
@@ -210,6 +243,12 @@ class Looks:
         numbers = chosen.number.tolist()
         mixtures = dict(zip(numbers, rows(shown, number), strict=True)) if mixed else {}
         return Found(chosen.number, records, mixtures)
+
+
+def _finite(tree: PyTree) -> np.ndarray:
+    """Which entries along the leading axis are finite in every array."""
+    each = [np.isfinite(x).reshape(len(x), -1).all(axis=1) for x in jax.tree.leaves(tree)]
+    return np.logical_and.reduce(each)
 
 
 def _part(found: Found, chosen: Any) -> Found:

@@ -41,18 +41,32 @@ class Records(NamedTuple):
         return (_facts(*one) for one in rows(seen, len(self.level)))
 
 
-def _facts(look: Look, end: End, looks: Any, corrected: Any) -> Facts:
+def facts_of_many(look: Look, end: End, looks: Any, corrected: Any) -> Facts:
+    """What verdicts on many problems are made from: arrays with the problem axis in front."""
     return Facts(
         look.diagnostics,
-        status_of(int(end.status)),
-        bool(end.usable),
-        bool(look.uncovered),
-        bool(look.apart),
-        int(looks),
-        bool(corrected),
-        float(end.drift),
+        end.status,
+        end.usable,
+        look.uncovered,
+        look.apart,
+        looks,
+        corrected,
+        end.drift,
         # the match tries far-out points on purpose: what it skips biases nothing
         0.0,
+    )
+
+
+def _facts(look: Look, end: End, looks: Any, corrected: Any) -> Facts:
+    found = facts_of_many(look, end, looks, corrected)
+    return found._replace(
+        status=status_of(int(end.status)),
+        usable=bool(end.usable),
+        uncovered=bool(look.uncovered),
+        apart=bool(look.apart),
+        looks=int(looks),
+        corrected=bool(corrected),
+        drift=float(end.drift),
     )
 
 
