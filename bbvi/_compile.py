@@ -62,7 +62,8 @@ class TunedJit:
         self.__doc__ = function.__doc__
         self.plain = function
         self._pays = pays
-        self._under_way: list[threading.Thread] = []
+        self._under_way: dict[int, threading.Thread] = {}
+        self._static = static_argnums
         self._optimised = jax.jit(function, static_argnums=static_argnums)
         self._tuned = jax.jit(function, static_argnums=static_argnums, compiler_options=options)
 
@@ -70,18 +71,30 @@ class TunedJit:
         if is_traced(args):
             # inside somebody's own jit, which decides how it is compiled
             return self.plain(*args)
-        while self._under_way:
-            self._under_way.pop().join()
+        self._wait_for(args)
         return self._chosen(args)(*args)
+
+    def compiled(self, *args: Any) -> Any:
+        """The program for such arguments, as `jax.jit(...).lower(...).compile()`."""
+        self._wait_for(args)
+        return self.lower(*args).compile()
+
+    def lower(self, *args: Any) -> Any:
+        """As `jax.jit(...).lower`."""
+        return self._chosen(args).lower(*args)
+
+    def eval_shape(self, *args: Any) -> Any:
+        """What would come back, traced once for this and for the call."""
+        return self._chosen(args).eval_shape(*args)
 
     def prepare(self, *args: Any) -> Any:
         """Trace for such arguments, and compile in a thread beside whatever comes next.
 
-        The next call waits for it. The compiler works on one core and lets Python run, so
-        programs that are needed one after the other are built at the same time. Arrays may be
-        given as `jax.ShapeDtypeStruct`, which is also what comes back.
+        A call with such arguments waits for it. The compiler works on one core and lets Python
+        run, so programs that are needed one after the other are built at the same time. Arrays
+        may be given as `jax.ShapeDtypeStruct`, which is also what comes back.
         """
-        lowered = self._chosen(args).lower(*args)
+        lowered = self.lower(*args)
 
         def build():
             with suppress(Exception):  # the call that comes will meet it again, and raise
@@ -89,8 +102,19 @@ class TunedJit:
 
         thread = threading.Thread(target=build, name="bbvi-compile")
         thread.start()
-        self._under_way.append(thread)
+        self._under_way[self._signature(args)] = thread
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), lowered.out_info)
+
+    def _wait_for(self, args: tuple) -> None:
+        """Until a program that is being built for such arguments is there."""
+        if self._under_way:
+            thread = self._under_way.pop(self._signature(args), None)
+            if thread is not None:
+                thread.join()
+
+    def _signature(self, args: tuple) -> int:
+        static = tuple(args[i] for i in self._static)
+        return _signature(static, [x for i, x in enumerate(args) if i not in self._static])
 
     def _chosen(self, args: tuple) -> Any:
         on_cpu = jax.default_backend() == "cpu"
@@ -136,13 +160,17 @@ def worth_preparing(static: Any, arrays: Any) -> bool:
         static: the target, and what else the programs depend on by value.
         arrays: their arguments; only structure, shapes and types count.
     """
-    leaves, treedef = jax.tree.flatten(arrays)
-    shapes = tuple((jnp.shape(x), jnp.result_type(x)) for x in leaves)
-    which = hash((static, treedef, shapes))
+    which = _signature(static, arrays)
     if which in _seen or (os.cpu_count() or 1) < 2:
         return False
     _seen.add(which)
     return True
+
+
+def _signature(static: Any, arrays: Any) -> int:
+    """What a program depends on: the static part by value, arrays by shape and type."""
+    leaves, treedef = jax.tree.flatten(arrays)
+    return hash((static, treedef, tuple((jnp.shape(x), jnp.result_type(x)) for x in leaves)))
 
 
 def count_work(jaxpr: Any) -> int:

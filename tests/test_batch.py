@@ -20,8 +20,10 @@ import pytest
 
 import bbvi
 from bbvi import storage
+from bbvi.batch import memory
 from bbvi.batch.engine import Widths, Work, run_lives
 from bbvi.batch.judging import pool
+from bbvi.batch.pipeline import _first_looks
 from bbvi.batch.problems import make_problems
 from bbvi.batch.programs import Plan
 from bbvi.batch.ragged import _bucket_lengths
@@ -148,6 +150,28 @@ def test_devices_change_nothing(results):
     one = fit(devices=jax.local_devices()[:1])
     assert one.plan.mesh is None
     assert_close(figures(one), figures(results))
+
+
+def test_prepared_programs_are_those_that_run(count_compiles, monkeypatch):
+    monkeypatch.setattr(memory, "worth_preparing", lambda *args: True)
+    y = np.random.default_rng(1).normal(2, 1, (8, 5)).astype(np.float32)
+    problems = make_problems({"mu": np.float32(0)}, y, 0, 0, None)
+    widths, counts = Widths((8, 2), 8, 8, 8), []
+    for prepared in (False, True):
+        known = lambda params, data: -0.5 * jnp.sum((data - params["mu"]) ** 2)  # noqa: E731
+        target, _, _ = bbvi.make_target(known, *problems.one(0), None)
+        plan = Plan(None, target, bbvi.BatchAndMatch(num_draws=4), problems.shape, True)
+        with count_compiles() as n:
+            if prepared:
+                memory.prepare(plan, problems, widths)
+            queue = np.arange(8, dtype=np.int32)
+            found = list(_first_looks(plan, problems, queue, widths, 100, Work()))
+            for thread in memory.advance._under_way.values():
+                thread.join()
+        counts.append(n.count)
+        assert sum(len(numbers) for numbers, *_ in found) == 8
+    # begin, judge and two widths of the stepping program, of which the narrow one may be spared
+    assert counts[1] == 4 and counts[0] in (3, 4)
 
 
 NAN, IMPROPER, WALL = 11, 30, 52

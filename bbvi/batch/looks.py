@@ -150,8 +150,11 @@ class Looks:
         if self._compiled is None:
             # traced here: what a context such as `jax.enable_x64` says ends at a thread
             program = look_again if self._base is None else refine
-            self._compiled = program.lower(self._plan, *args).compile()
-        return self._threads.submit(lambda: jax.device_get(self._compiled(*args)))
+            lowered = program.lower(self._plan, *args)
+            # compiled beside what the host goes on with; the first of a queue, so none waits for
+            # what is behind it
+            self._compiled = self._threads.submit(lowered.compile)
+        return self._threads.submit(lambda: jax.device_get(self._compiled.result()(*args)))
 
     def _sort(self, chosen: Candidates, look: Look, after: PyTree) -> Iterator[Found]:
         """Those of `chosen` that are done; the others wait again."""

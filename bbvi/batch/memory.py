@@ -7,9 +7,11 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from bbvi._compile import worth_preparing
 from bbvi.batch.engine import SHRINK, Widths, sharding_of
+from bbvi.batch.judging import FIRST_DRAWS
 from bbvi.batch.problems import Problems
-from bbvi.batch.programs import AXIS, Plan, advance, begin
+from bbvi.batch.programs import AXIS, Plan, advance, begin, judge_lives
 from bbvi.target import Target
 
 # Wider than this, a processor's cores gain nothing more, and its caches lose.
@@ -54,10 +56,13 @@ def choose_widths(plan: Plan, problems: Problems, chunk: Any) -> Widths:
     devices = plan.num_devices
     if chunk != "auto":
         return _widths(max(devices, chunk // devices * devices), devices)
-    most = _MOST_ON_CPU if jax.default_backend() == "cpu" else _MOST_ELSEWHERE
+    on_cpu = jax.default_backend() == "cpu"
+    most = _MOST_ON_CPU if on_cpu else _MOST_ELSEWHERE
     width = devices
     while width * SHRINK <= min(problems.size, most):
         width *= SHRINK
+    if not on_cpu:  # whose compiler spreads each program over the cores by itself
+        prepare(plan, problems, _widths(width, devices))
     budget = _SHARE * free_bytes(plan) * devices
     while width > devices and footprint(plan, problems, width) > budget:
         width //= SHRINK
@@ -72,28 +77,54 @@ def _widths(widest: int, devices: int) -> Widths:
     return Widths(tuple(slots), part(SHRINK), part(SHRINK**2), part(SHRINK**3))
 
 
+def prepare(plan: Plan, problems: Problems, widths: Widths) -> None:
+    """Begin to build what nearly every batch comes through, each program by a thread of its own."""
+    if not worth_preparing((plan, widths), (problems.take(np.zeros(1, np.int32)), problems.common)):
+        return
+    like = begin.prepare(plan, _rows(plan, problems, widths.begin), problems.common)
+    for width in widths.slots[:2]:
+        advance.prepare(plan, *_advance_args(plan, problems, like, width))
+    rows = _rows(plan, problems, widths.judge)
+    lives = _lives(plan, like, widths.judge)
+    judge_lives.prepare(plan, FIRST_DRAWS, lives, rows, problems.common)
+
+
 def footprint(plan: Plan, problems: Problems, width: int) -> int:
     """Bytes that stepping `width` problems needs, as the compiler counts them.
 
     The program is the one that will run: it is compiled here and kept.
     """
-    rows = problems.take(np.zeros(width, np.int32))
-    some = problems.take(np.zeros(_widths(width, plan.num_devices).begin, np.int32))
-    life = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct((width, *x.shape[1:]), x.dtype),
-        begin.shapes(plan, some, problems.common),  # as it will run, so it is traced once
-    )
-    active, number = np.zeros(width, bool), np.int32(0)
-    if plan.mesh is not None:
-        where = sharding_of(plan)
-        life, rows, active = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), (life, rows, active)
-        )
-    compiled = advance.lower(plan, life, rows, problems.common, active, number, number).compile()
-    found = compiled.memory_analysis()
+    rows = _rows(plan, problems, _widths(width, plan.num_devices).begin)
+    like = begin.eval_shape(plan, rows, problems.common)
+    args = _advance_args(plan, problems, like, width)
+    found = advance.compiled(plan, *args).memory_analysis()
     if found is None:  # a backend that does not count
         return 0
     return found.temp_size_in_bytes + found.argument_size_in_bytes + found.output_size_in_bytes
+
+
+def _advance_args(plan: Plan, problems: Problems, like: Any, width: int) -> tuple:
+    lives, rows = _lives(plan, like, width), _rows(plan, problems, width)
+    active, number = _placed(plan, np.zeros(width, bool)), np.int32(0)
+    return lives, rows, problems.common, active, number, number
+
+
+def _lives(plan: Plan, like: Any, width: int) -> Any:
+    """Shapes of so many lives."""
+    shape = lambda x: jax.ShapeDtypeStruct((width, *x.shape[1:]), x.dtype)  # noqa: E731
+    return _placed(plan, jax.tree.map(shape, like))
+
+
+def _rows(plan: Plan, problems: Problems, width: int) -> Any:
+    return _placed(plan, problems.take(np.zeros(width, np.int32)))
+
+
+def _placed(plan: Plan, tree: Any) -> Any:
+    """As they will lie on the devices where there are several."""
+    if plan.mesh is None:
+        return tree
+    where = sharding_of(plan)
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), tree)
 
 
 def free_bytes(plan: Plan) -> float:

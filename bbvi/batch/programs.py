@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from bbvi._compile import QUICKLY
+from bbvi._compile import QUICKLY, TunedJit
 from bbvi._tree import tree_where
 from bbvi._types import Array, PyTree
 from bbvi.batch.look import first_look
@@ -50,31 +50,10 @@ class Plan(NamedTuple):
         return 1 if self.mesh is None else self.mesh.size
 
 
-class _Program:
-    """A function of a plan, compiled as the plan says."""
-
-    def __init__(self, function: Callable, static_argnums: tuple[int, ...]):
-        self.__doc__ = function.__doc__
-        self._compiled = {
-            False: jax.jit(function, static_argnums=static_argnums),
-            True: jax.jit(function, static_argnums=static_argnums, compiler_options=QUICKLY),
-        }
-
-    def __call__(self, plan: Plan, *args: Any) -> Any:
-        return self._compiled[plan.quick](plan, *args)
-
-    def shapes(self, plan: Plan, *args: Any) -> Any:
-        """What would come back, traced once for this and for the call."""
-        return self._compiled[plan.quick].eval_shape(plan, *args)
-
-    def lower(self, plan: Plan, *args: Any) -> Any:
-        """As `jax.jit(...).lower`, for what the compiler counts."""
-        return self._compiled[plan.quick].lower(plan, *args)
-
-
-def program(static_argnums: tuple[int, ...]) -> Callable:
-    """Decorator: see `_Program`."""
-    return lambda function: _Program(function, static_argnums)
+def program(static_argnums: tuple[int, ...]) -> Callable[[Callable], TunedJit]:
+    """Decorator of a function of a plan, compiled as the plan says."""
+    pays = lambda plan, *args: plan.quick  # noqa: E731
+    return lambda function: TunedJit(function, static_argnums, QUICKLY, pays)
 
 
 class Life(NamedTuple):
