@@ -152,6 +152,12 @@ def test_devices_change_nothing(results):
     assert_close(figures(one), figures(results))
 
 
+def test_widths_for_accelerators_change_nothing(results, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert memory._widths(results.plan, 64).again > 1
+    assert_close(figures(fit()), figures(results))
+
+
 def test_prepared_programs_are_those_that_run(count_compiles, monkeypatch):
     monkeypatch.setattr(memory, "worth_preparing", lambda *args: True)
     y = np.random.default_rng(1).normal(2, 1, (8, 5)).astype(np.float32)

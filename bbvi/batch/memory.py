@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 
 from bbvi._compile import worth_preparing
 from bbvi.batch.engine import SHRINK, Widths, sharding_of
-from bbvi.batch.judging import FIRST_DRAWS
+from bbvi.batch.judging import FIRST_DRAWS, MORE_DRAWS
 from bbvi.batch.problems import Problems
 from bbvi.batch.programs import AXIS, Plan, advance, begin, judge_lives
 from bbvi.target import Target
@@ -21,6 +21,9 @@ _MOST_ELSEWHERE = 16_384
 # judging program and with the user's other arrays.
 _SHARE = 0.25
 _LEVELS = 3  # widths of the stepping program
+# An accelerator takes a wide look in the time of a narrow one, and the host sorts it for half as
+# much a problem: so many numbers of draws, half a GiB in float32.
+_LOOK_ELEMENTS = 1 << 27
 # Elements to compute, times problems, below which the compiler takes longer than it saves: on
 # two cores, optimised programs of a hierarchy with ten parameters take 17 s more to build, and
 # save 12 ms a problem.
@@ -55,26 +58,32 @@ def choose_widths(plan: Plan, problems: Problems, chunk: Any) -> Widths:
     """
     devices = plan.num_devices
     if chunk != "auto":
-        return _widths(max(devices, chunk // devices * devices), devices)
+        return _widths(plan, max(devices, chunk // devices * devices))
     on_cpu = jax.default_backend() == "cpu"
     most = _MOST_ON_CPU if on_cpu else _MOST_ELSEWHERE
     width = devices
     while width * SHRINK <= min(problems.size, most):
         width *= SHRINK
     if not on_cpu:  # whose compiler spreads each program over the cores by itself
-        prepare(plan, problems, _widths(width, devices))
+        prepare(plan, problems, _widths(plan, width))
     budget = _SHARE * free_bytes(plan) * devices
     while width > devices and footprint(plan, problems, width) > budget:
         width //= SHRINK
-    return _widths(width, devices)
+    return _widths(plan, width)
 
 
-def _widths(widest: int, devices: int) -> Widths:
+def _widths(plan: Plan, widest: int) -> Widths:
+    devices = plan.num_devices
+
     def part(share):
         return max(devices, widest // share // devices * devices)
 
     slots = sorted({part(SHRINK**level) for level in range(_LEVELS)}, reverse=True)
-    return Widths(tuple(slots), part(SHRINK), part(SHRINK**2), part(SHRINK**3))
+    judge, again = part(SHRINK**2), part(SHRINK**3)
+    if jax.default_backend() != "cpu":
+        fits = _LOOK_ELEMENTS // (MORE_DRAWS * plan.target.dim) // devices * devices
+        judge, again = part(SHRINK), max(again, min(part(SHRINK), fits))
+    return Widths(tuple(slots), part(SHRINK), judge, again)
 
 
 def prepare(plan: Plan, problems: Problems, widths: Widths) -> None:
@@ -94,7 +103,7 @@ def footprint(plan: Plan, problems: Problems, width: int) -> int:
 
     The program is the one that will run: it is compiled here and kept.
     """
-    rows = _rows(plan, problems, _widths(width, plan.num_devices).begin)
+    rows = _rows(plan, problems, _widths(plan, width).begin)
     like = begin.eval_shape(plan, rows, problems.common)
     args = _advance_args(plan, problems, like, width)
     found = advance.compiled(plan, *args).memory_analysis()

@@ -47,8 +47,7 @@ def of_bbvi(family: bbvi.Family) -> Callable:
 
         def run(steps, key, data):
             state = solver.init(target, jnp.zeros(dim), jnp.full(dim, 0.1), key, data)
-            step = lambda state, _: (solver.step(target, state, data)[0], None)  # noqa: E731
-            return jax.lax.scan(step, state, None, length=steps)[0]
+            return solver.advance(target, state, data, jnp.int32(steps))
 
         return run
 
