@@ -14,7 +14,7 @@ from bbvi.budget import Purse
 from bbvi.chain_stages import across_seams, chain_stage
 from bbvi.chains import expected_gradients
 from bbvi.coverage import covers, leaves_out, visits
-from bbvi.evidence import KHAT_FINITE, is_sharp
+from bbvi.evidence import KHAT_FINITE, is_sharp, may_be_off
 from bbvi.families import CouplingFlow, GaussianMixture, LowRankGaussian
 from bbvi.matching import (
     Matches,
@@ -195,12 +195,12 @@ class Auto:
         stages.append(looked_at(flow))
         purse.spend(flow.num_gradients)
         if not stages[-1].settled and purse.allows(chains_cost):
-            chains = show(
-                "chains flow",
-                partial(
-                    chain_stage, flow, target, chain_key, data, purse, _LAST_ROUNDS, _LAST_DOUBLINGS
-                ),
+            # the last word: what a slow chain has not moved yet counts too
+            run_chains = partial(
+                chain_stage, flow, target, chain_key, data, purse, _LAST_ROUNDS, _LAST_DOUBLINGS
             )
+            off = may_be_off(flow.diagnostics)
+            chains = show("chains flow", partial(run_chains, start_error=off))
             stages.append(looked_at(chains))
         flow = stages[-1]
         known = flow.settled and float(flow.diagnostics.khat) < KHAT_FINITE

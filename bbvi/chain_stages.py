@@ -95,6 +95,7 @@ def chain_stage(
     purse: Purse,
     rounds: int,
     doublings: int,
+    start_error: float = 0.0,
 ) -> Fitted:
     """A stage whose corrected moments and draws are those of short chains from its draws.
 
@@ -106,8 +107,9 @@ def chain_stage(
         purse: what may be spent, and is.
         rounds: as many chains again are run, so often at most, where that can settle it.
         doublings: chains that are slow go on for as long again, so often at most, where that can.
+        start_error: how far off they may begin, in sds, whatever they move.
     """
-    run = _Runner(stage, target, data, purse, (stage.family, stage.params))
+    run = _Runner(stage, target, data, purse, (stage.family, stage.params), start_error)
     first_key, *keys = split(key, 1 + max(rounds, doublings))
     run.begin(first_key)
     run.again(keys[: rounds - 1])

@@ -1,5 +1,6 @@
 """What diagnostics say in numbers: of the weights, and of the moments that they correct."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -74,6 +75,16 @@ def agree(d: Diagnostics, share: float) -> bool:
     shift, ratio = moment_errors(d)
     far = np.abs(np.log(ratio)) > np.log1p(share * SD_TOLERANCE)
     return not (far | (shift > share * MEAN_TOLERANCE)).any()
+
+
+def may_be_off(d: Diagnostics) -> float:
+    """How many sds a mean of an approximation may be off, by its divergence from the posterior.
+
+    The root of twice the divergence, the gap between bound and evidence, as for normal
+    distributions and all that are no wider in their tails (Talagrand 1996).
+    """
+    gap = float(d.log_evidence) - float(d.elbo)
+    return math.sqrt(2 * max(gap, 0.0)) if math.isfinite(gap) else math.inf
 
 
 def is_a_point(d: Diagnostics) -> bool:
