@@ -89,8 +89,7 @@ def missed_neck(
     by_bound = np.sum(np.where(grid > _TAIL, grid**2 * density, 0)) / density.sum()
     if by_bound - in_tail < _MISSING:
         return "", spent
-    ends = np.cumsum([leaf.size for leaf in target.leaves])
-    return target.leaves[int(np.searchsorted(ends, index, side="right"))].name, spent
+    return target.leaves[target.owners[index]].name, spent
 
 
 def most_gradients() -> int:

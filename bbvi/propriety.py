@@ -50,8 +50,7 @@ def unbounded(target: Target, centre: Array, frame: Frame, data: PyTree) -> tupl
         >>> unbounded(target, jnp.zeros(2), Frame(jnp.zeros(2), jnp.ones(2)), data)
         ('b',)
     """
-    leaves = target.leaves
-    owner = np.repeat(np.arange(len(leaves)), [leaf.size for leaf in leaves])
+    leaves, owner = target.leaves, target.owners
     plain = np.array([isinstance(leaf.bijector, _ON_ITS_OWN_SCALE) for leaf in leaves])[owner]
     directions, distances = _lines(frame, plain)
     ends = distances[:, None, :, None] * np.array([1.0, -1.0])[:, None, None]

@@ -96,6 +96,11 @@ class Target:
         return sum(leaf.size for leaf in self.leaves)
 
     @property
+    def owners(self) -> np.ndarray:
+        """Which of the leaves each coordinate of the flat vector belongs to, (D,)."""
+        return np.repeat(np.arange(len(self.leaves)), [leaf.size for leaf in self.leaves])
+
+    @property
     def dtype(self) -> np.dtype:
         """The floating type of the flat vector: the widest among the leaves."""
         return jnp.result_type(*(leaf.dtype for leaf in self.leaves))

@@ -33,20 +33,19 @@ def columns_of(result: FitResult, draws: PyTree, names: Sequence[str]) -> Mappin
         InputError: if a name is not one of the result's scalars.
     """
     known = result.posterior.target.scalar_names
-    leaves = [np.asarray(x).reshape(len(x), -1) for x in jax.tree.leaves(draws)]
-    ends = np.cumsum([x.shape[1] for x in leaves])
-    if ends[-1] != len(known):
+    flat = [np.asarray(x).reshape(len(x), -1) for x in jax.tree.leaves(draws)]
+    number = sum(x.shape[1] for x in flat)
+    if number != len(known):
         raise InputError(
-            f"the draws have {ends[-1]} scalars and the fit has {len(known)}: give them in the "
+            f"the draws have {number} scalars and the fit has {len(known)}: give them in the "
             "structure of the parameters, each leaf with a leading axis of draws."
         )
+    scalars = [x[:, i] for x in flat for i in range(x.shape[1])]
     columns = {}
     for name in names:
         if name not in known:
             raise InputError(f"{name!r} is no scalar of this fit; there are {', '.join(known)}.")
-        i = known.index(name)
-        leaf = int(np.searchsorted(ends, i, side="right"))
-        columns[name] = leaves[leaf][:, i - int(ends[leaf])]  # counted from the leaf's end
+        columns[name] = scalars[known.index(name)]
     return columns
 
 

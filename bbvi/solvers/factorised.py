@@ -7,6 +7,7 @@ from bbvi._arrays import choose
 from bbvi._types import PyTree
 from bbvi.evaluate import scores
 from bbvi.families import Frame, MeanFieldGaussian
+from bbvi.solvers.fixed_draws import FAR, MOVES
 from bbvi.solvers.lbfgs import begin_search, take
 from bbvi.target import Target
 
@@ -14,8 +15,6 @@ DRAWS = 32  # fixed ones; a match corrects what their luck does
 EVALUATIONS = 150  # of each start
 # Predicted gain of the bound, in nats, that does not matter to a start, or to a profile.
 _DECREMENT = 0.02
-# Units are renewed after so many moves that led further than this, as in `FixedDraws`.
-_MOVES, _FAR = 5, 0.5
 
 _FAMILY = MeanFieldGaussian()
 
@@ -79,8 +78,8 @@ def factorised(
             moved, accepted = take(search, -elbo, gradient, finite, _DECREMENT)
             lost = np.where(accepted & ~search.done, skipped, lost)
             search = choose(~search.done, moved, search)
-            far = np.abs(search.x).max(1) > _FAR
-            renew = ~search.done & far & (search.accepted >= _MOVES)
+            far = np.abs(search.x).max(1) > FAR
+            renew = ~search.done & far & (search.accepted >= MOVES)
             best = np.where(np.isfinite(search.value), search.value, best)
             if renew.any():
                 new = _at(loc, scale, search.x)

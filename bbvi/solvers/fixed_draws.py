@@ -28,7 +28,7 @@ _DECREMENT = 1e-4
 # Units are renewed on the way, at the cost of the search's memory, after so many moves that led
 # further than this: in units of the optimum the bound's curvature is near the identity, which
 # saves more moves than the memory of wrong ones. At a condition of 1e4, 35 steps and not 317.
-_MOVES, _FAR = 5, 0.5
+MOVES, FAR = 5, 0.5
 
 
 class Sums(NamedTuple):
@@ -277,7 +277,7 @@ class FixedDraws(Solver):
             drift=drift,
         )
         double = search.done & (status == Status.RUNNING)
-        renew = ~search.done & (search.accepted >= _MOVES) & (drift > _FAR)
+        renew = ~search.done & (search.accepted >= MOVES) & (drift > FAR)
         state = tie(state._replace(level=state.level + double), state.key)
         state = state._replace(entry=jnp.where(double, -jnp.inf, entry))
         return jax.lax.cond(double | renew, self._in_new_units, lambda s: s, state)
