@@ -21,9 +21,6 @@ _MOST_ELSEWHERE = 16_384
 # judging program and with the user's other arrays.
 _SHARE = 0.25
 _LEVELS = 3  # widths of the stepping program
-# An accelerator takes a wide look in the time of a narrow one, and the host sorts it for half as
-# much a problem: so many numbers of draws, half a GiB in float32.
-_LOOK_ELEMENTS = 1 << 27
 # Elements to compute, times problems, below which the compiler takes longer than it saves: on
 # two cores, optimised programs of a hierarchy with ten parameters take 17 s more to build, and
 # save 12 ms a problem.
@@ -79,11 +76,14 @@ def _widths(plan: Plan, widest: int) -> Widths:
         return max(devices, widest // share // devices * devices)
 
     slots = sorted({part(SHRINK**level) for level in range(_LEVELS)}, reverse=True)
-    judge, again = part(SHRINK**2), part(SHRINK**3)
+    again = part(SHRINK**3)
     if jax.default_backend() != "cpu":
-        fits = _LOOK_ELEMENTS // (MORE_DRAWS * plan.target.dim) // devices * devices
-        judge, again = part(SHRINK), max(again, min(part(SHRINK), fits))
-    return Widths(tuple(slots), part(SHRINK), judge, again)
+        # An accelerator takes a wide look in the time of a narrow one, and the host sorts it for
+        # half as much a problem. A draw and what its log joint computes may all be kept.
+        elements = MORE_DRAWS * (4 * plan.target.dim + plan.target.work)
+        fits = int(_SHARE * free_bytes(plan) / (elements * plan.target.dtype.itemsize)) * devices
+        again = max(again, min(part(SHRINK), fits))
+    return Widths(tuple(slots), part(SHRINK), part(SHRINK**2), again)
 
 
 def prepare(plan: Plan, problems: Problems, widths: Widths) -> None:
