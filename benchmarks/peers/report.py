@@ -166,7 +166,13 @@ def refit() -> list[str]:
 
 
 def loop() -> list[str]:
-    rows = load("peers_loop")["rows"]
+    return loop_on("peers_loop", "Cost of a step") + loop_on(
+        "peers_loop_gpu", "Cost of a step on a GPU"
+    )
+
+
+def loop_on(name: str, title: str) -> list[str]:
+    rows = load(name)["rows"]
     at = {(r["rows"], r["dim"], r["draws"], r["tool"]): r for r in rows}
     tools = [t for t in dict.fromkeys(r["tool"] for r in rows) if t != "bare gradient"]
     points = sorted({key[:3] for key in at})
@@ -181,7 +187,7 @@ def loop() -> list[str]:
         "entry points. Made by `python -m benchmarks.peers.steps --part loop`."
     )
     head = ["problem", "bare, us", *tools]
-    return ["## Cost of a step", note, table(head, lines)] if lines else []
+    return [f"## {title}", note, table(head, lines)] if lines else []
 
 
 def slope(points: list[tuple[float, float]]) -> float | None:
@@ -222,7 +228,7 @@ def scale() -> list[str]:
 
 
 def machines() -> list[str]:
-    names = ("accuracy", "cold", "refit", "loop", "scale")
+    names = ("accuracy", "cold", "refit", "loop", "loop_gpu", "scale")
     lines = []
     for name in names:
         found = load(f"peers_{name}")
