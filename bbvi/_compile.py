@@ -111,6 +111,9 @@ class TunedJit:
             thread = self._under_way.pop(self._signature(args), None)
             if thread is not None:
                 thread.join()
+            # what nobody has called for yet must not make every call look for it
+            alive = {which: t for which, t in self._under_way.items() if t.is_alive()}
+            self._under_way = alive
 
     def _signature(self, args: tuple) -> int:
         static = tuple(args[i] for i in self._static)
