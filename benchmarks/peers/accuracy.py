@@ -67,7 +67,7 @@ def describe(row: dict) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="two posteriors")
+    parser.add_argument("--quick", action="store_true", help="one posterior")
     parser.add_argument("--tools", nargs="*", default=["*"], help="names or patterns")
     parser.add_argument("--problems", nargs="*", default=["*"], help="names or patterns")
     parser.add_argument("--settings", choices=["newcomer", "grid", "all"], default="all")

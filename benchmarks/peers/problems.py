@@ -7,7 +7,7 @@ from .base import Problem
 
 SETS = {"posteriordb": list(POSTERIORS), "heldout": list(HELDOUT)}
 # A regression on raw scales and a hierarchy: what there is time for in ten minutes.
-QUICK = ["eight_schools-eight_schools_noncentered", "kidiq-kidscore_momiq"]
+QUICK = ["eight_schools-eight_schools_noncentered"]
 
 
 def load(name: str) -> Problem:
