@@ -6,7 +6,7 @@ from benchmarks.posteriordb import POSTERIORS
 from .base import Problem
 
 SETS = {"posteriordb": list(POSTERIORS), "heldout": list(HELDOUT)}
-# A regression on raw scales and a hierarchy: what there is time for in ten minutes.
+# A hierarchy: what there is time for in some ten minutes.
 QUICK = ["eight_schools-eight_schools_noncentered"]
 
 
