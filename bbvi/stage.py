@@ -225,7 +225,7 @@ def fit_stage(
     params = finish(solver, state)
     middle = time.perf_counter()
     log, drift = jax.device_get((state.log, getattr(state, "drift", np.nan)))
-    diagnostics = _judge(target, family, params, judge_key, data, _ended(log))
+    diagnostics = _judge(target, family, params, judge_key, data, Status.of_ended(log.status))
     return _fitted(
         name,
         solver,
@@ -254,7 +254,7 @@ def judged_stage(
     params, log = jax.block_until_ready(run())
     middle = time.perf_counter()
     log = jax.device_get(log)
-    diagnostics = _judge(target, family, params, judge_key, data, _ended(log))
+    diagnostics = _judge(target, family, params, judge_key, data, Status.of_ended(log.status))
     seconds = (middle - began, time.perf_counter() - middle)
     return _fitted(name, solver, family, params, diagnostics, log, 0.0, 0, None, seconds)
 
@@ -270,11 +270,6 @@ def _judge(
     return diagnostics
 
 
-def _ended(log: RunLog) -> Status:
-    status = Status(int(log.status))
-    return Status.MAX_STEPS if status is Status.RUNNING else status
-
-
 def _fitted(name, solver, family, params, diagnostics, log, drift, spent, state, seconds) -> Fitted:
     entries = int(log.history.entries)
     return Fitted(
@@ -283,7 +278,7 @@ def _fitted(name, solver, family, params, diagnostics, log, drift, spent, state,
         family=family,
         params=params,
         diagnostics=diagnostics,
-        status=_ended(log),
+        status=Status.of_ended(log.status),
         drift=drift,
         num_steps=int(log.step),
         num_gradients=int(log.num_gradients) + spent,

@@ -1,6 +1,7 @@
 """How a run ended: one code and one sentence for each outcome."""
 
 from enum import IntEnum
+from typing import SupportsInt
 
 
 class Status(IntEnum):
@@ -13,6 +14,12 @@ class Status(IntEnum):
     INTERRUPTED = 4
     COMPLETED = 5
     BUDGET = 6
+
+    @classmethod
+    def of_ended(cls, code: SupportsInt) -> "Status":
+        """Of a run that has ended: one that its step limit ended still counts as running."""
+        status = cls(int(code))
+        return cls.MAX_STEPS if status is cls.RUNNING else status
 
     @property
     def message(self) -> str:

@@ -60,7 +60,7 @@ def facts_of_many(look: Look, end: End, looks: Any, corrected: Any) -> Facts:
 def _facts(look: Look, end: End, looks: Any, corrected: Any) -> Facts:
     found = facts_of_many(look, end, looks, corrected)
     return found._replace(
-        status=status_of(int(end.status)),
+        status=Status.of_ended(end.status),
         usable=bool(end.usable),
         uncovered=bool(look.uncovered),
         apart=bool(look.apart),
@@ -68,12 +68,6 @@ def _facts(look: Look, end: End, looks: Any, corrected: Any) -> Facts:
         corrected=bool(corrected),
         drift=float(end.drift),
     )
-
-
-def status_of(code: int) -> Status:
-    """The status of a run that was ended by its step limit is still that of a running one."""
-    status = Status(code)
-    return Status.MAX_STEPS if status is Status.RUNNING else status
 
 
 class Found(NamedTuple):
