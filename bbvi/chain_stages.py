@@ -21,7 +21,7 @@ from bbvi.chains import (
     run_chains,
 )
 from bbvi.evaluate import generator
-from bbvi.evidence import SETTLED_NOISE, moment_noise
+from bbvi.evidence import SETTLED_NOISE, moment_noise, weights_usable
 from bbvi.families import FullRankGaussian
 from bbvi.matching import move, on_device
 from bbvi.stage import Fitted
@@ -35,8 +35,10 @@ class _Runner:
         self.began = time.perf_counter()
         self._stage, self._target, self._data, self._purse = stage, target, data, purse
         self._where = where
+        d = stage.diagnostics
         self._known = {
-            "weighted_noise": float(moment_noise(stage.diagnostics).max()),
+            "weighted_noise": float(moment_noise(d).max()),
+            "weighted": d.corrected if weights_usable(d) else None,
             "start_error": start_error,
         }
         self._spent = 0

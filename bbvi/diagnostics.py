@@ -10,7 +10,7 @@ from bbvi._arrays import is_traced, logsumexp, namespace
 from bbvi._compile import draws_jit, quick_jit
 from bbvi._linalg import dot
 from bbvi._tree import split
-from bbvi._types import Array, PyTree
+from bbvi._types import AnyArray, Array, PyTree
 from bbvi.evaluate import densities, generator
 from bbvi.families import Family
 from bbvi.families.base import Noise, Proposal, draw_noise, host_noise, noise_shapes
@@ -28,6 +28,8 @@ _HEAVY = 1 << 32
 _CHUNK_ELEMENTS = 1 << 21
 # Up to here only drawing is compiled: the loop as a whole takes the compiler seconds.
 _HOST_CHUNKS = 8
+# Elements of a block of sums of numpy's: 64 KiB, half of what the allocator takes new pages for.
+_BLOCK = 1 << 13
 # Elements of draws kept in the result, for pictures and checks: 16 MiB in float32.
 _KEPT_ELEMENTS = 1 << 22
 # A draw's share of the member's mass, over that of the mixture, below which it is none.
@@ -237,19 +239,11 @@ def _judge(first: _Drawn, plan: _Plan, over_chunks: Callable) -> Diagnostics:
     even = of_member / xp.sum(of_member)
     sets = xp.stack([even, even**2, weights, weights**2]).reshape(4, plan.chunks, plan.size)
 
-    def power_sums(drawn, sets):
-        # a row a scalar: numpy goes along short rows ten times slower than along long ones
-        x, used = drawn.x.T - origin[:, None], xp.any(sets > 0, axis=0)
-        if xp is not np or not used.all():
-            # a draw without weight may lie where the map to the parameters overflows
-            x = xp.where(used, x, 0)
-        # a product a power: an array of all five would be the largest of the program
-        # (squared and multiplied: numpy takes a logarithm for a third or fourth power)
-        x2, columns = x**2, sets.T
-        sums = [dot(p, columns).T for p in (xp.ones_like(x), x, x2, x2 * x, x2**2)]
-        return xp.stack(sums, 1), largest_terms(sets[2] * (x / unit[:, None]) ** 2, total)
+    def sums_and_tail(drawn, sets):
+        sums, terms = _sums_and_terms(drawn.x, sets, origin, unit)
+        return sums, largest_terms(terms, total)
 
-    sums, largest = over_chunks(power_sums, xp.moveaxis(sets, 1, 0))
+    sums, largest = over_chunks(sums_and_tail, xp.moveaxis(sets, 1, 0))
     sums = xp.sum(sums, axis=0)
     raw, corrected = (_moments(origin, sums[i], sums[i + 1]) for i in (0, 2))
     slower = rate_lost(largest, total).astype(origin.dtype)
@@ -276,6 +270,34 @@ def default_draws(target: Target) -> tuple[int, ...]:
     """S when none is given; two numbers where fewer should be tried first."""
     most = min(_MOST_DRAWS, max(_LEAST_DRAWS, _TOTAL_ELEMENTS // target.dim))
     return (most // 4, most) if most * target.work > _HEAVY else (most,)
+
+
+def _sums_and_terms(
+    x: AnyArray, sets: AnyArray, origin: AnyArray, unit: AnyArray
+) -> tuple[AnyArray, AnyArray]:
+    """Of scalars (S, C) and four sets of weights (4, S).
+
+    Returns:
+        Sums (4, 5, C) of w (x - origin)^p, p = 0..4, of each set, and the terms (C, S) of the
+        third set's second moment, in units.
+    """
+    xp = namespace(x)
+    if xp is np and x.size > _BLOCK:
+        # in arrays so small that their memory is used again: new pages cost more than the sums
+        size = max(1, _BLOCK // x.shape[1])
+        blocks = [slice(i, i + size) for i in range(0, len(x), size)]
+        each = [_sums_and_terms(x[at], sets[:, at], origin, unit) for at in blocks]
+        sums, terms = map(list, zip(*each, strict=True))
+        return np.sum(sums, axis=0), np.concatenate(terms, axis=1)
+    x, used = x - origin, xp.any(sets > 0, axis=0)
+    if xp is not np or not used.all():
+        # a draw without weight may lie where the map to the parameters overflows
+        x = xp.where(used[:, None], x, 0)
+    x2 = x**2
+    # a product a power: an array of all five would be the largest of the program
+    # (squared and multiplied: numpy takes a logarithm for a third or fourth power)
+    sums = [dot(sets, p) for p in (xp.ones_like(x), x, x2, x2 * x, x2**2)]
+    return xp.stack(sums, 1), sets[2] * ((x / unit) ** 2).T
 
 
 def _moments(origin: Array, first: Array, second: Array) -> Moments:
@@ -305,9 +327,9 @@ def _place(x: Array, weights: Array) -> tuple[Array, Array]:
     xp, used = namespace(x), weights > 0
     share = weights / xp.maximum(xp.sum(weights), xp.finfo(x.dtype).tiny)
     first = x[0]
-    rows = x.T - first[:, None]
+    x = x - first
     if xp is not np or not used.all():
-        rows = xp.where(used, rows, 0)
-    away = dot(rows, share)
-    sd = xp.sqrt(dot((rows - away[:, None]) ** 2, share))
+        x = xp.where(used[:, None], x, 0)
+    away = dot(share, x)
+    sd = xp.sqrt(dot(share, (x - away) ** 2))
     return first + away, xp.where(sd > 0, sd, 1)

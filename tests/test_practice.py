@@ -31,7 +31,10 @@ def test_most_have_a_reference():
     assert len(known) > 0.8 * len(PRACTICE)
 
 
-@pytest.mark.parametrize("name", ["hospitals"])
+SLOW = pytest.param("both_axes", marks=pytest.mark.slow)  # chains were trusted, 0.17 sd off
+
+
+@pytest.mark.parametrize("name", ["hospitals", SLOW])
 def test_default_is_right(name, x64):
     row = measure(PRACTICE[name], 0)
     assert row["right"], describe({"posterior": name, "key": 0, "cold": True} | row)

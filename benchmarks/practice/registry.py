@@ -9,7 +9,18 @@ import numpy as np
 
 from benchmarks.posteriordb.model import Data, Model
 
-from . import hierarchy, nature, people, regression, series
+from . import (
+    economy,
+    events,
+    hidden,
+    hierarchy,
+    learning,
+    nature,
+    people,
+    physics,
+    regression,
+    series,
+)
 
 REFERENCE = Path(__file__).with_name("reference.json")
 
@@ -36,5 +47,5 @@ class Practice:
         return mean, sd
 
 
-FILES = (regression, hierarchy, people, nature, series)
+FILES = (regression, hierarchy, people, nature, series, economy, events, hidden, learning, physics)
 PRACTICE = {name: Practice(name, *made) for file in FILES for name, made in file.MODELS.items()}

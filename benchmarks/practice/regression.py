@@ -8,7 +8,7 @@ from bbvi import greater_than, positive, real, unit_interval
 from benchmarks.posteriordb import density as d
 from benchmarks.posteriordb.model import Model
 
-from .simulate import expit
+from .simulate import expit, of
 
 # --- logistic, columns on raw scales -------------------------------------------------------------
 
@@ -200,43 +200,39 @@ def _bad_points_data():
     return {"x": x, "y": y, "sigma": sigma}
 
 
-def _of(**parameters):
-    return lambda data: parameters
-
-
 MODELS = {
     "raw_logistic": (
-        Model(raw_logistic, _of(alpha=(real, ()), beta=(real, (4,)))),
+        Model(raw_logistic, of(alpha=(real, ()), beta=(real, (4,)))),
         _raw_logistic_data,
     ),
     "negative_binomial": (
-        Model(negative_binomial, _of(alpha=(real, ()), beta=(real, (3,)), size=(positive, ()))),
+        Model(negative_binomial, of(alpha=(real, ()), beta=(real, (3,)), size=(positive, ()))),
         _negative_binomial_data,
     ),
     "zero_inflated": (
-        Model(zero_inflated, _of(zero=(real, (3,)), rate=(real, (3,)))),
+        Model(zero_inflated, of(zero=(real, (3,)), rate=(real, (3,)))),
         _zero_inflated_data,
     ),
     "beta_regression": (
-        Model(beta_regression, _of(beta=(real, (4,)), precision=(positive, ()))),
+        Model(beta_regression, of(beta=(real, (4,)), precision=(positive, ()))),
         _beta_regression_data,
     ),
     "multinomial_logit": (
-        Model(multinomial_logit, _of(beta=(real, (5, 3)))),
+        Model(multinomial_logit, of(beta=(real, (5, 3)))),
         _multinomial_logit_data,
     ),
     "robust": (
-        Model(robust, _of(beta=(real, (5,)), sigma=(positive, ()), df=(greater_than(1.0), ()))),
+        Model(robust, of(beta=(real, (5,)), sigma=(positive, ()), df=(greater_than(1.0), ()))),
         _robust_data,
     ),
     "ridge": (
-        Model(ridge, _of(beta=(real, (120,)), tau=(positive, ()), sigma=(positive, ()))),
+        Model(ridge, of(beta=(real, (120,)), tau=(positive, ()), sigma=(positive, ()))),
         _ridge_data,
     ),
     "horseshoe": (
         Model(
             horseshoe,
-            _of(
+            of(
                 alpha=(real, ()),
                 raw=(real, (60,)),
                 local=(positive, (60,)),
@@ -247,13 +243,13 @@ MODELS = {
         _horseshoe_data,
     ),
     "change_point": (
-        Model(change_point, _of(early=(positive, ()), late=(positive, ()))),
+        Model(change_point, of(early=(positive, ()), late=(positive, ()))),
         _change_point_data,
     ),
     "bad_points": (
         Model(
             bad_points,
-            _of(
+            of(
                 slope=(real, ()),
                 intercept=(real, ()),
                 centre=(real, ()),
