@@ -104,6 +104,12 @@ def would_forget(chains: Chains, d: Diagnostics, doublings: int) -> bool:
     return bool(still_missing(chains, d, doublings).max() <= MEAN_TOLERANCE)
 
 
+def steps_too_long(chains: Chains, d: Diagnostics, doublings: int) -> bool:
+    """Whether chains are at fault for diverging, and but for that could forget in time."""
+    steady = chains._replace(divergent_share=0.0)
+    return bool(_unstable(chains, d)) and would_forget(steady, d, doublings)
+
+
 @np.errstate(all="ignore")  # what is not finite contradicts nothing, and is a fault
 def contradiction(
     draws: np.ndarray, weights: np.ndarray, states: np.ndarray

@@ -10,7 +10,7 @@ from bbvi._arrays import at_levels, softmax
 from bbvi._tree import split
 from bbvi._types import Array, PyTree
 from bbvi.budget import Purse
-from bbvi.chain_checks import contradiction, would_forget
+from bbvi.chain_checks import contradiction, steps_too_long, would_forget
 from bbvi.chains import (
     Chains,
     affordable_leaps,
@@ -21,7 +21,7 @@ from bbvi.chains import (
     run_chains,
 )
 from bbvi.evaluate import generator
-from bbvi.evidence import SETTLED_NOISE, moment_noise, weights_usable
+from bbvi.evidence import KHAT_FINITE, SETTLED_NOISE, moment_noise
 from bbvi.families import FullRankGaussian
 from bbvi.matching import move, on_device
 from bbvi.stage import Fitted
@@ -38,7 +38,8 @@ class _Runner:
         d = stage.diagnostics
         self._known = {
             "weighted_noise": float(moment_noise(d).max()),
-            "weighted": d.corrected if weights_usable(d) else None,
+            # of weights without a variance the errors are too small
+            "weighted": d.corrected if float(d.khat) < KHAT_FINITE else None,
             "start_error": start_error,
         }
         self._spent = 0
@@ -73,16 +74,18 @@ class _Runner:
             self._put(pool(self.found, self._pay(run_chains, key)))
 
     def longer(self, keys):
-        """Chains that are slow for as long again and again, where that can settle it."""
+        """Chains that are slow or diverge for as long again and again, where that can settle it."""
         if self.fitted.sound:
             return
         for left, key in zip(range(len(keys), 0, -1), keys, strict=True):
-            before = int(self._last.num_gradients)
-            in_time = would_forget(self.found, self._stage.diagnostics, left)
+            before, calls = int(self._last.num_gradients), self._last.course.apart
+            d = self._stage.diagnostics
+            shorter = steps_too_long(self.found, d, left)
+            in_time = shorter or would_forget(self.found, d, left)
             if self.fitted.settled or not in_time or not self._purse.allows(before):
                 break
-            calls = self._last.course.apart
-            self._put(self._pay(go_on, self._last, key, calls=calls, before=before))
+            more = {"calls": calls, "before": before, "shorter": shorter}
+            self._put(self._pay(go_on, self._last, key, **more))
 
     def end(self, name):
         seconds = (time.perf_counter() - self.began, 0.0)

@@ -32,6 +32,8 @@ _LONGEST_LEAP = 2**0.5
 _MOST_LEAPS = 4
 # Near the optimum for many dimensions, and for few a little cautious (Beskos et al. 2013).
 _ACCEPTANCE = 0.8
+# Where too many trajectories diverge all the same: rejections fall with the fourth power of a leap.
+_SHORTER = 0.5
 _DIVERGENT = -50.0  # change of log density times momentum density along a trajectory, nats
 
 
@@ -68,7 +70,7 @@ class Chains(NamedTuple):
         course: of one set of chains, which can go on from there; None of several.
         weighted_noise: largest error of a moment, in sds, under the importance weights of what they
             began from, where it is known.
-        weighted: the moments under these weights, where they can be believed.
+        weighted: the moments under these weights, where they have a variance.
         start_error: how far off they may have begun at least, in sds, whatever they have moved.
     """
 
@@ -185,10 +187,23 @@ def go_on(
     key: Array,
     data: PyTree,
     most_leaps: Any,
+    shorter: bool = False,
 ) -> Chains:
-    """The same chains after as many trajectories again; every other state is kept."""
+    """The same chains after as many trajectories again; every other state is kept.
+
+    Args:
+        target: the target.
+        family: as in `run_chains`.
+        params: its parameters.
+        chains: the chains.
+        key: a typed random key.
+        data: the user's data.
+        most_leaps: limit on the steps of a trajectory.
+        shorter: in steps of half the length, of which fewer diverge.
+    """
     assert chains.course is not None, "pooled chains cannot go on"
     first, path, apart, stride = chains.course
+    stride = stride * _SHORTER if shorter else stride
     segments = []
     state = path[-1]
     for segment_key in split(key, apart):

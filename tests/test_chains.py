@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import bbvi
-from bbvi.chain_checks import against_weights, chain_faults, would_forget
+from bbvi.chain_checks import against_weights, chain_faults, steps_too_long, would_forget
 from bbvi.chains import (
     affordable_leaps,
     expected_gradients,
@@ -249,10 +249,36 @@ def test_what_time_does_not_mend():
     assert would_forget(slow, diagnostics, 2)
     assert not would_forget(slow, diagnostics, 1)
     assert not would_forget(slow._replace(divergent_share=np.float32(0.1)), diagnostics, 2)
+    # but for shorter steps
+    unstable = slow._replace(divergent_share=np.float32(0.1))
+    assert steps_too_long(unstable, diagnostics, 2)
+    assert not steps_too_long(unstable, diagnostics, 1)
+    assert not steps_too_long(slow, diagnostics, 2)
     far = diagnostics._replace(raw=diagnostics.raw._replace(mean=chains.moments.mean + 20.0))
     late = chains._replace(persistence=np.full(DIM, 0.6))
     assert would_forget(late, far, 4)
     assert not would_forget(late, far, 1)
+
+
+def test_shorter_steps_diverge_less():
+    """A valley that gets narrower with y, and a step that is right where it is wide."""
+
+    def valley(z, data):
+        x, y, _ = z
+        return -0.5 * (x * jnp.exp(0.7 * y)) ** 2 + 0.7 * y - 0.5 * jnp.sum(z[1:] ** 2)
+
+    target, _, data = bbvi.make_target(valley, np.zeros(DIM, np.float32), DATA, None)
+    family = FullRankGaussian()
+    params = jax.jit(family.init)(np.zeros(DIM, np.float32), np.float32(1.0))
+    where = (target, family, params)
+    chains = run_chains(*where, jax.random.key(0), data, LEAPS)
+    same, shorter = (
+        go_on(*where, chains, jax.random.key(1), data, 4 * LEAPS, shorter=s) for s in (False, True)
+    )
+    assert float(shorter.course.stride) == 0.5 * float(chains.course.stride)
+    assert float(same.course.stride) == float(chains.course.stride)
+    assert shorter.divergent_share < 0.5 * same.divergent_share
+    assert same.divergent_share > 1e-3
 
 
 def test_divergences_are_excused_where_the_weights_know_the_moments():
