@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bbvi._compile import count_work
+from bbvi._compile import count_work, make_room
 from bbvi._linalg import at_full_precision
 from bbvi._tree import as_arrays, path_name
 from bbvi._types import Array, LogJoint, PyTree
@@ -250,6 +250,7 @@ def make_target(
 @lru_cache(maxsize=256)
 def _cached_target(log_joint, treedef, specs, bijectors, data_def, data_leaves, x64) -> Target:
     """Everything about a target that depends on shapes alone, so a refit pays none of it."""
+    make_room()
     leaves, start = [], 0
     for (where, name, shape, dtype), bijector in zip(specs, bijectors, strict=True):
         if not jnp.issubdtype(dtype, jnp.floating):

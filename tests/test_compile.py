@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from bbvi import _compile
 from bbvi._compile import quick_jit, worth_preparing
+from bbvi.evaluate import scores
 from bbvi.target import make_target
 
 
@@ -32,3 +34,25 @@ def test_programs_are_prepared_once():
         [True, False, True],
         [False] * 3,  # one core
     )
+
+
+def test_programs_of_many_log_joints_are_dropped(monkeypatch, count_compiles):
+    """A study with a closure for each data set ended in its 440th fit."""
+    monkeypatch.setattr(_compile, "_MOST_TARGETS", 3)
+    monkeypatch.setattr(_compile, "_num_targets", 0)
+    zs = jnp.ones((3, 2))
+
+    def new():
+        return make_target(lambda x: -jnp.sum(x**2), np.zeros(2), None, None)[0]
+
+    first, *others = (new() for _ in range(3))
+    for target in (first, *others):
+        scores(target, zs, None)
+    with count_compiles() as n:
+        scores(first, zs, None)
+    assert n.count == 0
+    new()
+    with count_compiles() as n:
+        log_p, _, _ = scores(first, zs, None)
+    assert n.count == 1
+    np.testing.assert_array_equal(log_p, -2.0)
