@@ -11,6 +11,7 @@ from benchmarks.posteriordb.model import Data, Model
 
 from . import (
     economy,
+    environment,
     events,
     hidden,
     hierarchy,
@@ -18,8 +19,10 @@ from . import (
     nature,
     people,
     physics,
+    psychology,
     regression,
     series,
+    structure,
 )
 
 REFERENCE = Path(__file__).with_name("reference.json")
@@ -47,5 +50,7 @@ class Practice:
         return mean, sd
 
 
-FILES = (regression, hierarchy, people, nature, series, economy, events, hidden, learning, physics)
+FILES = (regression, hierarchy, people, nature, series)
+FILES += (economy, events, hidden, learning, physics)
+FILES += (psychology, environment, structure)
 PRACTICE = {name: Practice(name, *made) for file in FILES for name, made in file.MODELS.items()}
