@@ -32,9 +32,6 @@ def chain_faults(chains: Chains, d: Diagnostics) -> list[str]:
     missing = float(still_missing(chains, d).max())
     if missing > MEAN_TOLERANCE:
         faults.append(f"they forget slowly, and moments may be {missing:.2f} sd from their end")
-    against = against_weights(chains)
-    if against > 0:
-        faults.append(f"the importance weights contradict them by {against:.2f} sd")
     return faults + _unstable(chains, d)
 
 
@@ -69,26 +66,6 @@ def still_missing(chains: Chains, d: Diagnostics, doublings: int = 0) -> np.ndar
     return np.where(fixed(d), 0.0, missing)
 
 
-@np.errstate(all="ignore")  # what is not finite contradicts nothing, and is a fault
-def against_weights(chains: Chains) -> float:
-    """By how many sds their moments differ from those of weights that can be believed.
-
-    Chains in a region that is narrow in many dimensions, such as where a scale of errors goes to
-    zero, are slow at getting there, and few ever come: their halves hardly differ, and a mean was
-    0.17 sd off. The weights had it right, if not to the noise that is asked for.
-
-    Returns:
-        the largest difference; zero where it is no more than noise, or less than half of what
-        counts as right.
-    """
-    if chains.weighted is None:
-        return 0.0
-    ours, theirs = chains.moments, chains.weighted
-    shift, widening = np.abs(ours.mean - theirs.mean), np.abs(np.log(ours.sd / theirs.sd))
-    error = np.hypot(ours.mean_se, theirs.mean_se), np.hypot(ours.sd_se, theirs.sd_se)
-    return _beyond_noise(np.stack([shift / ours.sd, widening]), np.stack(error) / ours.sd)[0]
-
-
 def would_forget(chains: Chains, d: Diagnostics, doublings: int) -> bool:
     """Whether chains that are at fault may be at fault for their length alone.
 
@@ -111,9 +88,7 @@ def steps_too_long(chains: Chains, d: Diagnostics, doublings: int) -> bool:
 
 
 @np.errstate(all="ignore")  # what is not finite contradicts nothing, and is a fault
-def contradiction(
-    draws: np.ndarray, weights: np.ndarray, states: np.ndarray
-) -> tuple[float, float]:
+def contradiction(draws: np.ndarray, weights: np.ndarray, states: np.ndarray) -> tuple:
     """By how many sds chains differ from weighted draws: beyond noise, and at all.
 
     Means are compared, and mean distances from them: of sds, a few states of heavy tails decide.
@@ -138,18 +113,10 @@ def contradiction(
         error = np.sqrt(max(1.0, alike) * (weights**2 @ (f - weights @ f) ** 2))
         noise.append(np.hypot(error, g.mean(0).std(0) / np.sqrt(number)))
     varies = sd > 0
-    return _beyond_noise(*(np.stack(x)[:, varies] / sd[varies] for x in (gaps, noise)))
-
-
-def _beyond_noise(gap: np.ndarray, error: np.ndarray) -> tuple[float, float]:
-    """The largest of visible distances that chance does not explain, and of all that are visible.
-
-    Visible is half of what counts as right.
-    """
+    gap, error = (np.stack(x)[:, varies] / sd[varies] for x in (gaps, noise))
     visible = gap > MEAN_TOLERANCE / 2
     far = visible & (gap > _by_chance(gap.size) * error)
-    found = (float(np.max(np.where(which, gap, 0), initial=0)) for which in (far, visible))
-    return next(found), next(found)
+    return tuple(float(np.max(np.where(which, gap, 0), initial=0)) for which in (far, visible))
 
 
 def _by_chance(number: int) -> float:

@@ -70,7 +70,6 @@ class Chains(NamedTuple):
         course: of one set of chains, which can go on from there; None of several.
         weighted_noise: largest error of a moment, in sds, under the importance weights of what they
             began from, where it is known.
-        weighted: the moments under these weights, where they have a variance.
         start_error: how far off they may have begun at least, in sds, whatever they have moved.
     """
 
@@ -85,7 +84,6 @@ class Chains(NamedTuple):
     num_gradients: AnyArray
     course: Course | None = None
     weighted_noise: float = math.inf
-    weighted: Moments | None = None
     start_error: float = 0.0
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import bbvi
-from bbvi.chain_checks import against_weights, chain_faults, steps_too_long, would_forget
+from bbvi.chain_checks import chain_faults, steps_too_long, would_forget
 from bbvi.chains import (
     affordable_leaps,
     expected_gradients,
@@ -291,25 +291,6 @@ def test_divergences_are_excused_where_the_weights_know_the_moments():
     uneven = heavy._replace(ess=0.1 * heavy.best_ess)
     assert any("diverge" in f for f in chain_faults(some, uneven))
     assert any("diverge" in f for f in chain_faults(some._replace(divergent_share=0.02), heavy))
-
-
-def test_weights_that_can_be_believed_contradict():
-    """Both are slow in a region that is narrow in many dimensions; weights are not."""
-    chains, diagnostics = run(gaussian, DATA["mean"], 2.0)
-    ours = chains.moments
-    assert against_weights(chains) == 0  # of which nothing is known
-    agreeing = chains._replace(weighted=diagnostics.corrected)
-    assert against_weights(agreeing) == 0
-    assert not chain_faults(agreeing, diagnostics)
-    shifted = ours._replace(mean=ours.mean + np.array([0, 0.3, 0]) * ours.sd)
-    wider = ours._replace(sd=ours.sd * np.array([1, 1, 1.3]))
-    for weighted, expected in ((shifted, 0.3), (wider, np.log(1.3))):
-        off = chains._replace(weighted=weighted)
-        np.testing.assert_allclose(against_weights(off), expected, rtol=1e-4)
-        assert any("weights contradict" in f for f in chain_faults(off, diagnostics))
-        assert would_forget(off, diagnostics, 1)  # time may mend it
-        unknown = weighted._replace(mean_se=ours.sd, sd_se=ours.sd)
-        assert against_weights(chains._replace(weighted=unknown)) == 0
 
 
 @pytest.mark.parametrize(("df", "known"), [(2.2, False), (9.0, True)])
