@@ -25,8 +25,8 @@ def fishery(params, data):
 
     _, shares = jax.lax.scan(step, params["first"], (params["raw"], data["catch"]))
     mean = jnp.log(reach) + jnp.log(size) + jnp.log(shares)
-    prior = d.lognormal(size, 6.0, 1.0) + d.lognormal(growth, -1.2, 0.5)
-    prior += d.lognormal(reach, -4.0, 2.0) + d.lognormal(params["first"], -0.2, 0.2)
+    prior = d.lognormal(size, 1.4, 1.0) + d.lognormal(growth, -1.2, 0.5)
+    prior += d.lognormal(reach, 0.6, 2.0) + d.lognormal(params["first"], -0.2, 0.2)
     prior += d.normal(params["raw"], 0.0, 1.0) + d.normal(params["sd_process"], 0.0, 0.1)
     prior += d.normal(params["sigma"], 0.0, 0.3)
     return prior + d.normal(data["log_index"], mean, params["sigma"])
@@ -35,12 +35,13 @@ def fishery(params, data):
 def _fishery_data():
     rng = np.random.default_rng(1001)
     catch = np.concatenate([np.linspace(15, 80, 12), np.full(8, 45.0), np.linspace(40, 25, 5)])
+    catch = catch / 100
     share, shares = 0.9, []
     for c in catch:
         shares.append(share)
-        share = max(share + 0.35 * share * (1 - share) - c / 500, 0.01)
+        share = max(share + 0.35 * share * (1 - share) - c / 5, 0.01)
         share *= np.exp(0.05 * rng.normal())
-    index = np.log(0.01 * 500 * np.array(shares)) + 0.12 * rng.normal(size=25)
+    index = np.log(5 * np.array(shares)) + 0.12 * rng.normal(size=25)
     return {"catch": catch, "log_index": index}
 
 
