@@ -68,8 +68,8 @@ class Auto:
     3. While that pays, the Gaussian moves to the moments of its weighted draws and is judged
        again: a step of adaptive importance sampling, without gradients.
     4. Where the weighted draws can still not answer for the posterior, short Hamiltonian chains
-       from the Gaussian's draws, in units in which it is standard. Those that are only slow
-       go on.
+       from the Gaussian's draws, in units in which it is standard. Those that are only slow,
+       or diverge a little, go on.
     5. Where those do not settle either, a coupling flow that starts as that Gaussian (up to
        1,024 dimensions); and, if its weights cannot be believed, short chains from its draws.
        Unless these weights have a variance, chains in plain coordinates then look for a seam in

@@ -30,7 +30,7 @@ from bbvi.target import Target
 # How far off, in sds, chains may begin where nothing says so. How far they have moved does not: of
 # a line through points with errors on both axes they had moved by 0.11, which is narrow in forty
 # dimensions where the scatter goes to zero, and a mean was 0.17 sd from its end.
-START_ERROR = 1.0
+_START_ERROR = 1.0
 
 
 class _Runner:
@@ -102,7 +102,7 @@ def chain_stage(
     purse: Purse,
     rounds: int,
     doublings: int,
-    start_error: float = START_ERROR,
+    start_error: float = _START_ERROR,
 ) -> Fitted:
     """A stage whose corrected moments and draws are those of short chains from its draws.
 
@@ -113,7 +113,8 @@ def chain_stage(
         data: the user's data.
         purse: what may be spent, and is.
         rounds: as many chains again are run, so often at most, where that can settle it.
-        doublings: chains that are slow go on for as long again, so often at most, where that can.
+        doublings: chains that are slow or diverge go on for as long again, so often at most, where
+            that can.
         start_error: how far off they may begin, in sds, whatever they move.
     """
     run = _Runner(stage, target, data, purse, (stage.family, stage.params), start_error)
@@ -154,7 +155,7 @@ def across_seams(
     levels = (np.arange(number) + generator(start_key).random()) / number
     which = at_levels(weights, levels)
     first = jnp.asarray(family.frame(moved).invert(d.draws[which]), target.dtype)
-    run = _Runner(stage, target, data, purse, (family, on_device(target, moved)), START_ERROR)
+    run = _Runner(stage, target, data, purse, (family, on_device(target, moved)), _START_ERROR)
     run.begin(first_key, first=first)
     if not stage.settled:
         run.longer(keys)

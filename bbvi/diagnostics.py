@@ -289,10 +289,7 @@ def _sums_and_terms(
         each = [_sums_and_terms(x[at], sets[:, at], origin, unit) for at in blocks]
         sums, terms = map(list, zip(*each, strict=True))
         return np.sum(sums, axis=0), np.concatenate(terms, axis=1)
-    x, used = x - origin, xp.any(sets > 0, axis=0)
-    if xp is not np or not used.all():
-        # a draw without weight may lie where the map to the parameters overflows
-        x = xp.where(used[:, None], x, 0)
+    x = _about(x, origin, xp.any(sets > 0, axis=0))
     x2 = x**2
     # a product a power: an array of all five would be the largest of the program
     # (squared and multiplied: numpy takes a logarithm for a third or fourth power)
@@ -322,14 +319,20 @@ def _moments(origin: Array, first: Array, second: Array) -> Moments:
     )
 
 
+def _about(x: AnyArray, origin: AnyArray, used: AnyArray) -> AnyArray:
+    """x (S, C) from an origin; 0 where not used (S,), where the parameters may overflow."""
+    xp, x = namespace(x), x - origin
+    if xp is np and used.all():
+        return x  # no copy
+    return xp.where(used[:, None], x, 0)
+
+
 def _place(x: Array, weights: Array) -> tuple[Array, Array]:
     """Mean and sd of scalars (S, C) under weights; one of them and 1 where these say nothing."""
-    xp, used = namespace(x), weights > 0
+    xp = namespace(x)
     share = weights / xp.maximum(xp.sum(weights), xp.finfo(x.dtype).tiny)
     first = x[0]
-    x = x - first
-    if xp is not np or not used.all():
-        x = xp.where(used[:, None], x, 0)
+    x = _about(x, first, weights > 0)
     away = dot(share, x)
     sd = xp.sqrt(dot(share, (x - away) ** 2))
     return first + away, xp.where(sd > 0, sd, 1)

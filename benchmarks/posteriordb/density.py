@@ -4,6 +4,7 @@ Constants that depend on no parameter may be absent.
 """
 
 import jax.numpy as jnp
+from jax.scipy.special import gammaln
 
 HALF_LOG_2PI = 0.9189385332046727
 
@@ -46,3 +47,16 @@ def dirichlet(x, alpha):
 
 def poisson_log(y, eta):
     return jnp.sum(y * eta - jnp.exp(eta))
+
+
+def negative_binomial(y, log_mean, size):
+    """Of each count, for it may be one part of a mixture."""
+    counted = gammaln(y + size) - gammaln(size) + size * jnp.log(size) + y * log_mean
+    return counted - (y + size) * jnp.logaddexp(log_mean, jnp.log(size))
+
+
+def lkj_cholesky(root, concentration):
+    """Of a correlation matrix, as a density of its root."""
+    log_diagonal = jnp.log(jnp.diag(root))
+    dim = len(log_diagonal)
+    return jnp.sum((dim - jnp.arange(1, dim + 1) + 2.0 * (concentration - 1)) * log_diagonal)

@@ -129,9 +129,7 @@ def returns(params, data):
     each += jax.scipy.special.gammaln(0.5 * (df + dim)) - jax.scipy.special.gammaln(0.5 * df)
     prior = d.gamma(df, 2.0, 0.1) + d.normal(params["mean"], 0.0, 1.0)
     prior += d.normal(params["scale"], 0.0, 2.0)
-    # LKJ(2): of each row's own length, times the power that its place has
-    own = jnp.log(jnp.diag(params["together"]))
-    prior += jnp.sum((dim - jnp.arange(1, dim + 1) + 2.0) * own)
+    prior += d.lkj_cholesky(params["together"], 2.0)
     return prior + jnp.sum(each) - z.shape[1] * jnp.sum(jnp.log(jnp.diag(root)))
 
 
@@ -168,14 +166,10 @@ def demand(params, data):
     own = params["mean"] + params["raw"] @ root.T  # (shops, 2)
     shop = data["shop"].astype(int)
     eta = own[shop, 0] + own[shop, 1] * data["price"] + params["promotion"] * data["promoted"]
-    log_rest = jnp.logaddexp(eta, jnp.log(params["size"]))
-    lgamma, y, size = jax.scipy.special.gammaln, data["y"], params["size"]
-    likelihood = lgamma(y + size) - lgamma(size) + size * jnp.log(size)
-    likelihood += y * eta - (y + size) * log_rest
     prior = d.normal(params["raw"], 0.0, 1.0) + d.normal(params["mean"], 0.0, 3.0)
     prior += d.normal(params["scale"], 0.0, 1.0) + d.normal(params["promotion"], 0.0, 1.0)
-    prior += d.gamma(size, 2.0, 0.2) + 2.0 * jnp.log(params["together"][1, 1])
-    return prior + jnp.sum(likelihood)
+    prior += d.gamma(params["size"], 2.0, 0.2) + d.lkj_cholesky(params["together"], 2.0)
+    return prior + jnp.sum(d.negative_binomial(data["y"], eta, params["size"]))
 
 
 def _demand_data():

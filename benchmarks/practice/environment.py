@@ -119,9 +119,7 @@ def absences(params, data):
     site = data["site"].astype(int)
     eta = data["x"] @ params["beta"] + (params["sd"] * params["raw"])[site]
     y, size = data["y"], params["size"]
-    log_rest = jnp.logaddexp(eta, jnp.log(size))
-    counted = gammaln(y + size) - gammaln(size) + size * jnp.log(size) + y * eta
-    counted -= (y + size) * log_rest
+    counted = d.negative_binomial(y, eta, size)
     log_none, log_some = jnp.log(params["none"]), jnp.log1p(-params["none"])
     none = jnp.logaddexp(log_none, log_some + counted)
     prior = d.normal(params["raw"], 0.0, 1.0) + d.normal(params["beta"], 0.0, 2.0)
@@ -147,8 +145,7 @@ def species(params, data):
     eta = data["x"] @ params["beta"] + params["raw"] @ root.T  # (sites, species)
     prior = d.normal(params["raw"], 0.0, 1.0) + d.normal(params["beta"], 0.0, 1.5)
     prior += d.normal(params["scale"], 0.0, 0.7)
-    own = jnp.log(jnp.diag(params["together"]))
-    prior += jnp.sum((len(own) - jnp.arange(1, len(own) + 1) + 2.0) * own)
+    prior += d.lkj_cholesky(params["together"], 2.0)
     return prior + d.poisson_log(data["y"], eta)
 
 

@@ -133,7 +133,7 @@ def correlated_slopes(params, data):
     mean = each[group, 0] + each[group, 1] * data["x"]
     prior = d.normal(params["raw"], 0.0, 1.0) + d.normal(params["mean"], 0.0, 5.0)
     prior += d.normal(params["scale"], 0.0, 2.0) + d.normal(params["sigma"], 0.0, 2.0)
-    prior += 2.0 * jnp.log(params["root"][1, 1])  # LKJ(2)
+    prior += d.lkj_cholesky(params["root"], 2.0)
     return prior + d.normal(data["y"], mean, params["sigma"])
 
 

@@ -3,7 +3,6 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.special import gammaln
 
 from bbvi import positive, real, unit_interval
 from benchmarks.posteriordb import density as d
@@ -128,10 +127,7 @@ def _infected(infect, recover, first):
 
 def epidemic(params, data):
     mean = 763 * _infected(params["infect"], params["recover"], params["first"] / 763)
-    size, y = 1 / params["spread"], data["y"]
-    log_mean = jnp.log(mean)
-    likelihood = gammaln(y + size) - gammaln(size) + size * jnp.log(size) + y * log_mean
-    likelihood -= (y + size) * jnp.log(mean + size)
+    likelihood = d.negative_binomial(data["y"], jnp.log(mean), 1 / params["spread"])
     prior = d.normal(params["infect"], 2.0, 1.0) + d.normal(params["recover"], 0.4, 0.5)
     prior += d.gamma(params["first"], 2.0, 1.0) - 5.0 * params["spread"]
     return prior + jnp.sum(likelihood)

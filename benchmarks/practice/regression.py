@@ -33,12 +33,9 @@ def _raw_logistic_data():
 
 def negative_binomial(params, data):
     alpha, beta, size = params["alpha"], params["beta"], params["size"]
-    y, eta = data["y"], data["log_exposure"] + alpha + data["x"] @ beta
-    log_rest = jnp.logaddexp(eta, jnp.log(size))
-    likelihood = gammaln(y + size) - gammaln(size) + size * jnp.log(size)
-    likelihood += y * eta - (y + size) * log_rest
+    eta = data["log_exposure"] + alpha + data["x"] @ beta
     prior = d.normal(alpha, 0.0, 5.0) + d.normal(beta, 0.0, 2.0) + d.gamma(size, 2.0, 0.5)
-    return prior + jnp.sum(likelihood)
+    return prior + jnp.sum(d.negative_binomial(data["y"], eta, size))
 
 
 def _negative_binomial_data():
