@@ -350,7 +350,9 @@ def test_bad_draws_are_left_out_and_counted():
         for entropy in ENTROPIES:
             found[entropy] = (
                 jax.value_and_grad(
-                    lambda p, s=all_draws[entropy]: s.loss(target, frame, p, eps, None),
+                    lambda p, s=all_draws[entropy]: s.objective.loss(
+                        family, p, eps, s.log_density(target, frame, None)
+                    ),
                     has_aux=True,
                 )(standard),
                 jax.value_and_grad(
@@ -421,7 +423,9 @@ def test_chunks_and_frames_change_no_number():
 
         def framed(params, chunk_size):
             solver = StochasticGradient(family, ELBO(10, chunk_size=chunk_size))
-            return solver.loss(target, other, family.to_frame(params, other), eps, data)[0]
+            log_density = solver.log_density(target, other, data)
+            moved = family.to_frame(params, other)
+            return solver.objective.loss(family, moved, eps, log_density)[0]
 
         chunked = [jax.value_and_grad(framed)(params, size) for size in (None, 1, 3, 10, 64)]
         return jax.value_and_grad(direct)(params), chunked

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bbvi.batch.judging import Facts, is_clear, verdict_of
+from bbvi.batch.judging import Facts, is_clear, is_plain, verdict_of
 from bbvi.chain_checks import contradiction
 from bbvi.diagnostics import diagnose
 from bbvi.evidence import efficiency, moment_noise, needs_correction, weights_usable
@@ -91,6 +91,31 @@ def test_no_problem_of_a_batch_is_trusted_for_rounding():
         assert not is_clear(made_up, Status.CONVERGED, False)
         found = verdict_of(facts._replace(diagnostics=made_up), ["a", "b"])
         assert found.level == "rejected" and "shrunk to a point" in str(found)
+
+
+def test_what_needs_no_words_is_trusted_and_any_doubt_needs_some():
+    (d,) = diagnosed(2, 1.0, [0])
+    d = d._replace(khat=np.float32(0.3))
+    facts = Facts(d, Status.CONVERGED, True, False, False, 1, True, 0.0, 0.0)
+    assert is_plain(facts)
+    assert verdict_of(facts, ["a", "b"]).level == "trusted"
+    errors = np.array([0.01, 0.04])
+    doubts = [
+        facts._replace(status=Status.MAX_STEPS, drift=1.0),
+        facts._replace(usable=False),
+        facts._replace(uncovered=True),
+        facts._replace(apart=True),
+        facts._replace(diagnostics=d._replace(khat=1.2, ess=np.float32(0.1 * d.best_ess))),
+        facts._replace(diagnostics=d._replace(bad_share=0.1)),
+        facts._replace(diagnostics=d._replace(outside_share=0.1)),
+        facts._replace(diagnostics=d._replace(corrected=d.corrected._replace(sd_se=errors))),
+        facts._replace(diagnostics=d._replace(raw=d.raw._replace(sd=np.zeros(2)))),
+    ]
+    for doubted in doubts:
+        assert not is_plain(doubted)
+        assert verdict_of(doubted, ["a", "b"]).level != "trusted"
+    together = jax.tree.map(lambda *x: np.stack(x), *[facts, *doubts])
+    np.testing.assert_array_equal(is_plain(together), [True] + [False] * len(doubts))
 
 
 def test_a_contradiction_stands_out_from_noise():

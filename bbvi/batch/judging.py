@@ -7,6 +7,7 @@ import numpy as np
 from bbvi.diagnostics import Diagnostics, Moments
 from bbvi.evidence import (
     EVEN_SHARE,
+    KHAT_FINITE,
     KHAT_USABLE,
     KHAT_USABLE_IF_EVEN,
     MEAN_TOLERANCE,
@@ -89,6 +90,20 @@ def is_hopeless(facts: Facts) -> Any:
     """Whether no richer family would help, () or (B,): the log joint itself is at fault."""
     lost = np.maximum(facts.diagnostics.bad_share, facts.diagnostics.outside_share)
     return ~np.asarray(facts.usable) | np.isin(facts.status, _FAILED) | (lost > BAD_SHARE)
+
+
+def is_plain(facts: Facts) -> np.ndarray:
+    """Whether nothing at all speaks against many corrected fits (B,): `verdict_of` trusts these.
+
+    Verdicts in words are made one by one, which for thousands of problems takes the host longer
+    than an accelerator takes to fit them; this finds those that need no words.
+    """
+    d = facts.diagnostics
+    ended = np.isin(facts.status, (Status.CONVERGED, Status.COMPLETED))
+    lost = np.maximum(np.maximum(d.bad_share, d.outside_share), facts.skipped_share) > 0
+    sound = weights_usable(d) & (np.asarray(d.khat) <= KHAT_FINITE) & ~is_rounding(d)
+    doubted = np.asarray(facts.uncovered) | facts.apart | is_noisy(facts) | lost
+    return ended & sound & facts.usable & facts.corrected & (np.asarray(facts.looks) > 0) & ~doubted
 
 
 def is_noisy(facts: Facts) -> Any:

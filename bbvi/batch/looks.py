@@ -12,7 +12,7 @@ from bbvi._tree import pick, rows
 from bbvi._types import PyTree
 from bbvi.batch.again import base_for, look_again, refine
 from bbvi.batch.engine import join, pad, place
-from bbvi.batch.judging import LEVELS, is_hopeless, more_draws_settle, pool, verdict_of
+from bbvi.batch.judging import LEVELS, is_hopeless, is_plain, more_draws_settle, pool, verdict_of
 from bbvi.batch.problems import Problems
 from bbvi.batch.programs import End, Look, Plan
 from bbvi.batch.records import Found, Records, facts_of_many
@@ -241,8 +241,9 @@ class Looks:
         kept = chosen.first if mixed else shown
         level = np.zeros(number, np.int8)
         records = Records(kept, look, chosen.end, chosen.looks, corrected, level)
-        for i, facts in enumerate(records.all_facts()):
-            level[i] = LEVELS.index(verdict_of(facts, self._names).level)
+        plain = is_plain(facts_of_many(look, chosen.end, chosen.looks, corrected))
+        for i in np.flatnonzero(~plain).tolist():
+            level[i] = LEVELS.index(verdict_of(records.facts(i), self._names).level)
         numbers = chosen.number.tolist()
         mixtures = dict(zip(numbers, rows(shown, number), strict=True)) if mixed else {}
         return Found(chosen.number, records, mixtures)

@@ -13,7 +13,8 @@ from bbvi._score import with_score
 from bbvi._tree import all_finite, as_strong, tie, tree_where
 from bbvi._types import Array, PyTree
 from bbvi.families import Family, Frame, FullRankGaussian
-from bbvi.objectives import ELBO, LossInfo, Objective
+from bbvi.objectives import ELBO, Objective
+from bbvi.objectives.base import MaskedLogDensity
 from bbvi.solvers.base import Info, RunLog, Solver, empty_log, record, unravel_in
 from bbvi.status import Status
 from bbvi.target import Target
@@ -27,7 +28,10 @@ _DECAY = 0.5  # on each stall
 # geometric, where plain Adam would go on jittering by the rate.
 _ADAM_FLOOR = 0.3
 _BATCHES = 8  # a window is so many batches; their means carry the noise estimate
-_FIRST_BATCH = 25  # steps
+_FIRST_BATCH = 25  # steps, a multiple of the stride
+# Steps between two looks at whether to stop. On an accelerator the host waits for the device at
+# each look, which takes as long as several kernels; beyond a few steps little is left to gain.
+_STRIDE = 5
 # Batches' means that are independent have a von Neumann ratio near 2 and those on a trend near
 # 0 (von Neumann 1941); a window counts as stalled above this.
 _STALL_RATIO = 1.0
@@ -101,28 +105,22 @@ class StochasticGradientState(NamedTuple):
 class Inner(NamedTuple):
     """What a step changes; the rest of the state waits for the end of the batch.
 
-    A step of a cheap log joint is a few dozen kernels of a microsecond each, so every number
-    that need not be carried through the inner loop is time.
+    A step of a cheap log joint is a dozen kernels of a microsecond each, so every array that
+    need not be carried through the inner loop is time, and scalars travel together.
 
     Attributes:
-        step: steps taken.
         params: as in the state.
         opt_state: as in the state.
-        bad: as in the state.
-        num_skipped: draws skipped, as in the log.
         batch_sum: as in the window.
-        elbo_origin: as in the window.
-        elbo_sum: as in the window.
+        tally: (7,) steps taken since the state, bad ones in a row, draws skipped since the
+            state, then `elbo_origin` and `elbo_sum` of the window; exact, as floats are up to
+            2^24.
     """
 
-    step: Array
     params: Array
     opt_state: PyTree
-    bad: Array
-    num_skipped: Array
     batch_sum: Array
-    elbo_origin: Array
-    elbo_sum: Array
+    tally: Array
 
 
 @dataclass(frozen=True)
@@ -205,7 +203,7 @@ class StochasticGradient(Solver):
     def step(
         self, target: Target, state: StochasticGradientState, data: PyTree
     ) -> tuple[StochasticGradientState, Info]:
-        inner, elbo = self._descend(target, state, _open(state), data)
+        inner, elbo = self._descent(target, state, data)(_open(state), jnp.array(True))
         state = self._close(state, inner)
         ended = state.log.step == state.window.batch_end
         state = jax.lax.cond(ended, self._end_batch, lambda s: s, state)
@@ -222,11 +220,17 @@ class StochasticGradient(Solver):
 
         def one_batch(state):
             stop = jnp.minimum(last, state.window.batch_end)
-            inner = jax.lax.while_loop(
-                lambda inner: (inner.step < stop) & (inner.bad < _BAD_STEPS),
-                lambda inner: self._descend(target, state, inner, data)[0],
-                _open(state),
-            )
+            left = (stop - state.log.step).astype(state.params.dtype)
+            descend = self._descent(target, state, data)
+
+            def on(inner):
+                return (inner.tally[0] < left) & (inner.tally[1] < _BAD_STEPS)
+
+            def stride(inner):
+                one = lambda _, inner: descend(inner, on(inner))[0]  # noqa: E731
+                return jax.lax.fori_loop(0, _STRIDE, one, inner)
+
+            inner = jax.lax.while_loop(on, stride, _open(state))
             state = self._close(state, inner)
             ended = state.log.step == state.window.batch_end
             return jax.lax.cond(ended, self._end_batch, lambda s: s, state)
@@ -238,21 +242,18 @@ class StochasticGradient(Solver):
         estimate = jnp.where(jnp.isfinite(state.drift), state.average, state.params)
         return self.family.from_frame(self._unravel(state.frame)(estimate), state.frame)
 
-    def loss(
-        self, target: Target, frame: Frame, params: PyTree, eps: Array, data: PyTree
-    ) -> tuple[Array, LossInfo]:
-        """The objective at given noise, for parameters in units of `frame`."""
+    def log_density(self, target: Target, frame: Frame, data: PyTree) -> MaskedLogDensity:
+        """The target's density of draws in units of `frame`, as an objective takes it."""
+        log_det = frame.log_det
+        chunk_size = getattr(self.objective, "chunk_size", None)
 
         def log_density(w):
             z = frame.apply(w)
-            still = jax.lax.stop_gradient(z)
-            log_p, score, ok = target.score(
-                still, data, getattr(self.objective, "chunk_size", None)
-            )
+            log_p, score, ok = target.score(jax.lax.stop_gradient(z), data, chunk_size)
             # bad draws are already out of both
-            return with_score(log_p, score, z) + frame.log_det * ok, ok
+            return with_score(log_p, score, z) + log_det * ok, ok
 
-        return self.objective.loss(self.family, params, eps, log_density)
+        return log_density
 
     def _unravel(self, frame: Frame) -> Callable[[Array], PyTree]:
         """From a flat vector (P,) to the family's parameters."""
@@ -268,69 +269,92 @@ class StochasticGradient(Solver):
             return optax.with_extra_args_support(self.optimizer)
         return _default_optimizer()
 
-    def _descend(self, target, state, inner, data):
-        """One optimizer step from `inner`, in the units and at the rate of `state`."""
-        key = jax.random.fold_in(state.key, inner.step)
-        eps = self.objective.noise(key, self.family, target.dim, target.dtype)
-        # Once in memory: XLA would work out a base normal again for each product that it is in.
-        eps = jax.lax.optimization_barrier(eps)
+    def _descent(self, target, state, data):
+        """One optimizer step in the units and at the rate of `state`, as a function.
 
+        It takes an `Inner` and whether to change it, and gives the next and the ELBO.
+        """
         unravel = self._unravel(state.frame)
+        log_density = self.log_density(target, state.frame, data)
 
-        def loss_of(params):
-            tree = unravel(params) if self.optimizer is None else params
-            return self.loss(target, state.frame, tree, eps, data)
+        def descend(inner, on):
+            taken, bad, skipped, origin, *sums = inner.tally
+            step = state.log.step + taken.astype(jnp.int32)
+            key = jax.random.fold_in(state.key, step)
+            eps = self.objective.noise(key, self.family, target.dim, target.dtype)
+            # Once in memory: XLA would work out a base normal again for each product it is in.
+            eps = jax.lax.optimization_barrier(eps)
 
-        # An optimizer of the user's sees the family's own parameters, to tell them apart.
-        point = inner.params if self.optimizer is None else unravel(inner.params)
-        (loss, info), grad = jax.value_and_grad(loss_of, has_aux=True)(point)
-        updates, opt_state = self._optax().update(
-            grad, inner.opt_state, point, value=loss, grad=grad, value_fn=lambda p: loss_of(p)[0]
-        )
-        if self.optimizer is None:
-            updates = updates * self._units(state.frame, inner.params)
-        else:
-            updates = ravel_pytree(updates)[0]
-        params = inner.params + state.rate * updates
-        # Usable scores are too small to overflow, so only a foreign optimizer needs the look.
-        ok = info.usable if self.optimizer is None else info.usable & all_finite(params)
-        params = jnp.where(ok, params, inner.params)
-        opt_state = tree_where(ok, opt_state, inner.opt_state)
-        # some optimizers change a dtype at their first step
-        opt_state = jax.tree.map(lambda x, old: x.astype(old.dtype), opt_state, inner.opt_state)
+            def loss_of(params):
+                tree = unravel(params) if self.optimizer is None else params
+                return self.objective.loss(self.family, tree, eps, log_density)
 
-        origin = jnp.where(inner.step == 0, info.elbo, inner.elbo_origin)
-        elbo = jnp.where(ok, info.elbo - origin, 0)
-        inner = Inner(
-            step=inner.step + 1,
-            params=params,
-            opt_state=opt_state,
-            bad=jnp.where(ok, 0, inner.bad + 1),
-            num_skipped=inner.num_skipped + info.num_skipped.astype(jnp.int32),
-            batch_sum=inner.batch_sum + params,
-            elbo_origin=origin,
-            elbo_sum=inner.elbo_sum + jnp.stack([elbo, elbo**2, ok.astype(elbo.dtype)]),
-        )
-        return tie(inner, state.key), info.elbo
+            # An optimizer of the user's sees the family's own parameters, to tell them apart.
+            point = inner.params if self.optimizer is None else unravel(inner.params)
+            (loss, info), grad = jax.value_and_grad(loss_of, has_aux=True)(point)
+            # Made whole once, so that all that follows of it is one kernel, in place.
+            grad = jax.lax.optimization_barrier(grad)
+            updates, opt_state = self._optax().update(
+                grad,
+                inner.opt_state,
+                point,
+                value=loss,
+                grad=grad,
+                value_fn=lambda p: loss_of(p)[0],
+            )
+            if self.optimizer is None:
+                updates = updates * self._units(state.frame, inner.params)
+            else:
+                updates = ravel_pytree(updates)[0]
+            params = inner.params + state.rate * updates
+            # Usable scores are too small to overflow: only a foreign optimizer needs the look.
+            ok = info.usable if self.optimizer is None else info.usable & all_finite(params)
+            moves = on & ok
+            params = jnp.where(moves, params, inner.params)
+            opt_state = tree_where(moves, opt_state, inner.opt_state)
+            # some optimizers change a dtype at their first step
+            opt_state = jax.tree.map(lambda x, old: x.astype(old.dtype), opt_state, inner.opt_state)
+
+            origin = jnp.where(step == 0, info.elbo, origin)
+            above = jnp.where(ok, info.elbo - origin, 0)
+            tally = jnp.stack(
+                [
+                    taken + 1,
+                    jnp.where(ok, 0, bad + 1),
+                    skipped + info.num_skipped,
+                    origin,
+                    *map(jnp.add, sums, (above, above**2, ok)),
+                ]
+            )
+            inner = Inner(
+                params=params,
+                opt_state=opt_state,
+                batch_sum=inner.batch_sum + jnp.where(on, params, 0),
+                tally=jnp.where(on, tally, inner.tally),
+            )
+            return tie(inner, state.key), info.elbo
+
+        return descend
 
     def _close(self, state, inner):
         """The state after the steps of `inner`."""
-        status = state.log.status
+        status, log = state.log.status, state.log
+        taken, bad, skipped = inner.tally[:3].astype(jnp.int32)
+        step = log.step + taken
         if self.tolerance == 0:
-            status = jnp.where(inner.step >= self.max_steps, int(Status.COMPLETED), status)
-        status = jnp.where(inner.bad >= _BAD_STEPS, int(Status.NONFINITE), status)
-        taken = inner.step - state.log.step
-        log = state.log._replace(
-            step=inner.step,
-            num_gradients=state.log.num_gradients + taken * self.objective.draws,
-            num_skipped=inner.num_skipped,
+            status = jnp.where(step >= self.max_steps, int(Status.COMPLETED), status)
+        status = jnp.where(bad >= _BAD_STEPS, int(Status.NONFINITE), status)
+        log = log._replace(
+            step=step,
+            num_gradients=log.num_gradients + taken * self.objective.draws,
+            num_skipped=log.num_skipped + skipped,
             status=status.astype(jnp.int32),
         )
         window = state.window._replace(
-            batch_sum=inner.batch_sum, elbo_origin=inner.elbo_origin, elbo_sum=inner.elbo_sum
+            batch_sum=inner.batch_sum, elbo_origin=inner.tally[3], elbo_sum=inner.tally[4:]
         )
         state = state._replace(
-            log=log, params=inner.params, opt_state=inner.opt_state, bad=inner.bad, window=window
+            log=log, params=inner.params, opt_state=inner.opt_state, bad=bad, window=window
         )
         return tie(state, state.key)
 
@@ -376,7 +400,8 @@ class StochasticGradient(Solver):
         estimate = jnp.where(stalled, average, state.params)
         frame, estimate, average = self._new_units(state.frame, estimate, average)
         decay = stalled & (self.optimizer is None)
-        length = jnp.where(decay, w.batch_length * _DECAY**-0.5, w.batch_length).astype(jnp.int32)
+        longer = _STRIDE * jnp.round(w.batch_length * (_DECAY**-0.5 / _STRIDE)).astype(jnp.int32)
+        length = jnp.where(decay, longer, w.batch_length)
         window = _new_window(estimate, state.log.step, state.log.step + length, noise.dtype)
         window = window._replace(elbo_origin=w.elbo_origin)
         log = state.log._replace(
@@ -415,16 +440,14 @@ class StochasticGradient(Solver):
 
 def _open(state: StochasticGradientState) -> Inner:
     """The part of a state that a step changes."""
-    window = state.window
+    window, zero = state.window, jnp.zeros_like(state.rate)
     return Inner(
-        step=state.log.step,
         params=state.params,
         opt_state=state.opt_state,
-        bad=state.bad,
-        num_skipped=state.log.num_skipped,
         batch_sum=window.batch_sum,
-        elbo_origin=window.elbo_origin,
-        elbo_sum=window.elbo_sum,
+        tally=jnp.stack(
+            [zero, state.bad.astype(zero.dtype), zero, window.elbo_origin, *window.elbo_sum]
+        ),
     )
 
 
