@@ -23,6 +23,7 @@ import numpy as np
 
 import bbvi
 
+from .peers.results import on_device
 from .posteriordb.registry import POSTERIORS, is_there
 from .practice import PRACTICE
 from .rows import describe, environment, record, summarise, write_table
@@ -118,7 +119,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="a JSON file; a table goes by it")
     options = parser.parse_args()
     posteriors, file = SETS[options.set]
-    output = options.output or RESULTS / f"{file}.json"
+    output = options.output or RESULTS / f"{on_device(file)}.json"
     if options.set == "posteriordb" and not is_there():
         return
     jax.config.update("jax_enable_x64", not options.x32)
