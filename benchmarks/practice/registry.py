@@ -23,6 +23,7 @@ from . import (
     regression,
     series,
     structure,
+    wide,
 )
 
 REFERENCE = Path(__file__).with_name("reference.json")
@@ -52,5 +53,5 @@ class Practice:
 
 FILES = (regression, hierarchy, people, nature, series)
 FILES += (economy, events, hidden, learning, physics)
-FILES += (psychology, environment, structure)
+FILES += (psychology, environment, structure, wide)
 PRACTICE = {name: Practice(name, *made) for file in FILES for name, made in file.MODELS.items()}
