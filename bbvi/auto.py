@@ -51,6 +51,10 @@ _ROUNDS, _LAST_ROUNDS = 4, 8
 # than a flow by itself: 400,000 take 1 to 10 s of a core, a flow 6 s in 10 dimensions, 30 s in 150.
 _DOUBLINGS, _DOUBLINGS_IF_HEAVY = 3, 1
 _LIGHT = 30_000
+# In many dimensions a flow and the chains after it cost as much as two doublings more, and past
+# `_FLOW_LIMIT` nothing comes after: a map of 900 districts was rejected for chains that settle in
+# their second, another of 144 took 150 s for a flow and not the 20 s of their fourth.
+_MORE_DOUBLINGS, _SLOW_FLOW = 2, 128
 
 
 @dataclass(frozen=True)
@@ -175,6 +179,7 @@ class Auto:
             if not purse.allows(chains_cost):
                 return stages
             doublings = _DOUBLINGS if target.work <= _LIGHT else _DOUBLINGS_IF_HEAVY
+            doublings += _MORE_DOUBLINGS * (target.dim > _SLOW_FLOW)
             chains = show(
                 f"chains {single.name}",
                 partial(chain_stage, single, target, chain_key, data, purse, _ROUNDS, doublings),
