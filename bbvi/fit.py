@@ -191,6 +191,7 @@ def _assemble(
         left_out=best.left_out,
         neck=best.neck,
         seam=best.seam,
+        unseen=best.unseen,
     )
     verdict = verdict_of()
     if verdict.level != "trusted" and default:

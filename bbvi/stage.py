@@ -73,6 +73,8 @@ class Fitted(NamedTuple):
         neck: the scalar along which it misses the neck of a funnel, or "".
         seam: how far its moments move, in sds, where chains leave the flow's coordinates; zero
             where that is no more than noise.
+        unseen: the share of the posterior beyond the largest of its weights; zero where that is
+            no more than these promise.
     """
 
     name: str
@@ -94,6 +96,7 @@ class Fitted(NamedTuple):
     left_out: bool = False
     neck: str = ""
     seam: float = 0.0
+    unseen: float = 0.0
 
     @property
     def frame(self) -> Frame:
@@ -130,7 +133,7 @@ class Fitted(NamedTuple):
     @property
     def sees_all(self) -> bool:
         """Whether no mass is known of that it misses."""
-        return not self.left_out and not self.neck
+        return not (self.left_out or self.neck or self.unseen)
 
     @property
     def settled(self) -> bool:

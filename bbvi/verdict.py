@@ -13,6 +13,7 @@ from bbvi.evidence import (
     EFFICIENT,
     KHAT_FINITE,
     KHAT_HOPELESS,
+    KHAT_SURELY_FINITE,
     MEAN_TOLERANCE,
     MOST_NOISE,
     SD_TOLERANCE,
@@ -77,6 +78,7 @@ def judge(
     left_out: bool = False,
     neck: str = "",
     seam: float = 0.0,
+    unseen: float = 0.0,
 ) -> Verdict:
     """Turn figures into a verdict.
 
@@ -96,6 +98,7 @@ def judge(
         left_out: whether visible mass around a start is missing from the fit.
         neck: the scalar along which the fit misses the neck of a funnel, or "".
         seam: how far moments move, in sds, where chains leave the flow's coordinates.
+        unseen: the share of the posterior beyond the largest of the weights.
     """
     findings = [
         _about_run(status, drift),
@@ -108,6 +111,7 @@ def judge(
         _about_starts(left_out),
         _about_neck(neck),
         _about_seam(seam),
+        _about_unseen(unseen),
     ]
     level: Level = "trusted"
     reasons: list[str] = []
@@ -139,15 +143,16 @@ def is_settled(diagnostics: Diagnostics, status: Status, chains: Chains | None =
 
     Its weighted draws, or its chains, must answer for the posterior by themselves, with no
     draw lost, and every moment known to a quarter of what counts as right. Where the weights'
-    variance may be infinite, their effective number must be large all the same.
+    variance may be infinite, within the error of k-hat, their effective number must be large.
     """
     d = diagnostics
     if status.failed or max(float(d.bad_share), float(d.outside_share)) > 0 or is_a_point(d):
         return False
+    unsure = float(d.khat) > KHAT_SURELY_FINITE and efficiency(d) < EFFICIENT
     if chains is not None:
         if chain_faults(chains, d):
             return False
-    elif not weights_usable(d) or (float(d.khat) > KHAT_FINITE and efficiency(d) < EFFICIENT):
+    elif unsure or not weights_usable(d):
         return False
     return bool(moment_noise(d).max() <= SETTLED_NOISE)
 
@@ -207,6 +212,16 @@ def _about_seam(seam: float) -> Verdict:
         "a seam that its own draws do not cross."
     )
     return Verdict("rejected", (reason,), (_RICHER,))
+
+
+def _about_unseen(share: float) -> Verdict:
+    if not share:
+        return Verdict("trusted", (), ())
+    reason = (
+        f"Trajectories from the draws with the largest weights are, {share:.1%} of the time, where "
+        "weights are larger still: draws of the fit do not come there."
+    )
+    return Verdict("caution", (reason,), (_RICHER,))
 
 
 def _about_budget(ended: bool) -> Verdict:

@@ -236,16 +236,16 @@ def _noise(eps: AnyArray, squares: AnyArray, choice: AnyArray) -> Noise:
     return Noise(eps, xp.where(own, 1, length), own, choice)
 
 
-def with_tails(log_q: Array, squares: Array, dim: int) -> Array:
+def with_tails(log_q: AnyArray, squares: AnyArray, dim: int) -> AnyArray:
     """log density of half the member and half its heavy-tailed twin, at squared radii."""
-    return log_q + jnp.logaddexp(0.0, log_tail_ratio(squares, dim)) - jnp.log(2.0)
+    return log_q + namespace(squares).logaddexp(0.0, log_tail_ratio(squares, dim)) - math.log(2)
 
 
-def log_tail_ratio(squares: Array, dim: int) -> Array:
+def log_tail_ratio(squares: AnyArray, dim: int) -> AnyArray:
     """log of a spherical Student-t density over the standard normal one, at squared radii."""
     df = TAIL_DF
     log_norm = math.lgamma((df + dim) / 2) - math.lgamma(df / 2) - dim / 2 * math.log(df / 2)
-    return log_norm - (df + dim) / 2 * jnp.log1p(squares / df) + squares / 2
+    return log_norm - (df + dim) / 2 * namespace(squares).log1p(squares / df) + squares / 2
 
 
 def broadcast_scale(loc: Array, scale: Array) -> Array:

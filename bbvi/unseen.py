@@ -1,0 +1,109 @@
+"""Mass that no draw of a Gaussian fit has met, found by trajectories from its heaviest draws."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from bbvi._linalg import solve_lower
+from bbvi._types import Array, PyTree
+from bbvi.diagnostics import Diagnostics
+from bbvi.evaluate import generator, scores
+from bbvi.families import FullRankGaussian
+from bbvi.families.base import LOG_2PI, with_tails
+from bbvi.solvers import BatchAndMatch
+from bbvi.target import Target
+
+# Chains, in calls of the program that the match has compiled, and their trajectories, in the second
+# half of which they are looked at.
+_CHAINS, _TRAJECTORIES = 256, 16
+_LENGTH, _ACCEPTANCE = np.pi / 2, 0.8  # as in `bbvi.chains`
+# More mass than the tail of the weights promises by so many standard errors, of a share that is at
+# least so large. Of two posteriors with sds 12% off this found 23 of 24 (by as many keys), of
+# eight that were right to 5% it took three of 96 for such.
+_FAR, _LEAST = 2.0, 1e-3
+
+
+def unseen_mass(
+    target: Target, params: PyTree, d: Diagnostics, key: Array, data: PyTree
+) -> tuple[float, int]:
+    r"""The share of a posterior with larger weights than all draws of a Gaussian, if that is much.
+
+    Weights say nothing of where no draw is. Where a posterior narrows in one direction as it goes
+    on in another (the effects of a scale that is known by their product), a Gaussian's draws far
+    out lie beside it: their weights are small, those of 3% of the posterior are missing, and k-hat
+    is 0.4. The draws with the largest weights lie where it leaves the Gaussian, and Hamiltonian
+    trajectories in the units of the fit go on from there. Beyond the largest of S weights, of
+    which the tail has the shape k, there should be a mass of about
+
+        k/(1 - k) w_max / sum_s w_s.
+
+    Args:
+        target: the target.
+        params: of a full-rank Gaussian.
+        d: its diagnostics, with draws and weights.
+        key: a typed random key.
+        data: the user's data.
+
+    Returns:
+        the share, or zero where it is no more than the weights promise and chance adds; and the
+        gradients spent.
+    """
+    dim, random = target.dim, generator(key)
+    frame = FullRankGaussian().frame(jax.device_get(params))
+    loc, root = np.asarray(frame.loc), np.asarray(frame.scale)
+    log_norm = np.sum(np.log(np.diagonal(root))) + 0.5 * dim * LOG_2PI
+    size = BatchAndMatch().draws(dim)
+
+    def density(x):
+        with np.errstate(all="ignore"):
+            log_p, slope, ok = jax.device_get(scores(target, loc + x @ root.T, data))
+        return np.where(ok, log_p, -np.inf), slope @ root
+
+    def log_ratio(x, log_p):
+        squares = np.sum(x**2, axis=1)
+        return log_p - with_tails(-0.5 * squares - log_norm, squares, dim)
+
+    log_weights = np.asarray(d.log_weights)
+    calls = max(1, round(_CHAINS / size))
+    heaviest = np.argsort(-log_weights, kind="stable")[: calls * size]
+    starts = solve_lower(root, (np.asarray(d.draws)[heaviest] - loc).T).T.astype(target.dtype)
+    if len(starts) < calls * size or not np.isfinite(starts).all():
+        return 0.0, 0
+    largest, spent, beyond = -np.inf, 0, []
+    for x in (starts[i::calls] for i in range(calls)):
+        value, slope = density(x)
+        spent += size
+        # the heaviest of all is the first of the first
+        largest = max(largest, log_ratio(x, value).max())
+        step = dim**-0.25
+        for number in range(_TRAJECTORIES):
+            first = random.standard_normal(x.shape).astype(x.dtype)
+            y, v, g, momentum = x, value, slope, first
+            for _ in range(int(np.ceil(_LENGTH * random.uniform(0.5, 1.5) / step))):
+                momentum = momentum + 0.5 * step * g
+                y = y + step * momentum
+                v, g = density(y)
+                momentum = momentum + 0.5 * step * g
+                spent += size
+            with np.errstate(all="ignore"):
+                change: Any = v - value - 0.5 * np.sum(momentum**2 - first**2, axis=1)
+                chance = np.nan_to_num(np.exp(np.minimum(change, 0)))
+            taken = random.random(size) < chance
+            x, slope = np.where(taken[:, None], y, x), np.where(taken[:, None], g, slope)
+            value = np.where(taken, v, value)
+            step *= np.exp(np.mean(chance) - _ACCEPTANCE)
+            if number >= _TRAJECTORIES // 2:
+                beyond.append(np.mean(log_ratio(x, value) > largest))
+    share = float(np.mean(beyond))
+    shape = np.clip(float(d.khat), 0, 0.9)
+    promised = shape / (1 - shape) * np.exp(float(log_weights.max()))
+    chance_alone = _FAR * np.sqrt(max(promised, _LEAST) / (calls * size))
+    return (share if share > promised + chance_alone else 0.0), spent
+
+
+def most_unseen_gradients(dim: int) -> int:
+    """What `unseen_mass` spends, roughly."""
+    size = BatchAndMatch().draws(dim)
+    leaps = np.ceil(1.5 * _LENGTH * dim**0.25)
+    return int(max(1, round(_CHAINS / size)) * size * _TRAJECTORIES * leaps)
