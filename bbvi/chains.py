@@ -23,7 +23,7 @@ _STATES = _SETTLING + _KEPT
 _MOST_CHAINS, _LEAST_CHAINS = 512, 128
 _CHAIN_ELEMENTS = 1 << 20  # at once; all states of all chains are 24 times as many
 # A quarter of the period of a standard normal: draws at its ends are independent.
-_LENGTH = 1.5707963
+LENGTH = 1.5707963
 # One leap so long is a quarter of a period of a standard normal: nothing is won by longer ones,
 # which near 2 are unstable.
 _LONGEST_LEAP = 2**0.5
@@ -31,7 +31,7 @@ _LONGEST_LEAP = 2**0.5
 # for, the approximation is too far off for chains to be of use.
 _MOST_LEAPS = 4
 # Near the optimum for many dimensions, and for few a little cautious (Beskos et al. 2013).
-_ACCEPTANCE = 0.8
+ACCEPTANCE = 0.8
 # Where too many trajectories diverge all the same: rejections fall with the fourth power of a leap.
 _SHORTER = 0.5
 _DIVERGENT = -50.0  # change of log density times momentum density along a trajectory, nats
@@ -125,7 +125,7 @@ def share_left(persistence: np.ndarray, doublings: int = 0) -> np.ndarray:
 
 
 def _leaps(dim: int) -> int:
-    return math.ceil(_LENGTH * dim**0.25)
+    return math.ceil(LENGTH * dim**0.25)
 
 
 def _gradients(dim: int, leaps: int) -> int:
@@ -277,7 +277,7 @@ def _advance(
     def trajectory(state, t):
         eps, value, slope, stride, spent = state
         jitter_key, momentum_key, accept_key = jax.random.split(jax.random.fold_in(key, t), 3)
-        length = _LENGTH * jax.random.uniform(jitter_key, (), dtype, 0.5, 1.5)
+        length = LENGTH * jax.random.uniform(jitter_key, (), dtype, 0.5, 1.5)
         first = t < 0
         step = jnp.where(first, 0, stride)
         leaps = jnp.clip(jnp.ceil(length / stride), 1, jnp.where(first, 1, most_leaps))
@@ -302,7 +302,7 @@ def _advance(
         slope = jnp.where(accept[:, None], g, slope)
         value = jnp.where(accept, v, value)
         mean_chance = jnp.mean(chance)
-        adapted = jnp.minimum(stride * jnp.exp(mean_chance - _ACCEPTANCE), _LONGEST_LEAP)
+        adapted = jnp.minimum(stride * jnp.exp(mean_chance - ACCEPTANCE), _LONGEST_LEAP)
         stride = jnp.where((t >= settling) | first, stride, adapted)
         seen = (eps, mean_chance, jnp.mean((change < _DIVERGENT).astype(dtype)))
         return (eps, value, slope, stride, spent + leaps), seen

@@ -5,8 +5,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from bbvi._linalg import solve_lower
+from bbvi._linalg import dot
 from bbvi._types import Array, PyTree
+from bbvi.chains import ACCEPTANCE, LENGTH
 from bbvi.diagnostics import Diagnostics
 from bbvi.evaluate import generator, scores
 from bbvi.families import FullRankGaussian
@@ -17,7 +18,6 @@ from bbvi.target import Target
 # Chains, in calls of the program that the match has compiled, and their trajectories, in the second
 # half of which they are looked at.
 _CHAINS, _TRAJECTORIES = 256, 16
-_LENGTH, _ACCEPTANCE = np.pi / 2, 0.8  # as in `bbvi.chains`
 # More mass than the tail of the weights promises by so many standard errors, of a share that is at
 # least so large. Of two posteriors with sds 12% off this found 23 of 24 (by as many keys), of
 # eight that were right to 5% it took three of 96 for such.
@@ -51,14 +51,13 @@ def unseen_mass(
     """
     dim, random = target.dim, generator(key)
     frame = FullRankGaussian().frame(jax.device_get(params))
-    loc, root = np.asarray(frame.loc), np.asarray(frame.scale)
-    log_norm = np.sum(np.log(np.diagonal(root))) + 0.5 * dim * LOG_2PI
+    log_norm = np.sum(np.log(np.diagonal(frame.scale))) + 0.5 * dim * LOG_2PI
     size = BatchAndMatch().draws(dim)
 
     def density(x):
         with np.errstate(all="ignore"):
-            log_p, slope, ok = jax.device_get(scores(target, loc + x @ root.T, data))
-        return np.where(ok, log_p, -np.inf), slope @ root
+            log_p, slope, ok = jax.device_get(scores(target, frame.apply(x), data))
+        return np.where(ok, log_p, -np.inf), dot(slope, frame.scale)
 
     def log_ratio(x, log_p):
         squares = np.sum(x**2, axis=1)
@@ -67,7 +66,7 @@ def unseen_mass(
     log_weights = np.asarray(d.log_weights)
     calls = max(1, round(_CHAINS / size))
     heaviest = np.argsort(-log_weights, kind="stable")[: calls * size]
-    starts = solve_lower(root, (np.asarray(d.draws)[heaviest] - loc).T).T.astype(target.dtype)
+    starts: Any = frame.invert(d.draws[heaviest]).astype(target.dtype)
     if len(starts) < calls * size or not np.isfinite(starts).all():
         return 0.0, 0
     largest, spent, beyond = -np.inf, 0, []
@@ -80,7 +79,7 @@ def unseen_mass(
         for number in range(_TRAJECTORIES):
             first = random.standard_normal(x.shape).astype(x.dtype)
             y, v, g, momentum = x, value, slope, first
-            for _ in range(int(np.ceil(_LENGTH * random.uniform(0.5, 1.5) / step))):
+            for _ in range(int(np.ceil(LENGTH * random.uniform(0.5, 1.5) / step))):
                 momentum = momentum + 0.5 * step * g
                 y = y + step * momentum
                 v, g = density(y)
@@ -92,7 +91,7 @@ def unseen_mass(
             taken = random.random(size) < chance
             x, slope = np.where(taken[:, None], y, x), np.where(taken[:, None], g, slope)
             value = np.where(taken, v, value)
-            step *= np.exp(np.mean(chance) - _ACCEPTANCE)
+            step *= np.exp(np.mean(chance) - ACCEPTANCE)
             if number >= _TRAJECTORIES // 2:
                 beyond.append(np.mean(log_ratio(x, value) > largest))
     share = float(np.mean(beyond))
@@ -105,5 +104,5 @@ def unseen_mass(
 def most_unseen_gradients(dim: int) -> int:
     """What `unseen_mass` spends, roughly."""
     size = BatchAndMatch().draws(dim)
-    leaps = np.ceil(1.5 * _LENGTH * dim**0.25)
+    leaps = np.ceil(1.5 * LENGTH * dim**0.25)
     return int(max(1, round(_CHAINS / size)) * size * _TRAJECTORIES * leaps)

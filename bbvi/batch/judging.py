@@ -36,6 +36,7 @@ _NOISE = MEAN_TOLERANCE / 5
 # Looks whose moments are averaged until they are; a fit by itself costs as much as hundreds.
 _MOST_POOLED = 16
 _FAILED = [status for status in Status if status.failed]
+_ENDED = (Status.CONVERGED, Status.COMPLETED)
 
 
 class Facts(NamedTuple):
@@ -81,8 +82,7 @@ def is_clear(d: Diagnostics, status: Any, uncovered: Any) -> np.ndarray:
         near = (np.abs(np.log(ratio)) <= np.log1p(0.5 * SD_TOLERANCE)) & (
             shift <= 0.5 * MEAN_TOLERANCE
         )
-    ended = np.isin(status, (Status.CONVERGED, Status.COMPLETED))
-    found = ended & usable & ~lost & ~np.asarray(uncovered) & near.all(axis=-1)
+    found = np.isin(status, _ENDED) & usable & ~lost & ~np.asarray(uncovered) & near.all(axis=-1)
     return found & ~is_rounding(d)
 
 
@@ -99,7 +99,7 @@ def is_plain(facts: Facts) -> np.ndarray:
     than an accelerator takes to fit them; this finds those that need no words.
     """
     d = facts.diagnostics
-    ended = np.isin(facts.status, (Status.CONVERGED, Status.COMPLETED))
+    ended = np.isin(facts.status, _ENDED)
     lost = np.maximum(np.maximum(d.bad_share, d.outside_share), facts.skipped_share) > 0
     sound = weights_usable(d) & (np.asarray(d.khat) <= KHAT_FINITE) & ~is_rounding(d)
     doubted = np.asarray(facts.uncovered) | facts.apart | is_noisy(facts) | lost
