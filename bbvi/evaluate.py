@@ -25,6 +25,12 @@ def scores(target: Target, zs: Array, data: PyTree) -> tuple[Array, Array, Array
     return target.score(zs, data)
 
 
+@quick_jit(small=SMALL_EVALUATION)
+def scalars(target: Target, zs: Array, data: PyTree) -> Array:
+    """The scalar parameters (S, C) of points (S, D), in the user's space, compiled."""
+    return jax.vmap(lambda z: target.scalars(target.constrain(z, data)))(zs)
+
+
 def in_blocks(function: Callable, size: int, *along: np.ndarray) -> np.ndarray:
     """`function` of arrays along their leading axis, as many rows at once as memory allows.
 

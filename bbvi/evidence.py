@@ -11,10 +11,6 @@ from bbvi.solvers.starts import HIGHEST
 
 # Weights with a finite variance: what is missing from the draws is then missing from nothing.
 KHAT_FINITE = 0.5
-# ... and by more than the error of k-hat, (1 + k)/sqrt(M), 0.07 for the 384 largest of 16,384
-# weights. Of uneven weights with k-hats between the two, moments were off by up to 0.12 sd (a scale
-# that is known best where it is small: of 16,384 draws none was where it is large).
-KHAT_SURELY_FINITE = 0.4
 # Importance weights can be averaged up to here.
 KHAT_USABLE = USABLE
 # The tail's shape says nothing of its size: where the weights hardly vary, heavier is fine.

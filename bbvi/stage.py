@@ -73,8 +73,8 @@ class Fitted(NamedTuple):
         neck: the scalar along which it misses the neck of a funnel, or "".
         seam: how far its moments move, in sds, where chains leave the flow's coordinates; zero
             where that is no more than noise.
-        unseen: the share of the posterior beyond the largest of its weights; zero where that is
-            no more than these promise.
+        unseen: by how many sds mass that none of its draws has met may move moments; zero where
+            that is little.
     """
 
     name: str

@@ -13,7 +13,6 @@ from bbvi.evidence import (
     EFFICIENT,
     KHAT_FINITE,
     KHAT_HOPELESS,
-    KHAT_SURELY_FINITE,
     MEAN_TOLERANCE,
     MOST_NOISE,
     SD_TOLERANCE,
@@ -98,7 +97,7 @@ def judge(
         left_out: whether visible mass around a start is missing from the fit.
         neck: the scalar along which the fit misses the neck of a funnel, or "".
         seam: how far moments move, in sds, where chains leave the flow's coordinates.
-        unseen: the share of the posterior beyond the largest of the weights.
+        unseen: by how many sds mass that no draw has met may move moments.
     """
     findings = [
         _about_run(status, drift),
@@ -143,12 +142,12 @@ def is_settled(diagnostics: Diagnostics, status: Status, chains: Chains | None =
 
     Its weighted draws, or its chains, must answer for the posterior by themselves, with no
     draw lost, and every moment known to a quarter of what counts as right. Where the weights'
-    variance may be infinite, within the error of k-hat, their effective number must be large.
+    variance may be infinite, their effective number must be large.
     """
     d = diagnostics
     if status.failed or max(float(d.bad_share), float(d.outside_share)) > 0 or is_a_point(d):
         return False
-    unsure = float(d.khat) > KHAT_SURELY_FINITE and efficiency(d) < EFFICIENT
+    unsure = float(d.khat) > KHAT_FINITE and efficiency(d) < EFFICIENT
     if chains is not None:
         if chain_faults(chains, d):
             return False
@@ -214,12 +213,12 @@ def _about_seam(seam: float) -> Verdict:
     return Verdict("rejected", (reason,), (_RICHER,))
 
 
-def _about_unseen(share: float) -> Verdict:
-    if not share:
+def _about_unseen(unseen: float) -> Verdict:
+    if not unseen:
         return Verdict("trusted", (), ())
     reason = (
-        f"Trajectories from the draws with the largest weights are, {share:.1%} of the time, where "
-        "weights are larger still: draws of the fit do not come there."
+        "Trajectories from the draws with the largest weights go on to where weights are larger "
+        f"still and no draw of the fit comes: moments may be {unseen:.2f} sd off."
     )
     return Verdict("caution", (reason,), (_RICHER,))
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import bbvi
+from bbvi.examples import eight_schools
 from bbvi.unseen import most_unseen_gradients, unseen_mass
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -38,16 +39,26 @@ def found_by(log_joint, key):
 
 @pytest.mark.parametrize("key", [0, 2, 7])
 def test_a_posterior_that_narrows_has_mass_that_no_draw_of_a_gaussian_meets(key):
-    share, spent = found_by(product, key)
-    assert 0.005 < share < 0.2
+    moved, spent = found_by(product, key)
+    assert 0.025 < moved < 0.3
     assert 0 < spent <= most_unseen_gradients(EFFECTS + 1)
 
 
 @pytest.mark.parametrize("key", range(3))
 def test_beyond_the_draws_of_an_exact_fit_there_is_nothing(key):
-    share, spent = found_by(normal, key)
-    assert share == 0
+    moved, spent = found_by(normal, key)
+    assert moved == 0
     assert spent > 0
+
+
+def test_logarithms_that_go_on_for_ever_do_not_count_where_their_exponential_is_zero():
+    """Of the schools' scale 1 to 2% is so near zero, and moves nothing by more than 0.02 sd."""
+    example = eight_schools()
+    args = (example.log_joint, example.init, example.data)
+    result = bbvi.fit(*args, support=example.support, key=0)
+    assert 0.4 < result.diagnostics.khat < 0.5  # so uneven that it was looked for
+    assert result.verdict.level == "trusted"
+    assert result.num_gradients < 30_000  # chains cost more
 
 
 @pytest.mark.parametrize("key", range(2))
