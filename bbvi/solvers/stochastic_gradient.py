@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ from bbvi.families import Family, Frame, FullRankGaussian
 from bbvi.objectives import ELBO, Objective
 from bbvi.objectives.base import MaskedLogDensity
 from bbvi.solvers.base import Info, RunLog, Solver, empty_log, record, unravel_in
+from bbvi.solvers.windows import BATCHES, Window, close_batch, close_window, new_window
 from bbvi.status import Status
 from bbvi.target import Target
 
@@ -27,51 +28,15 @@ _DECAY = 0.5  # on each stall
 # for curvatures up to 2 floor/rate: with sticking-the-landing gradients the end game is then
 # geometric, where plain Adam would go on jittering by the rate.
 _ADAM_FLOOR = 0.3
-_BATCHES = 8  # a window is so many batches; their means carry the noise estimate
 _FIRST_BATCH = 25  # steps, a multiple of the stride
 # Steps between two looks at whether to stop. On an accelerator the host waits for the device at
 # each look, which takes as long as several kernels; beyond a few steps little is left to gain.
 _STRIDE = 5
-# Batches' means that are independent have a von Neumann ratio near 2 and those on a trend near
-# 0 (von Neumann 1941); a window counts as stalled above this.
-_STALL_RATIO = 1.0
 _BAD_STEPS = 100  # in a row, after which the run is given up
 
 
-class Window(NamedTuple):
-    """Running sums over the batches of one window, all in standardised units.
-
-    Parameters are flat vectors (P,) here and in the state: one kernel where a tree would need
-    one a leaf, at each of the many small operations of a step.
-
-    Attributes:
-        batch: batches complete.
-        batch_end: step at which the present batch ends.
-        batch_length: its length in steps.
-        batch_sum: sum of the parameters over its steps.
-        elbo_origin: an ELBO of before, from which those of the batch are counted: squares of
-            the values themselves would lose their spread to rounding.
-        elbo_sum: sums over its steps of the ELBO less that, its square, and the usable steps.
-        previous: mean of the batch before.
-        total: sum of the batch means.
-        squares: sum of their squares.
-        jumps: sum of the squared differences between neighbours, a scalar.
-    """
-
-    batch: Array
-    batch_end: Array
-    batch_length: Array
-    batch_sum: Array
-    elbo_origin: Array
-    elbo_sum: Array
-    previous: Array
-    total: Array
-    squares: Array
-    jumps: Array
-
-
 class StochasticGradientState(NamedTuple):
-    """State of `StochasticGradient`.
+    """State of `StochasticGradient`, the parameters flat as in its window.
 
     Attributes:
         log: the run so far.
@@ -196,7 +161,7 @@ class StochasticGradient(Solver):
             comparable=jnp.zeros((), bool),
             drift=jnp.full((), jnp.inf, dtype),
             bad=log.step,
-            window=_new_window(params, log.step, log.step + _FIRST_BATCH, dtype),
+            window=new_window(params, log.step, log.step + _FIRST_BATCH, 0.0),
         )
         return tie(state, key)
 
@@ -360,39 +325,17 @@ class StochasticGradient(Solver):
 
     def _end_batch(self, state):
         """Record the batch; at the end of a window judge progress."""
-        w = state.window
-        total, squared, number = w.elbo_sum
-        number = jnp.maximum(number, 1)
-        shift = total / number
-        elbo = w.elbo_origin + shift
-        elbo_se = jnp.sqrt(jnp.maximum(squared / number - shift**2, 0) / number)
+        window, elbo, elbo_se = close_batch(state.window)
         log = state.log._replace(history=record(state.log.history, state.log.step, elbo, elbo_se))
-        mean = w.batch_sum / w.batch_length.astype(w.batch_sum.dtype)
-        jump = jnp.sum((mean - w.previous) ** 2)
-        window = w._replace(
-            batch=w.batch + 1,
-            batch_end=w.batch_end + w.batch_length,
-            batch_sum=jnp.zeros_like(mean),
-            elbo_origin=elbo,
-            elbo_sum=jnp.zeros_like(w.elbo_sum),
-            previous=mean,
-            total=w.total + mean,
-            squares=w.squares + mean**2,
-            jumps=w.jumps + jnp.where(w.batch > 0, jump, 0),
-        )
         state = tie(state._replace(log=log, window=window), state.key)
-        return jax.lax.cond(window.batch == _BATCHES, self._end_window, lambda s: s, state)
+        return jax.lax.cond(window.batch == BATCHES, self._end_window, lambda s: s, state)
 
     def _end_window(self, state):
         """Average; if stalled, compare with the average before, decay the rate, maybe stop."""
-        w, n = state.window, _BATCHES
-        average = w.total / n
-        variance = jnp.maximum(w.squares / n - average**2, 0) / (n - 1)
+        w = state.window
+        average, variance, stalled = close_window(w)
         units = self._units(state.frame, average)
         noise = jnp.max(jnp.sqrt(variance) / units)
-        spread = n * (n - 1) * jnp.sum(variance)
-        # <=, so that a window that did not move at all counts as stalled
-        stalled = w.jumps / (n - 1) >= _STALL_RATIO * spread / n
         drift = jnp.max(jnp.abs(average - state.reference) / units)
         settled = stalled & state.comparable & (drift <= self.tolerance)
         settled = settled & (noise <= self.tolerance) & (self.tolerance > 0)
@@ -402,8 +345,7 @@ class StochasticGradient(Solver):
         decay = stalled & (self.optimizer is None)
         longer = _STRIDE * jnp.round(w.batch_length * (_DECAY**-0.5 / _STRIDE)).astype(jnp.int32)
         length = jnp.where(decay, longer, w.batch_length)
-        window = _new_window(estimate, state.log.step, state.log.step + length, noise.dtype)
-        window = window._replace(elbo_origin=w.elbo_origin)
+        window = new_window(estimate, state.log.step, state.log.step + length, w.elbo_origin)
         log = state.log._replace(
             status=jnp.where(
                 settled & (state.log.status == Status.RUNNING),
@@ -455,19 +397,3 @@ def _default_optimizer() -> optax.GradientTransformationExtraArgs:
     """Adam's direction, to be multiplied by the state's rate."""
     adam = optax.scale_by_adam(b1=0.9, b2=0.99, eps=_ADAM_FLOOR)
     return optax.with_extra_args_support(optax.chain(adam, optax.scale(-1.0)))
-
-
-def _new_window(params: Array, step: Array, batch_end: Array, dtype: Any) -> Window:
-    zeros = jnp.zeros_like(params)
-    return Window(
-        batch=jnp.zeros((), jnp.int32),
-        batch_end=batch_end.astype(jnp.int32),
-        batch_length=(batch_end - step).astype(jnp.int32),
-        batch_sum=zeros,
-        elbo_origin=jnp.zeros((), dtype),
-        elbo_sum=jnp.zeros(3, dtype),
-        previous=zeros,
-        total=zeros,
-        squares=zeros,
-        jumps=jnp.zeros((), dtype),
-    )
