@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial, reduce
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import optax
@@ -25,10 +25,11 @@ from bbvi.matching import (
     move,
     on_device,
 )
-from bbvi.modes import separate_modes
+from bbvi.modes import VISIBLE_NATS, separate_modes
 from bbvi.necks import missed_neck, most_gradients
 from bbvi.objectives import ELBO
 from bbvi.solvers import BatchAndMatch, StochasticGradient
+from bbvi.solvers.starts import ORIGINS, PATH_EVALUATIONS, race
 from bbvi.stage import Fitted, Show, better, fit_stage, judged_stage, plain_stage
 from bbvi.target import Target
 from bbvi.unseen import most_unseen_gradients, unseen_mass
@@ -47,6 +48,9 @@ _WORTHWHILE = 1.1
 # Effective draws, as a share of those of an exact fit, below which weights that would settle a fit
 # are not taken at their word: of 250 fits that were settled so, errors over 0.06 were all of these.
 _UNEVEN = 0.6
+# More races of starts, where nothing has settled. Of one system of rates nine of ten fits found the
+# mode with them, seven without, and the others took a flow for it.
+_RACES = 2
 # Rounds of short chains. Four cost about what a flow does; after the last stage nothing else can
 # bring the noise down.
 _ROUNDS, _LAST_ROUNDS = 4, 8
@@ -73,6 +77,7 @@ class Auto:
        with heavier tails.
        Then from those starts in whose valley no match has ended; of separate modes the
        mixture is judged.
+       Where nothing settles, more races look for a place that all of these have missed.
     3. While that pays, the Gaussian moves to the moments of its weighted draws and is judged
        again: a step of adaptive importance sampling, without gradients. Where uneven weights would
        settle it, a few trajectories from the heaviest draws look for mass that no draw has met.
@@ -132,6 +137,7 @@ class Auto:
         """
         keys = split(key, 5 + _MOST_MOVES)
         start_key, match_key, run_key, judge_key, chain_key, *move_keys = keys
+        again_key = split(start_key, 1)[0]
         if previous is not None and isinstance(previous[0], GaussianMixture):
             previous = None  # a match from the moments of several modes ends in one of them
         if target.dim > _DENSE_LIMIT:
@@ -142,42 +148,23 @@ class Auto:
                     "low-rank", solver, target, begin, previous, run_key, judge_key, data, run
                 )
             ]
-        args = (target, loc, start_key, match_key, judge_key, data, previous, purse, show)
-        gaussian, matches = self._gaussian(*args)
-        purse.spend(gaussian.num_gradients)
-        modes = separate_modes(target, matches.frame, matches.elbo, data)
-        stages = [gaussian]
-        if len(modes) > 1:
-            stages = self._mixture(target, gaussian, matches, modes, judge_key, data, show)
-        else:
-            stages += self._moves(target, gaussian, move_keys, data, show)
-
-        def looked_at(stage: Fitted) -> Fitted:
-            if not stage.sound or stage.mode_weights:
-                return stage
-            missing = leaves_out(
-                target,
-                stage.family,
-                stage.params,
-                matches,
-                stage.diagnostics.log_evidence,
-                None if stage.chains is None else stage.chains.draws,
-                start_key,
-                data,
-            )
-            neck, spent = "", 0
-            if purse.allows(most_gradients()):
-                neck, spent = missed_neck(target, stage.diagnostics, start_key, data)
-                purse.spend(spent)
-            spent += stage.num_gradients
-            return stage._replace(left_out=missing, neck=neck, unseen=0.0, num_gradients=spent)
-
-        stages = _probed(target, list(map(looked_at, stages)), start_key, data, purse)
-        # where there are several modes, a fit of one of them cannot see what it lacks
-        if any(s.settled for s in (stages if len(modes) == 1 else stages[-1:])):
+        args = (target, loc, match_key, judge_key, move_keys, data, previous, purse, show)
+        first = self._first(start_key, *args)
+        before: list[Fitted] = []
+        if previous is None and not first.settled:
+            where = (target, loc, first.matches, again_key, data, purse)
+            higher, spent = _higher_ground(*where)
+            if higher is not None:
+                before = [s._replace(left_out=True) for s in first.stages]
+                first = self._first(higher, *args)
+            first.stages[-1] = _and_spent(first.stages[-1], spent)
+        stages, matches, modes = before + first.stages, first.matches, first.modes
+        if first.settled:
             return stages
+        looked_at = partial(_looked_at, target, matches, start_key, data, purse)
         single = max(
-            (s for s in stages if s.family == gaussian.family), key=lambda s: s.diagnostics.ess
+            (s for s in first.stages if isinstance(s.family, FullRankGaussian)),
+            key=lambda s: s.diagnostics.ess,
         )
         chains_cost = expected_gradients(target.dim)
         if len(modes) == 1:
@@ -201,10 +188,11 @@ class Auto:
         if not purse.allows(self.flow_steps * self.flow_draws / 2):
             return stages
         flow = fit_stage("flow", solver, target, frame, warm, run_key, judge_key, data, run)
-        if not covers(
-            target, flow.family, flow.params, matches, modes, flow.diagnostics.elbo, data
-        ):
-            flow = flow._replace(mode_weights=stages[0].mode_weights)
+        bound = float(flow.diagnostics.elbo)
+        if len(modes) > 1:  # of which a flow may have found a better one
+            modes = [i for i in modes if matches.elbo[i] > bound - VISIBLE_NATS]
+            if not covers(target, flow.family, flow.params, matches, modes, bound, data):
+                flow = flow._replace(mode_weights=first.stages[0].mode_weights)
         stages.append(looked_at(flow))
         purse.spend(flow.num_gradients)
         if not stages[-1].settled and purse.allows(chains_cost):
@@ -225,12 +213,37 @@ class Auto:
                 checked, found = across_seams(*args)
                 stages.append(checked)
                 states = found.diagnostics.draws[~found.diagnostics.own]
-                if found.sound and visits(states, pick(matches.frame, np.array(modes))):
+                if found.sound and visits(states, pick(matches.frame, np.array(modes, int))):
                     found = found._replace(mode_weights=())
                 return found
 
             stages.append(looked_at(show("chains across", across)))
         return stages
+
+    def _first(
+        self,
+        start_key,
+        target,
+        loc,
+        match_key,
+        judge_key,
+        move_keys,
+        data,
+        previous,
+        purse,
+        show,
+    ) -> "_First":
+        """Stages 1 to 3."""
+        args = (target, loc, start_key, match_key, judge_key, data, previous, purse, show)
+        gaussian, matches = self._gaussian(*args)
+        purse.spend(gaussian.num_gradients)
+        modes = separate_modes(target, matches.frame, matches.elbo, data)
+        if len(modes) > 1:
+            stages = self._mixture(target, gaussian, matches, modes, judge_key, data, show)
+        else:
+            stages = [gaussian, *self._moves(target, gaussian, move_keys, data, show)]
+        stages = [_looked_at(target, matches, start_key, data, purse, s) for s in stages]
+        return _First(_probed(target, stages, start_key, data, purse), matches, modes)
 
     def _moves(self, target, gaussian, keys, data, show) -> list[Fitted]:
         """Gaussians with the moments of the weighted draws of the one before."""
@@ -299,6 +312,64 @@ class Auto:
         return [gaussian._replace(mode_weights=tuple(map(float, weights))), mixture]
 
 
+class _First(NamedTuple):
+    """What the first stages found."""
+
+    stages: list[Fitted]
+    matches: Matches
+    modes: list[int]
+
+    @property
+    def settled(self) -> bool:
+        """Whether no richer stage is needed."""
+        # where there are several modes, a fit of one of them cannot see what it lacks
+        able = self.stages if len(self.modes) == 1 else self.stages[-1:]
+        return any(s.settled for s in able)
+
+
+def _higher_ground(target, loc, matches, key, data, purse) -> tuple[Array | None, int]:
+    """The key of another race whose winner leaves all matches below, and the gradients spent.
+
+    A fit that does not settle may be one of a wrong place: rates of an equation whose noise
+    explains what they do not. A race costs little of what comes next.
+    """
+    spent = 0
+    for race_key in split(key, _RACES):
+        if not purse.allows(ORIGINS * PATH_EVALUATIONS):
+            break
+        starts = race(target, loc, race_key, data)
+        purse.spend(starts.num_gradients)
+        spent += starts.num_gradients
+        if starts.elbo[0] > matches.elbo[0] + VISIBLE_NATS:
+            return race_key, spent
+    return None, spent
+
+
+def _and_spent(stage: Fitted, gradients: int) -> Fitted:
+    return stage._replace(num_gradients=stage.num_gradients + gradients)
+
+
+def _looked_at(target, matches, key, data, purse, stage: Fitted) -> Fitted:
+    """The stage, with what is known of the mass that it misses."""
+    if not stage.sound or stage.mode_weights:
+        return stage
+    missing = leaves_out(
+        target,
+        stage.family,
+        stage.params,
+        matches,
+        stage.diagnostics.log_evidence,
+        None if stage.chains is None else stage.chains.draws,
+        key,
+        data,
+    )
+    neck, spent = "", 0
+    if purse.allows(most_gradients()):
+        neck, spent = missed_neck(target, stage.diagnostics, key, data)
+        purse.spend(spent)
+    return _and_spent(stage._replace(left_out=missing, neck=neck, unseen=0.0), spent)
+
+
 def _probed(target, stages, key, data, purse) -> list[Fitted]:
     """Gaussians, of which the best would answer by uneven weights, and what no draw has met."""
     best = reduce(better, stages)
@@ -310,12 +381,8 @@ def _probed(target, stages, key, data, purse) -> list[Fitted]:
         return stages
     unseen, spent = unseen_mass(target, best.params, d, key, data)
     purse.spend(spent)
-    paid = best.num_gradients + spent
     # what the best one's draws do not meet, those of the others hardly do
-    return [
-        s._replace(unseen=unseen, num_gradients=paid if s is best else s.num_gradients)
-        for s in stages
-    ]
+    return [_and_spent(s._replace(unseen=unseen), spent if s is best else 0) for s in stages]
 
 
 @lru_cache(maxsize=16)

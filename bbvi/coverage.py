@@ -28,11 +28,11 @@ def covers(
     params: PyTree,
     matches: Matches,
     modes: list[int],
-    elbo: Array,
+    elbo: float,
     data: PyTree,
 ) -> bool:
-    """Whether an approximation has its share of density at the centre of every mode."""
-    if len(modes) < 2:
+    """Whether an approximation has its share of density at the centres of some modes."""
+    if not modes:
         return True
     centres = jnp.asarray(matches.frame.loc[np.array(modes)])
     log_ratio = _log_ratios(target, family, params, centres, data)

@@ -231,15 +231,37 @@ def lbfgs_path(
     return jax.lax.while_loop(unfinished, iterate, begin_walk(start)).path
 
 
-def paths_uphill(target: Target, starts: np.ndarray, data: PyTree, max_evaluations: int) -> Path:
-    """`lbfgs_path` from many starts (N, D) at once, on the host but for the evaluations."""
+def paths_uphill(
+    target: Target,
+    starts: np.ndarray,
+    data: PyTree,
+    max_evaluations: int,
+    held: np.ndarray | None = None,
+) -> Path:
+    """`lbfgs_path` from many starts (N, D) at once, on the host but for the evaluations.
+
+    Args:
+        target: the target.
+        starts: (N, D).
+        data: the user's data.
+        max_evaluations: of each path.
+        held: (N, D) coordinates that stay where they are until their path has ended, or half of
+            its evaluations are spent: from there it begins anew.
+    """
     walk = begin_walk(starts)
+    held = np.zeros(starts.shape, bool) if held is None else held
     with np.errstate(all="ignore"):
         while True:
+            half = walk.search.done | (2 * walk.num_gradients >= max_evaluations)
+            free = half & held.any(axis=1)
+            if free.any():
+                anew = begin_walk(walk.search.x)._replace(num_gradients=walk.num_gradients)
+                walk, held = choose(free, anew, walk), held & ~free[:, None]
             active = ~walk.search.done & (walk.num_gradients < max_evaluations)
             if not active.any():
                 return walk.path
             log_p, score, ok = jax.device_get(scores(target, walk.search.trial, data))
+            score = np.where(held, 0, score)
             walk = choose(active, go_on(walk, -log_p, -score, ok), walk)
 
 

@@ -8,7 +8,7 @@ from bbvi import corr_cholesky, positive, real
 from benchmarks.posteriordb import density as d
 from benchmarks.posteriordb.model import Model
 
-from .simulate import expit, groups
+from .simulate import expit, groups, of
 
 # --- houses in counties, intercepts and slopes, centred ------------------------------------------
 
@@ -123,6 +123,26 @@ def _polls_parameters(data):
     return {"beta": (real, (3,))} | scales | {n: (real, (size,)) for n, size in CROSSED.items()}
 
 
+# --- ratings of films by viewers, both with levels of their own, as they are ---------------------
+
+
+def films(params, data):
+    viewer, film = data["viewer"].astype(int), data["film"].astype(int)
+    mean = params["mean"] + params["viewer"][viewer] + params["film"][film]
+    sd = params["sd"]
+    prior = d.normal(params["viewer"], 0.0, sd[0]) + d.normal(params["film"], 0.0, sd[1])
+    prior += d.normal(params["mean"], 3.0, 2.0) + d.normal(sd, 0.0, 1.0)
+    return prior + d.normal(data["stars"], mean, sd[2])
+
+
+def _films_data():
+    rng = np.random.default_rng(209)
+    viewer, film = rng.integers(0, 300, 2500), rng.integers(0, 150, 2500)
+    own, level = 0.5 * rng.normal(size=300), 0.4 * rng.normal(size=150)
+    stars = 3.4 + own[viewer] + level[film] + 0.8 * rng.normal(size=2500)
+    return {"viewer": viewer.astype(float), "film": film.astype(float), "stars": stars}
+
+
 # --- correlated intercepts and slopes, LKJ -------------------------------------------------------
 
 
@@ -224,6 +244,13 @@ MODELS = {
         _plates_data,
     ),
     "polls": (Model(polls, _polls_parameters), _polls_data),
+    "films": (
+        Model(
+            films,
+            of(mean=(real, ()), sd=(positive, (3,)), viewer=(real, (300,)), film=(real, (150,))),
+        ),
+        _films_data,
+    ),
     "correlated_slopes": (
         Model(
             correlated_slopes,

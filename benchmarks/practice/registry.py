@@ -13,6 +13,7 @@ from . import (
     economy,
     environment,
     events,
+    fields,
     hidden,
     hierarchy,
     learning,
@@ -53,5 +54,5 @@ class Practice:
 
 FILES = (regression, hierarchy, people, nature, series)
 FILES += (economy, events, hidden, learning, physics)
-FILES += (psychology, environment, structure, wide)
+FILES += (psychology, environment, structure, wide, fields)
 PRACTICE = {name: Practice(name, *made) for file in FILES for name, made in file.MODELS.items()}

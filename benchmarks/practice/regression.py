@@ -157,6 +157,23 @@ def _horseshoe_data():
     return {"x": x, "y": (rng.random(120) < expit(x @ beta)).astype(float)}
 
 
+# --- sparse by gamma scales, logistic ------------------------------------------------------------
+
+
+def credit(params, data):
+    shrunk = params["share"] * params["local"] * params["raw"]
+    prior = d.normal(params["raw"], 0.0, 1.0) + d.gamma(params["local"], 0.5, 0.5)
+    prior += d.gamma(params["share"], 0.5, 0.5) + d.normal(params["alpha"], 0.0, 5.0)
+    return prior + d.binomial_logit(data["y"], 1.0, params["alpha"] + data["x"] @ shrunk)
+
+
+def _credit_data():
+    rng = np.random.default_rng(111)
+    x = rng.normal(size=(600, 24))
+    beta = np.where(np.arange(24) < 8, rng.normal(size=24) * 0.6, 0)
+    return {"x": x, "y": (rng.random(600) < expit(-0.8 + x @ beta)).astype(float)}
+
+
 # --- a rate that changes at an unknown share of the series, summed out ---------------------------
 
 
@@ -238,6 +255,13 @@ MODELS = {
             ),
         ),
         _horseshoe_data,
+    ),
+    "credit": (
+        Model(
+            credit,
+            of(alpha=(real, ()), raw=(real, (24,)), local=(positive, (24,)), share=(positive, ())),
+        ),
+        _credit_data,
     ),
     "change_point": (
         Model(change_point, of(early=(positive, ()), late=(positive, ()))),
