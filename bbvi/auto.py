@@ -28,11 +28,12 @@ from bbvi.matching import (
 from bbvi.modes import VISIBLE_NATS, separate_modes
 from bbvi.necks import missed_neck, most_gradients
 from bbvi.objectives import ELBO
+from bbvi.population import MOST_DIM, population_stage
 from bbvi.solvers import BatchAndMatch, StochasticGradient
 from bbvi.solvers.starts import ORIGINS, PATH_EVALUATIONS, race
 from bbvi.stage import Fitted, Show, better, fit_stage, judged_stage, plain_stage
 from bbvi.target import Target
-from bbvi.unseen import most_unseen_gradients, unseen_mass
+from bbvi.unseen import log_gaussian, most_unseen_gradients, unseen_mass
 
 # Up to here a dense covariance and its eigenvalues cost less than the gradients that go with
 # them; beyond, a full match needs thousands of draws a step.
@@ -81,6 +82,7 @@ class Auto:
     3. While that pays, the Gaussian moves to the moments of its weighted draws and is judged
        again: a step of adaptive importance sampling, without gradients. Where uneven weights would
        settle it, a few trajectories from the heaviest draws look for mass that no draw has met.
+       In up to 12 dimensions mixtures of Gaussians move in this way, where that settles it.
     4. Where the weighted draws can still not answer for the posterior, short Hamiltonian chains
        from the Gaussian's draws, in units in which it is standard. Those that are only slow,
        or diverge a little, go on.
@@ -137,7 +139,7 @@ class Auto:
         """
         keys = split(key, 5 + _MOST_MOVES)
         start_key, match_key, run_key, judge_key, chain_key, *move_keys = keys
-        again_key = split(start_key, 1)[0]
+        again_key, population_key = split(start_key, 2)
         if previous is not None and isinstance(previous[0], GaussianMixture):
             previous = None  # a match from the moments of several modes ends in one of them
         if target.dim > _DENSE_LIMIT:
@@ -162,6 +164,13 @@ class Auto:
         if first.settled:
             return stages
         looked_at = partial(_looked_at, target, matches, start_key, data, purse)
+        if target.dim <= MOST_DIM:
+            best = reduce(better, stages)
+            mixture = population_stage(best, target, population_key, data, purse, show)
+            if mixture is not None:
+                stages.append(looked_at(mixture))
+                if stages[-1].settled:
+                    return stages
         single = max(
             (s for s in first.stages if isinstance(s.family, FullRankGaussian)),
             key=lambda s: s.diagnostics.ess,
@@ -379,7 +388,8 @@ def _probed(target, stages, key, data, purse) -> list[Fitted]:
         return stages
     if not purse.allows(most_unseen_gradients(target.dim)):
         return stages
-    unseen, spent = unseen_mass(target, best.params, d, key, data)
+    frame = best.frame
+    unseen, spent, _ = unseen_mass(target, frame, log_gaussian(frame), d, key, data)
     purse.spend(spent)
     # what the best one's draws do not meet, those of the others hardly do
     return [_and_spent(s._replace(unseen=unseen), spent if s is best else 0) for s in stages]

@@ -1,17 +1,18 @@
-"""Mass that no draw of a Gaussian fit has met, found by trajectories from its heaviest draws."""
+"""Mass that no draw of a fit has met, found by trajectories from its heaviest draws."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from bbvi._linalg import dot
-from bbvi._types import Array, PyTree
+from bbvi._types import AnyArray, Array, PyTree
 from bbvi.chains import ACCEPTANCE, LENGTH
 from bbvi.diagnostics import Diagnostics, Moments
 from bbvi.evaluate import generator, scalars, scores
 from bbvi.evidence import SETTLED_NOISE
-from bbvi.families import FullRankGaussian
+from bbvi.families import Frame
 from bbvi.families.base import LOG_2PI, with_tails
 from bbvi.solvers import BatchAndMatch
 from bbvi.target import Target
@@ -25,10 +26,30 @@ _CHAINS, _TRAJECTORIES = 256, 16
 _FAR, _LEAST = 2.0, 1e-3
 
 
+class Unseen(NamedTuple):
+    """What trajectories have found.
+
+    Attributes:
+        moves: by how many sds it moves a mean or an sd at most; zero where its mass is no more than
+            the weights promise and chance adds, or where that is little.
+        num_gradients: evaluations spent.
+        points: (N, D) where they were beyond the largest weight.
+    """
+
+    moves: float
+    num_gradients: int
+    points: AnyArray
+
+
 def unseen_mass(
-    target: Target, params: PyTree, d: Diagnostics, key: Array, data: PyTree
-) -> tuple[float, int]:
-    r"""How far moments may be off for mass that is heavier than all draws of a Gaussian.
+    target: Target,
+    frame: Frame,
+    log_mixture: Callable[[AnyArray], AnyArray],
+    d: Diagnostics,
+    key: Array,
+    data: PyTree,
+) -> Unseen:
+    r"""How far moments may be off for mass that is heavier than all draws of a fit.
 
     Weights say nothing of where no draw is. Where a posterior narrows in one direction as it goes
     on in another (the effects of a scale that is known by their product), a Gaussian's draws far
@@ -44,18 +65,17 @@ def unseen_mass(
 
     Args:
         target: the target.
-        params: of a full-rank Gaussian.
+        frame: units in which the fit is about standard.
+        log_mixture: the log density (S,) that its draws are of, at points (S, D); see
+            `bbvi.families.base.Proposal`.
         d: its diagnostics, with draws and weights.
         key: a typed random key.
         data: the user's data.
 
     Returns:
-        by how many sds it moves a mean or an sd at most, or zero where its mass is no more than the
-        weights promise and chance adds or that is little; and the gradients spent.
+        what they have found.
     """
     dim, random = target.dim, generator(key)
-    frame = FullRankGaussian().frame(jax.device_get(params))
-    log_norm = np.sum(np.log(np.diagonal(frame.scale))) + 0.5 * dim * LOG_2PI
     size = BatchAndMatch().draws(dim)
 
     def density(x):
@@ -64,15 +84,14 @@ def unseen_mass(
         return np.where(ok, log_p, -np.inf), dot(slope, frame.scale)
 
     def log_ratio(x, log_p):
-        squares = np.sum(x**2, axis=1)
-        return log_p - with_tails(-0.5 * squares - log_norm, squares, dim)
+        return log_p - log_mixture(frame.apply(x))
 
     log_weights = np.asarray(d.log_weights)
     calls = max(1, round(_CHAINS / size))
     heaviest = np.argsort(-log_weights, kind="stable")[: calls * size]
     starts: Any = frame.invert(d.draws[heaviest]).astype(target.dtype)
     if len(starts) < calls * size or not np.isfinite(starts).all():
-        return 0.0, 0
+        return Unseen(0.0, 0, starts[:0])
     largest, spent, states, beyond = -np.inf, 0, [], []
     for x in (starts[i::calls] for i in range(calls)):
         value, slope = density(x)
@@ -103,18 +122,30 @@ def unseen_mass(
     shape = np.clip(float(d.khat), 0, 0.9)
     promised = shape / (1 - shape) * np.exp(float(log_weights.max()))
     chance_alone = _FAR * np.sqrt(max(promised, _LEAST) / (calls * size))
-    if not share > promised + chance_alone:
-        return 0.0, spent
-    # all of them, since a program is for one shape
     points: Any = np.concatenate(states)
-    points = frame.apply(points).astype(target.dtype)
-    found = np.asarray(scalars(target, points, data), float)[np.concatenate(beyond)]
-    moved = _moved(found, share, d.corrected)
-    return (moved if moved > SETTLED_NOISE else 0.0), spent
+    points, which = frame.apply(points), np.concatenate(beyond)
+    if not share > promised + chance_alone:
+        return Unseen(0.0, spent, points[which])
+    # all of them, since a program is for one shape
+    found = np.asarray(scalars(target, points.astype(target.dtype), data), float)[which]
+    moves = _moves(found, share, d.corrected)
+    return Unseen(moves if moves > SETTLED_NOISE else 0.0, spent, points[which])
+
+
+def log_gaussian(frame: Frame) -> Callable[[AnyArray], AnyArray]:
+    """What draws of a Gaussian that is standard in such units are of, with heavier tails."""
+    dim = len(frame.loc)
+    log_norm = np.sum(np.log(np.diagonal(frame.scale))) + 0.5 * dim * LOG_2PI
+
+    def log_mixture(z):
+        squares = np.sum(frame.invert(z) ** 2, axis=1)
+        return with_tails(-0.5 * squares - log_norm, squares, dim)
+
+    return log_mixture
 
 
 @np.errstate(all="ignore")  # a scalar that does not vary, or overflows, says nothing
-def _moved(x: np.ndarray, share: float, moments: Moments) -> float:
+def _moves(x: np.ndarray, share: float, moments: Moments) -> float:
     """By how many sds points (S, C) move a mean or an sd, if they are such a share of all."""
     u = (x - moments.mean) / moments.sd
     mean = share * np.abs(np.mean(u, axis=0))

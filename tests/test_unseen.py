@@ -7,7 +7,7 @@ import pytest
 
 import bbvi
 from bbvi.examples import eight_schools
-from bbvi.unseen import most_unseen_gradients, unseen_mass
+from bbvi.unseen import log_gaussian, most_unseen_gradients, unseen_mass
 
 pytestmark = pytest.mark.usefixtures("x64")
 EFFECTS, NOISE = 20, 0.2
@@ -33,20 +33,22 @@ def found_by(log_joint, key):
     )
     assert fit.diagnostics.khat < 0.5  # weights say nothing against it
     posterior = fit.posterior
-    args = (posterior.target, posterior.params, fit.diagnostics, jax.random.key(key), DATA)
-    return unseen_mass(*args)
+    frame = posterior.family.frame(jax.device_get(posterior.params))
+    args = (frame, log_gaussian(frame), fit.diagnostics, jax.random.key(key), DATA)
+    return unseen_mass(posterior.target, *args)
 
 
 @pytest.mark.parametrize("key", [0, 2, 7])
 def test_a_posterior_that_narrows_has_mass_that_no_draw_of_a_gaussian_meets(key):
-    moved, spent = found_by(product, key)
+    moved, spent, points = found_by(product, key)
+    assert len(points) > 0
     assert 0.025 < moved < 0.3
     assert 0 < spent <= most_unseen_gradients(EFFECTS + 1)
 
 
 @pytest.mark.parametrize("key", range(3))
 def test_beyond_the_draws_of_an_exact_fit_there_is_nothing(key):
-    moved, spent = found_by(normal, key)
+    moved, spent, _ = found_by(normal, key)
     assert moved == 0
     assert spent > 0
 

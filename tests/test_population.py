@@ -1,0 +1,67 @@
+"""Mixtures of Gaussians that are fitted to weighted draws, again and again."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import bbvi
+from bbvi.families import GaussianMixture
+from bbvi.population import _resampled, fit_mixture
+
+pytestmark = pytest.mark.usefixtures("x64")
+
+
+@pytest.mark.parametrize("dim", [1, 2, 7])
+def test_a_mixture_has_the_moments_of_its_points(dim):
+    rng = np.random.default_rng(dim)
+    points = 5 + rng.normal(size=(4000, dim)) @ rng.normal(size=(dim, dim))
+    points[:1000] += 20
+    params = jax.tree.map(jnp.asarray, fit_mixture(points, rng))
+    family = GaussianMixture()
+    np.testing.assert_allclose(np.exp(params["log_weights"]).sum(), 1, rtol=1e-6)
+    np.testing.assert_allclose(family.mean(params), points.mean(0), rtol=0.01)
+    # wider by the share of each component that the prior has
+    ratio = np.asarray(family.sd(params)) / points.std(0)
+    assert np.all((ratio > 0.99) & (ratio < 1.1))
+
+
+def test_points_of_a_plane_have_no_mixture():
+    points = np.repeat(np.random.default_rng(0).normal(size=(500, 1)), 2, axis=1)
+    with pytest.raises(np.linalg.LinAlgError):
+        fit_mixture(points * np.array([1.0, 0.0]), np.random.default_rng(0))
+
+
+def test_weights_are_tempered_until_enough_draws_count():
+    result = bbvi.fit(lambda x: -0.5 * jnp.sum(x**2), jnp.zeros(2), solver=bbvi.BatchAndMatch())
+    d, rng = result.diagnostics, np.random.default_rng(0)
+    even = _resampled(d, 2, rng)
+    assert even.shape == (2048, 2)
+    assert len(np.unique(even[:, 0])) > 1900
+    slope = 300 * np.clip(np.asarray(d.draws)[:, 0], -3, 3)
+    steep = d._replace(log_weights=np.asarray(d.log_weights) + slope)
+    tempered = _resampled(steep, 2, rng)
+    assert 300 < len(np.unique(tempered[:, 0])) < 1200
+    assert np.mean(tempered[:, 0]) > 0.5
+    few = d._replace(log_weights=np.where(np.arange(len(d.draws)) < 50, 0.0, -np.inf))
+    with pytest.raises(np.linalg.LinAlgError, match="too few draws"):
+        _resampled(few, 2, rng)
+
+
+@pytest.mark.parametrize("key", range(3))
+def test_a_wave_is_settled_without_a_flow(key):
+    """y ~ N(2 sin(2 x), 0.3), x ~ N(0, 2): modes, or none, along a ridge that bends."""
+
+    def wave(p):
+        x, y = p["x"], p["y"]
+        return -0.5 * (x / 2) ** 2 - 0.5 * ((y - 2 * jnp.sin(2 * x)) / 0.3) ** 2
+
+    result = bbvi.fit(wave, {"x": 0.0, "y": 0.0}, key=key)
+    assert result.verdict.level == "trusted"
+    stages = [stage for stage, _ in result.timings]
+    assert "population" in stages
+    assert "flow" not in stages
+    sd = np.sqrt(0.3**2 + 2 * (1 - np.exp(-2 * 16)))
+    for name, exact in (("x", 2.0), ("y", sd)):
+        assert abs(result.posterior.mean()[name]) < 0.1 * exact
+        assert abs(result.posterior.sd()[name] / exact - 1) < 0.1
