@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial, reduce
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import optax
@@ -13,27 +13,19 @@ from bbvi._types import Array, PyTree
 from bbvi.budget import Purse
 from bbvi.chain_stages import across_seams, chain_stage
 from bbvi.chains import expected_gradients
-from bbvi.coverage import covers, leaves_out, visits
-from bbvi.evidence import KHAT_FINITE, efficiency, is_sharp, may_be_off
+from bbvi.coverage import covers, visits
+from bbvi.evidence import KHAT_FINITE, may_be_off
 from bbvi.families import CouplingFlow, FullRankGaussian, GaussianMixture, LowRankGaussian
+from bbvi.gaussians import MOST_MOVES, FirstKeys, first_stages, looked_at
 from bbvi.matching import (
-    Matches,
-    affordable,
     find_start,
-    match_from,
-    match_modes,
-    move,
-    on_device,
 )
-from bbvi.modes import VISIBLE_NATS, separate_modes
-from bbvi.necks import missed_neck, most_gradients
+from bbvi.modes import VISIBLE_NATS
 from bbvi.objectives import ELBO
 from bbvi.population import MOST_DIM, population_stage
-from bbvi.solvers import BatchAndMatch, StochasticGradient
-from bbvi.solvers.starts import ORIGINS, PATH_EVALUATIONS, race
-from bbvi.stage import Fitted, Show, better, fit_stage, judged_stage, plain_stage
+from bbvi.solvers import StochasticGradient
+from bbvi.stage import Fitted, Show, better, fit_stage, plain_stage
 from bbvi.target import Target
-from bbvi.unseen import log_gaussian, most_unseen_gradients, unseen_mass
 
 # Up to here a dense covariance and its eigenvalues cost less than the gradients that go with
 # them; beyond, a full match needs thousands of draws a step.
@@ -41,17 +33,6 @@ _DENSE_LIMIT = 2560
 # A step of the flow costs 64 products with its D x D factor and its optimizer's passes over that
 # factor: past a thousand dimensions minutes go by, and chains have had their chance before.
 _FLOW_LIMIT = 1024
-# A move of the Gaussian needs so many effective draws a dimension, and goes on while each
-# brings a tenth more: a move costs one judgement, a few milliseconds for most targets.
-_DRAWS_PER_DIMENSION = 5
-_MOST_MOVES = 4
-_WORTHWHILE = 1.1
-# Effective draws, as a share of those of an exact fit, below which weights that would settle a fit
-# are not taken at their word: of 250 fits that were settled so, errors over 0.06 were all of these.
-_UNEVEN = 0.6
-# More races of starts, where nothing has settled. Of one system of rates nine of ten fits found the
-# mode with them, seven without, and the others took a flow for it.
-_RACES = 2
 # Rounds of short chains. Four cost about what a flow does; after the last stage nothing else can
 # bring the noise down.
 _ROUNDS, _LAST_ROUNDS = 4, 8
@@ -137,7 +118,7 @@ class Auto:
             purse: what may be spent; stages that cannot be paid for are left out.
             show: makes a stage that `run` does not drive, and may show that it does.
         """
-        keys = split(key, 5 + _MOST_MOVES)
+        keys = split(key, 5 + MOST_MOVES)
         start_key, match_key, run_key, judge_key, chain_key, *move_keys = keys
         again_key, population_key = split(start_key, 2)
         if previous is not None and isinstance(previous[0], GaussianMixture):
@@ -150,25 +131,17 @@ class Auto:
                     "low-rank", solver, target, begin, previous, run_key, judge_key, data, run
                 )
             ]
-        args = (target, loc, match_key, judge_key, move_keys, data, previous, purse, show)
-        first = self._first(start_key, *args)
-        before: list[Fitted] = []
-        if previous is None and not first.settled:
-            where = (target, loc, first.matches, again_key, data, purse)
-            higher, spent = _higher_ground(*where)
-            if higher is not None:
-                before = [s._replace(left_out=True) for s in first.stages]
-                first = self._first(higher, *args)
-            first.stages[-1] = _and_spent(first.stages[-1], spent)
-        stages, matches, modes = before + first.stages, first.matches, first.modes
+        first_keys = FirstKeys(start_key, again_key, match_key, judge_key, move_keys)
+        first = first_stages(target, loc, first_keys, data, previous, purse, show)
+        stages, matches, modes = [*first.before, *first.stages], first.matches, first.modes
         if first.settled:
             return stages
-        looked_at = partial(_looked_at, target, matches, start_key, data, purse)
+        look = partial(looked_at, target, matches, start_key, data, purse)
         if target.dim <= MOST_DIM:
             best = reduce(better, stages)
             mixture = population_stage(best, target, population_key, data, purse, show)
             if mixture is not None:
-                stages.append(looked_at(mixture))
+                stages.append(look(mixture))
                 if stages[-1].settled:
                     return stages
         single = max(
@@ -185,7 +158,7 @@ class Auto:
                 f"chains {single.name}",
                 partial(chain_stage, single, target, chain_key, data, purse, _ROUNDS, doublings),
             )
-            stages.append(looked_at(chains))
+            stages.append(look(chains))
             if stages[-1].settled:
                 return stages
         warm = previous if previous is not None and previous[0] == self.flow else None
@@ -202,7 +175,7 @@ class Auto:
             modes = [i for i in modes if matches.elbo[i] > bound - VISIBLE_NATS]
             if not covers(target, flow.family, flow.params, matches, modes, bound, data):
                 flow = flow._replace(mode_weights=first.stages[0].mode_weights)
-        stages.append(looked_at(flow))
+        stages.append(look(flow))
         purse.spend(flow.num_gradients)
         if not stages[-1].settled and purse.allows(chains_cost):
             # the last word: what a slow chain has not moved yet counts too
@@ -211,7 +184,7 @@ class Auto:
             )
             off = may_be_off(flow.diagnostics)
             chains = show("chains flow", partial(run_chains, start_error=off))
-            stages.append(looked_at(chains))
+            stages.append(look(chains))
         flow = stages[-1]
         known = flow.settled and float(flow.diagnostics.khat) < KHAT_FINITE
         if not known and purse.allows(chains_cost):
@@ -226,173 +199,14 @@ class Auto:
                     found = found._replace(mode_weights=())
                 return found
 
-            stages.append(looked_at(show("chains across", across)))
+            stages.append(look(show("chains across", across)))
         return stages
-
-    def _first(
-        self,
-        start_key,
-        target,
-        loc,
-        match_key,
-        judge_key,
-        move_keys,
-        data,
-        previous,
-        purse,
-        show,
-    ) -> "_First":
-        """Stages 1 to 3."""
-        args = (target, loc, start_key, match_key, judge_key, data, previous, purse, show)
-        gaussian, matches = self._gaussian(*args)
-        purse.spend(gaussian.num_gradients)
-        modes = separate_modes(target, matches.frame, matches.elbo, data)
-        if len(modes) > 1:
-            stages = self._mixture(target, gaussian, matches, modes, judge_key, data, show)
-        else:
-            stages = [gaussian, *self._moves(target, gaussian, move_keys, data, show)]
-        stages = [_looked_at(target, matches, start_key, data, purse, s) for s in stages]
-        return _First(_probed(target, stages, start_key, data, purse), matches, modes)
-
-    def _moves(self, target, gaussian, keys, data, show) -> list[Fitted]:
-        """Gaussians with the moments of the weighted draws of the one before."""
-        moved: list[Fitted] = []
-        at = gaussian
-        # fewer effective draws than this do not tell a covariance
-        enough = _DRAWS_PER_DIMENSION * (target.dim + 1)
-        for key in keys:
-            d = at.diagnostics
-            if at.status.failed or is_sharp(d) and at.settled or float(d.ess) < enough:
-                break
-
-            def run(at=at, d=d):
-                moved_to = move(at.family, d.draws, d.log_weights)
-                return on_device(target, moved_to), at.log
-
-            args = ("move", at.solver, at.family, target, run, key, data)
-            stage = show("move", partial(judged_stage, *args))
-            stage = stage._replace(num_gradients=0, num_skipped=0)
-            moved.append(stage)
-            if not float(stage.diagnostics.ess) > _WORTHWHILE * float(d.ess):
-                break
-            at = stage
-        return moved
 
     def flow_solver(self) -> StochasticGradient:
         """How stage 5 is trained: a planned number of steps, the rate falling to nothing."""
         objective = ELBO(num_draws=self.flow_draws)
         optimizer = _flow_optimizer(self.flow_steps)
         return StochasticGradient(self.flow, objective, optimizer, 0.0, self.flow_steps)
-
-    def _gaussian(
-        self, target, loc, start_key, match_key, judge_key, data, previous, purse, show
-    ) -> tuple[Fitted, Matches]:
-        found: list[Matches] = []
-
-        def run():
-            if previous is None:
-                args = (target, loc, start_key, match_key, data, purse.gradients)
-                params, log, matches = match_modes(*args)
-            else:
-                frame = previous[0].frame(previous[1])
-                limits = affordable(target, purse.gradients)
-                params, log, matches = match_from(target, frame, match_key, data, limits)
-            found.append(matches)
-            return params, log
-
-        solver = BatchAndMatch()
-        args = ("gaussian", solver, solver.family, target, run, judge_key, data)
-        return show("gaussian", partial(judged_stage, *args)), found[0]
-
-    def _mixture(self, target, gaussian, matches, modes, judge_key, data, show) -> list[Fitted]:
-        """Several modes: their mixture, and a note on the single Gaussian that it is but one."""
-        family = GaussianMixture()
-        frame, elbo = pick((matches.frame, matches.elbo), np.array(modes))
-        log_weights = elbo - elbo.max()
-        weights = np.exp(log_weights) / np.exp(log_weights).sum()
-
-        def run():
-            params = family.join(log_weights, frame.loc, frame.scale)
-            return params, gaussian.log
-
-        args = ("mixture", gaussian.solver, family, target, run, judge_key, data)
-        stage = show("mixture", partial(judged_stage, *args))
-        mixture = stage._replace(num_gradients=0, num_skipped=0)
-        return [gaussian._replace(mode_weights=tuple(map(float, weights))), mixture]
-
-
-class _First(NamedTuple):
-    """What the first stages found."""
-
-    stages: list[Fitted]
-    matches: Matches
-    modes: list[int]
-
-    @property
-    def settled(self) -> bool:
-        """Whether no richer stage is needed."""
-        # where there are several modes, a fit of one of them cannot see what it lacks
-        able = self.stages if len(self.modes) == 1 else self.stages[-1:]
-        return any(s.settled for s in able)
-
-
-def _higher_ground(target, loc, matches, key, data, purse) -> tuple[Array | None, int]:
-    """The key of another race whose winner leaves all matches below, and the gradients spent.
-
-    A fit that does not settle may be one of a wrong place: rates of an equation whose noise
-    explains what they do not. A race costs little of what comes next.
-    """
-    spent = 0
-    for race_key in split(key, _RACES):
-        if not purse.allows(ORIGINS * PATH_EVALUATIONS):
-            break
-        starts = race(target, loc, race_key, data)
-        purse.spend(starts.num_gradients)
-        spent += starts.num_gradients
-        if starts.elbo[0] > matches.elbo[0] + VISIBLE_NATS:
-            return race_key, spent
-    return None, spent
-
-
-def _and_spent(stage: Fitted, gradients: int) -> Fitted:
-    return stage._replace(num_gradients=stage.num_gradients + gradients)
-
-
-def _looked_at(target, matches, key, data, purse, stage: Fitted) -> Fitted:
-    """The stage, with what is known of the mass that it misses."""
-    if not stage.sound or stage.mode_weights:
-        return stage
-    missing = leaves_out(
-        target,
-        stage.family,
-        stage.params,
-        matches,
-        stage.diagnostics.log_evidence,
-        None if stage.chains is None else stage.chains.draws,
-        key,
-        data,
-    )
-    neck, spent = "", 0
-    if purse.allows(most_gradients()):
-        neck, spent = missed_neck(target, stage.diagnostics, key, data)
-        purse.spend(spent)
-    return _and_spent(stage._replace(left_out=missing, neck=neck, unseen=0.0), spent)
-
-
-def _probed(target, stages, key, data, purse) -> list[Fitted]:
-    """Gaussians, of which the best would answer by uneven weights, and what no draw has met."""
-    best = reduce(better, stages)
-    d = best.diagnostics
-    gaussian = isinstance(best.family, FullRankGaussian)
-    if not (best.settled and gaussian and efficiency(d) < _UNEVEN):
-        return stages
-    if not purse.allows(most_unseen_gradients(target.dim)):
-        return stages
-    frame = best.frame
-    unseen, spent, _ = unseen_mass(target, frame, log_gaussian(frame), d, key, data)
-    purse.spend(spent)
-    # what the best one's draws do not meet, those of the others hardly do
-    return [_and_spent(s._replace(unseen=unseen), spent if s is best else 0) for s in stages]
 
 
 @lru_cache(maxsize=16)

@@ -17,6 +17,7 @@ from bbvi.families import Frame, GaussianMixture
 from bbvi.families.base import LOG_2PI, with_tails
 from bbvi.matching import on_device
 from bbvi.stage import Fitted, Show, judged_stage, plain_stage
+from bbvi.status import Status
 from bbvi.target import Target
 from bbvi.unseen import most_unseen_gradients, unseen_mass
 
@@ -78,7 +79,8 @@ def population_stage(
             params = fit_mixture(points, random)
         except np.linalg.LinAlgError:  # the draws lie in a plane
             return None
-        run = partial(lambda params: (on_device(target, params), stage.log), params)
+        log = stage.log._replace(step=np.int32(number + 1), status=np.int32(Status.COMPLETED))
+        run = partial(lambda *made: (on_device(target, made[0]), made[1]), params, log)
         args = ("population", stage.solver, family, target, run, round_key, data)
         found = show("population", partial(judged_stage, *args))
         found = found._replace(num_gradients=0, num_skipped=0)

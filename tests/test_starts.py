@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import bbvi
-from bbvi import auto, matching
+from bbvi import gaussians, matching
 from bbvi.evaluate import generator
 from bbvi.solvers import lbfgs, starts
 from bbvi.solvers.starts import race
@@ -103,7 +103,7 @@ def test_another_race_where_nothing_settles(monkeypatch):
         near = np.flatnonzero(np.abs(found.loc).max(1) < 5)
         return found._replace(**{k: getattr(found, k)[near] for k in ("loc", "scale", "elbo")})
 
-    for module in (auto, matching):
+    for module in (gaussians, matching):
         monkeypatch.setattr(module, "race", blind)
     monkeypatch.setattr(starts, "_FAR", 40.0)
     result = bbvi.fit(ridge_and_hill, np.zeros(2), key=0)

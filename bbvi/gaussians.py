@@ -1,0 +1,243 @@
+"""The first stages of the default: Gaussians, in the right place, as far as they go."""
+
+from functools import partial, reduce
+from typing import NamedTuple
+
+import numpy as np
+
+from bbvi._tree import pick, split
+from bbvi._types import Array, PyTree
+from bbvi.budget import Purse
+from bbvi.coverage import leaves_out
+from bbvi.evidence import efficiency, is_sharp
+from bbvi.families import FullRankGaussian, GaussianMixture
+from bbvi.matching import Matches, affordable, match_from, match_modes, move, on_device
+from bbvi.modes import VISIBLE_NATS, separate_modes
+from bbvi.necks import missed_neck, most_gradients
+from bbvi.solvers import BatchAndMatch
+from bbvi.solvers.base import RunLog
+from bbvi.solvers.starts import ORIGINS, PATH_EVALUATIONS, race
+from bbvi.stage import Fitted, Show, better, judged_stage
+from bbvi.status import Status
+from bbvi.target import Target
+from bbvi.unseen import log_gaussian, most_unseen_gradients, unseen_mass
+
+# A move of the Gaussian needs so many effective draws a dimension, and goes on while each
+# brings a tenth more: a move costs one judgement, a few milliseconds for most targets.
+_DRAWS_PER_DIMENSION = 5
+MOST_MOVES = 4
+_WORTHWHILE = 1.1
+# Effective draws, as a share of those of an exact fit, below which weights that would settle a fit
+# are not taken at their word: of 250 fits that were settled so, errors over 0.06 were all of these.
+_UNEVEN = 0.6
+# More races of starts, where nothing has settled. Of one system of rates nine of ten fits found the
+# mode with them, seven without, and the others took a flow for it.
+_RACES = 2
+
+
+class FirstKeys(NamedTuple):
+    """Typed random keys: of the race, of more races, of matches, judgement and moves."""
+
+    start: Array
+    again: Array
+    match: Array
+    judge: Array
+    moves: list[Array]
+
+
+class First(NamedTuple):
+    """What the first stages found.
+
+    Attributes:
+        stages: the Gaussians, or a Gaussian and a mixture.
+        matches: all Gaussians matched, and the starts.
+        modes: which of those are modes of their own, the best first.
+        before: stages of a place that was left for a better one.
+    """
+
+    stages: list[Fitted]
+    matches: Matches
+    modes: list[int]
+    before: tuple[Fitted, ...] = ()
+
+    @property
+    def settled(self) -> bool:
+        """Whether no richer stage is needed."""
+        # where there are several modes, a fit of one of them cannot see what it lacks
+        able = self.stages if len(self.modes) == 1 else self.stages[-1:]
+        return any(s.settled for s in able)
+
+
+def first_stages(
+    target: Target, loc: Array, keys: FirstKeys, data: PyTree, previous, purse: Purse, show: Show
+) -> First:
+    """Stages 1 to 3 of `Auto`, from another place where nothing settles and there is one.
+
+    Args:
+        target: the target.
+        loc: the user's point (D,).
+        keys: typed random keys.
+        data: the user's data.
+        previous: family and parameters of a previous fit to go on from, or None.
+        purse: what may be spent, and is.
+        show: makes a stage, and may show that it does.
+    """
+    args = (target, loc, keys, data, previous, purse, show)
+    first = _from_race(keys.start, *args)
+    if previous is not None or first.settled:
+        return first
+    higher, spent = _higher_ground(target, loc, first.matches, keys.again, data, purse)
+    if higher is not None:
+        before = tuple(s._replace(left_out=True) for s in first.stages)
+        first = _from_race(higher, *args)._replace(before=before)
+    first.stages[-1] = _and_spent(first.stages[-1], spent)
+    return first
+
+
+def _from_race(race_key, target, loc, keys, data, previous, purse, show) -> First:
+    gaussian, matches = _gaussian(target, loc, race_key, keys, data, previous, purse, show)
+    purse.spend(gaussian.num_gradients)
+    modes = separate_modes(target, matches.frame, matches.elbo, data)
+    if len(modes) > 1:
+        stages = _mixture(target, gaussian, matches, modes, keys.judge, data, show)
+    else:
+        stages = [gaussian, *_moves(target, gaussian, keys.moves, data, show)]
+    stages = [looked_at(target, matches, keys.start, data, purse, s) for s in stages]
+    return First(_probed(target, stages, keys.start, data, purse), matches, modes)
+
+
+def _gaussian(target, loc, race_key, keys, data, previous, purse, show) -> tuple[Fitted, Matches]:
+    found: list[Matches] = []
+
+    def run():
+        if previous is None:
+            args = (target, loc, race_key, keys.match, data, purse.gradients)
+            params, log, matches = match_modes(*args)
+        else:
+            frame = previous[0].frame(previous[1])
+            limits = affordable(target, purse.gradients)
+            params, log, matches = match_from(target, frame, keys.match, data, limits)
+        found.append(matches)
+        return params, log
+
+    solver = BatchAndMatch()
+    args = ("gaussian", solver, solver.family, target, run, keys.judge, data)
+    return show("gaussian", partial(judged_stage, *args)), found[0]
+
+
+def _mixture(target, gaussian, matches, modes, judge_key, data, show) -> list[Fitted]:
+    """Several modes: their mixture, and a note on the single Gaussian that it is but one."""
+    family = GaussianMixture()
+    frame, elbo = pick((matches.frame, matches.elbo), np.array(modes))
+    log_weights = elbo - elbo.max()
+    weights = np.exp(log_weights) / np.exp(log_weights).sum()
+
+    def run():
+        params = family.join(log_weights, frame.loc, frame.scale)
+        return params, gaussian.log
+
+    args = ("mixture", gaussian.solver, family, target, run, judge_key, data)
+    stage = show("mixture", partial(judged_stage, *args))
+    mixture = stage._replace(num_gradients=0, num_skipped=0)
+    return [gaussian._replace(mode_weights=tuple(map(float, weights))), mixture]
+
+
+def _moves(target, gaussian, keys, data, show) -> list[Fitted]:
+    """Gaussians with the moments of the weighted draws of the one before."""
+    moved: list[Fitted] = []
+    at = gaussian
+    # fewer effective draws than this do not tell a covariance
+    enough = _DRAWS_PER_DIMENSION * (target.dim + 1)
+    for key in keys:
+        d = at.diagnostics
+        if at.status.failed or is_sharp(d) and at.settled or float(d.ess) < enough:
+            break
+
+        def run(at=at, d=d):
+            moved_to = move(at.family, d.draws, d.log_weights)
+            return on_device(target, moved_to), _completed(at.log)
+
+        args = ("move", at.solver, at.family, target, run, key, data)
+        stage = show("move", partial(judged_stage, *args))
+        stage = stage._replace(num_gradients=0, num_skipped=0)
+        moved.append(stage)
+        if not float(stage.diagnostics.ess) > _WORTHWHILE * float(d.ess):
+            break
+        at = stage
+    return moved
+
+
+def _higher_ground(target, loc, matches, key, data, purse) -> tuple[Array | None, int]:
+    """The key of another race whose winner leaves all matches below, and the gradients spent.
+
+    A fit that does not settle may be one of a wrong place: rates of an equation whose noise
+    explains what they do not. A race costs little of what comes next.
+    """
+    spent = 0
+    for race_key in split(key, _RACES):
+        if not purse.allows(ORIGINS * PATH_EVALUATIONS):
+            break
+        starts = race(target, loc, race_key, data)
+        purse.spend(starts.num_gradients)
+        spent += starts.num_gradients
+        if starts.elbo[0] > matches.elbo[0] + VISIBLE_NATS:
+            return race_key, spent
+    return None, spent
+
+
+def _completed(log: RunLog) -> RunLog:
+    """The log of a match that a move goes on from, which need not have ended by itself."""
+    unended = Status.of_ended(log.status) is Status.MAX_STEPS
+    return log._replace(status=np.int32(Status.COMPLETED)) if unended else log
+
+
+def _and_spent(stage: Fitted, gradients: int) -> Fitted:
+    return stage._replace(num_gradients=stage.num_gradients + gradients)
+
+
+def looked_at(
+    target: Target, matches: Matches, key: Array, data: PyTree, purse: Purse, stage: Fitted
+) -> Fitted:
+    """The stage, with what is known of the mass that it misses.
+
+    Args:
+        target: the target.
+        matches: the Gaussians matched, and the starts.
+        key: a typed random key.
+        data: the user's data.
+        purse: what may be spent, and is.
+        stage: the stage.
+    """
+    if not stage.sound or stage.mode_weights:
+        return stage
+    missing = leaves_out(
+        target,
+        stage.family,
+        stage.params,
+        matches,
+        stage.diagnostics.log_evidence,
+        None if stage.chains is None else stage.chains.draws,
+        key,
+        data,
+    )
+    neck, spent = "", 0
+    if purse.allows(most_gradients()):
+        neck, spent = missed_neck(target, stage.diagnostics, key, data)
+        purse.spend(spent)
+    return _and_spent(stage._replace(left_out=missing, neck=neck, unseen=0.0), spent)
+
+
+def _probed(target, stages, key, data, purse) -> list[Fitted]:
+    """Gaussians, of which the best would answer by uneven weights, and what no draw has met."""
+    best = reduce(better, stages)
+    d = best.diagnostics
+    gaussian = isinstance(best.family, FullRankGaussian)
+    if not (best.settled and gaussian and efficiency(d) < _UNEVEN):
+        return stages
+    if not purse.allows(most_unseen_gradients(target.dim)):
+        return stages
+    frame = best.frame
+    unseen, spent, _ = unseen_mass(target, frame, log_gaussian(frame), d, key, data)
+    purse.spend(spent)
+    # what the best one's draws do not meet, those of the others hardly do
+    return [_and_spent(s._replace(unseen=unseen), spent if s is best else 0) for s in stages]
