@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import bbvi
-from bbvi import gaussians, matching
+from bbvi import auto, gaussians, matching
 from bbvi.evaluate import generator
 from bbvi.solvers import lbfgs, starts
 from bbvi.solvers.starts import race
@@ -113,3 +113,30 @@ def test_another_race_where_nothing_settles(monkeypatch):
     names = [stage for stage, _ in result.timings]
     assert names.count("gaussian") == 2
     assert "flow" not in names
+
+
+def test_modes_that_a_flow_leaves_far_below_do_not_count(monkeypatch):
+    """A bent ridge of 14 dimensions, and two places that the first stages took for its modes."""
+
+    def ridge(x):
+        bend = x[1] - 0.5 * (x[0] ** 2 - 4)
+        return -0.5 * ((x[0] / 2) ** 2 + (bend / 0.3) ** 2 + jnp.sum(x[2:] ** 2))
+
+    def misled(depth):
+        def stages(*args):
+            found = gaussians.first_stages(*args)
+            frame = jax.tree.map(lambda a: np.concatenate([a[:1], a[:1]]), found.matches.frame)
+            away = frame._replace(loc=frame.loc + np.array([[40.0], [-40.0]]))
+            matches = found.matches._replace(frame=away, elbo=np.full(2, -depth))
+            only = [found.stages[0]._replace(mode_weights=(0.5, 0.5))]
+            return found._replace(stages=only, matches=matches, modes=[0, 1])
+
+        return stages
+
+    levels = {}
+    for depth in (-15.0, 60.0):
+        monkeypatch.setattr(auto, "first_stages", misled(depth))
+        solver = bbvi.Auto(flow_steps=400)
+        levels[depth] = bbvi.fit(ridge, np.zeros(14), key=0, solver=solver, throw=False).verdict
+    assert levels[-15.0].level != "trusted"
+    assert not any("modes" in reason for reason in levels[60.0].reasons)
