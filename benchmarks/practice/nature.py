@@ -102,6 +102,38 @@ def _lengths_data():
     return {"age": age, "y": 2.65 - 0.97 * np.exp(-0.14 * age) + 0.1 * rng.normal(size=27)}
 
 
+def _lengths_moments(data):
+    """Given rate and sigma the rest is a linear model, summed out; these two on a grid.
+
+    Chains of NUTS with an R-hat of 1.0007 said that the sd of the limit is 0.17. But 2% of the
+    posterior have a rate near zero, and limits up to hundreds: it is 3.6.
+    """
+    rate = np.exp(np.linspace(np.log(1e-5), np.log(3), 1500))[:, None]
+    sigma = np.exp(np.linspace(np.log(0.04), np.log(0.4), 200))
+    rows, y, width = len(data["y"]), data["y"], 100.0
+    grown = -np.exp(-rate * data["age"])
+    # precision, and its product with the mean, of limit and gap
+    a, b = rows / sigma**2 + width**-2, grown.sum(1)[:, None] / sigma**2
+    c = (grown**2).sum(1)[:, None] / sigma**2 + width**-2
+    u, v = y.sum() / sigma**2, (grown @ y)[:, None] / sigma**2
+    det = a * c - b**2
+    limit, gap = (c * u - b * v) / det, (a * v - b * u) / det
+    log_p = -rows * np.log(sigma) - 0.5 * (y @ y) / sigma**2 + 0.5 * (u * limit + v * gap)
+    log_p = log_p - 0.5 * np.log(det) - 0.5 * rate**2 - np.log1p(sigma**2) + np.log(rate * sigma)
+    share = np.exp(log_p - log_p.max())
+    share /= share.sum()
+    found = {}
+    for name, at, spread in (
+        ("limit", limit, c / det),
+        ("gap", gap, a / det),
+        ("rate", rate, 0.0),
+        ("sigma", sigma, 0.0),
+    ):
+        mean = np.sum(share * at)
+        found[name] = mean, np.sqrt(np.sum(share * (spread + (at - mean) ** 2)))
+    return tuple({k: np.asarray(x[i]) for k, x in found.items()} for i in (0, 1))
+
+
 # --- an epidemic in a school: daily numbers in bed, Runge-Kutta ----------------------------------
 
 DAYS, SUB = 14, 4
@@ -232,6 +264,7 @@ MODELS = {
             lambda data: {name: (positive, ()) for name in ("limit", "gap", "rate", "sigma")},
         ),
         _lengths_data,
+        _lengths_moments,
     ),
     "epidemic": (
         Model(

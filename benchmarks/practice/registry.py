@@ -37,14 +37,17 @@ def references() -> dict[str, dict]:
 
 @dataclass(frozen=True)
 class Practice:
-    """A model, how its data are simulated, and what is known of its posterior."""
+    """A model, how its data are simulated, and its moments where NUTS does not find them."""
 
     name: str
     model: Model
     data: Callable[[], Data]
+    exact: Callable[[Data], tuple] | None = None
 
     def moments(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]] | None:
-        """Means and sds by NUTS; None where no run of it has settled."""
+        """Means and sds, exact or by NUTS; None where no run of it has settled."""
+        if self.exact is not None:
+            return self.exact(self.data())
         row = references().get(self.name)
         if row is None or not row["settled"]:
             return None
