@@ -16,7 +16,7 @@ from bbvi.chains import expected_gradients
 from bbvi.coverage import covers, visits
 from bbvi.evidence import KHAT_FINITE, may_be_off
 from bbvi.families import CouplingFlow, FullRankGaussian, GaussianMixture, LowRankGaussian
-from bbvi.gaussians import MOST_MOVES, FirstKeys, first_stages, looked_at
+from bbvi.gaussians import MOST_MOVES, FirstKeys, and_spent, first_stages, looked_at
 from bbvi.matching import (
     find_start,
 )
@@ -138,12 +138,20 @@ class Auto:
             return stages
         look = partial(looked_at, target, matches, start_key, data, purse)
         if target.dim <= MOST_DIM:
-            best = reduce(better, stages)
-            mixture = population_stage(best, target, population_key, data, purse, show)
-            if mixture is not None:
-                stages.append(look(mixture))
+            best, rounds = reduce(better, stages), []
+
+            def mixtures():
+                args = (best, target, population_key, data, purse)
+                rounds.append(population_stage(*args))
+                return rounds[0].last
+
+            show("population", mixtures)
+            if rounds[0].answers:
+                stages.append(look(rounds[0].last))
                 if stages[-1].settled:
                     return stages
+            else:
+                stages[-1] = and_spent(stages[-1], rounds[0].num_gradients)
         single = max(
             (s for s in first.stages if isinstance(s.family, FullRankGaussian)),
             key=lambda s: s.diagnostics.ess,

@@ -90,7 +90,7 @@ def first_stages(
     if higher is not None:
         before = tuple(s._replace(left_out=True) for s in first.stages)
         first = _from_race(higher, *args)._replace(before=before)
-    first.stages[-1] = _and_spent(first.stages[-1], spent)
+    first.stages[-1] = and_spent(first.stages[-1], spent)
     return first
 
 
@@ -191,7 +191,8 @@ def _completed(log: RunLog) -> RunLog:
     return log._replace(status=np.int32(Status.COMPLETED)) if unended else log
 
 
-def _and_spent(stage: Fitted, gradients: int) -> Fitted:
+def and_spent(stage: Fitted, gradients: int) -> Fitted:
+    """The stage, with so many gradients more to its account."""
     return stage._replace(num_gradients=stage.num_gradients + gradients)
 
 
@@ -224,7 +225,7 @@ def looked_at(
     if purse.allows(most_gradients()):
         neck, spent = missed_neck(target, stage.diagnostics, key, data)
         purse.spend(spent)
-    return _and_spent(stage._replace(left_out=missing, neck=neck, unseen=0.0), spent)
+    return and_spent(stage._replace(left_out=missing, neck=neck, unseen=0.0), spent)
 
 
 def _probed(target, stages, key, data, purse) -> list[Fitted]:
@@ -240,4 +241,4 @@ def _probed(target, stages, key, data, purse) -> list[Fitted]:
     unseen, spent, _ = unseen_mass(target, frame, log_gaussian(frame), d, key, data)
     purse.spend(spent)
     # what the best one's draws do not meet, those of the others hardly do
-    return [_and_spent(s._replace(unseen=unseen), spent if s is best else 0) for s in stages]
+    return [and_spent(s._replace(unseen=unseen), spent if s is best else 0) for s in stages]

@@ -2,7 +2,7 @@
 
 import time
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from bbvi.evidence import KHAT_FINITE, efficiency
 from bbvi.families import Frame, GaussianMixture
 from bbvi.families.base import LOG_2PI, with_tails
 from bbvi.matching import on_device
-from bbvi.stage import Fitted, Show, judged_stage, plain_stage
+from bbvi.stage import Fitted, judged_stage
 from bbvi.status import Status
 from bbvi.target import Target
 from bbvi.unseen import most_unseen_gradients, unseen_mass
@@ -35,15 +35,24 @@ _HALVINGS = 30  # of the interval of powers
 _MET = 256  # points, among those, where trajectories have met mass that draws had not
 
 
+class Population(NamedTuple):
+    """What the rounds have come to.
+
+    Attributes:
+        last: the last mixture.
+        answers: whether its weighted draws answer for the posterior.
+        num_gradients: evaluations spent, all rounds together.
+    """
+
+    last: Fitted
+    answers: bool
+    num_gradients: int
+
+
 def population_stage(
-    stage: Fitted,
-    target: Target,
-    key: Array,
-    data: PyTree,
-    purse: Purse,
-    show: Show = plain_stage,
-) -> Fitted | None:
-    r"""A mixture whose weighted draws answer for the posterior, or None where there is none.
+    stage: Fitted, target: Target, key: Array, data: PyTree, purse: Purse
+) -> Population:
+    r"""A mixture whose weighted draws answer for the posterior, where there is one.
 
     Rings, waves and bends of few dimensions are no Gaussian, but sixteen cover them. The mixture
 
@@ -62,30 +71,28 @@ def population_stage(
         key: a typed random key.
         data: the user's data.
         purse: what may be spent, and is.
-        show: makes a round, and may show that it does.
 
     Source: Cappé et al. 2008 (Statistics and Computing 18), with the tempering of Koblents and
     Míguez 2015 (Statistics and Computing 25).
     """
     began = time.perf_counter()
-    family, d, met = GaussianMixture(), stage.diagnostics, np.zeros((0, target.dim))
+    family, last, met = GaussianMixture(), stage, np.zeros((0, target.dim))
     probes = spent = 0
     for number, round_key in enumerate(split(key, _ROUNDS)):
         random = generator(round_key)
         try:
-            points = _resampled(d, target.dim, random)
+            points = _resampled(last.diagnostics, target.dim, random)
             if len(met):
                 points = np.concatenate([points, met[random.integers(len(met), size=_MET)]])
             params = fit_mixture(points, random)
         except np.linalg.LinAlgError:  # the draws lie in a plane
-            return None
+            break
         log = stage.log._replace(step=np.int32(number + 1), status=np.int32(Status.COMPLETED))
         run = partial(lambda *made: (on_device(target, made[0]), made[1]), params, log)
         args = ("population", stage.solver, family, target, run, round_key, data)
-        found = show("population", partial(judged_stage, *args))
-        found = found._replace(num_gradients=0, num_skipped=0)
-        d = found.diagnostics
-        if found.settled:
+        last = judged_stage(*args)._replace(num_gradients=0, num_skipped=0)
+        d = last.diagnostics
+        if last.settled:
             if probes == _PROBES or not purse.allows(most_unseen_gradients(target.dim)):
                 break
             frame, log_mixture = _frame(params), partial(_log_mixture, params)
@@ -94,11 +101,12 @@ def population_stage(
             probes, spent = probes + 1, spent + unseen.num_gradients
             if not unseen.moves and float(d.khat) < KHAT_FINITE:
                 seconds = (time.perf_counter() - began, 0.0)
-                return found._replace(seconds=seconds, num_gradients=spent)
+                last = last._replace(seconds=seconds, num_gradients=spent)
+                return Population(last, True, spent)
             met = np.concatenate([met, unseen.points])
         if number + 1 >= _PATIENCE and efficiency(d) < _HOPELESS:
             break
-    return None
+    return Population(last, False, spent)
 
 
 def _frame(params: PyTree) -> Frame:
