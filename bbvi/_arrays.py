@@ -42,8 +42,12 @@ def softmax(x: AnyArray) -> AnyArray:
     return weights / xp.sum(weights, axis=-1, keepdims=True)
 
 
-def at_levels(weights: np.ndarray, levels: np.ndarray) -> np.ndarray:
-    """Which of S weighted things lie at some levels (N,), rising in (0, 1), of the running sum."""
+def at_levels(weights: np.ndarray, number: int, offset: float = 0.5) -> np.ndarray:
+    """Which of S weighted things lie at so many even levels of the running sum, (N,).
+
+    With a random offset in (0, 1) each is there as many times as its weight says, up to one.
+    """
+    levels = (np.arange(number) + offset) / number
     return np.minimum(np.searchsorted(np.cumsum(weights), levels), len(weights) - 1)
 
 

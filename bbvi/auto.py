@@ -17,9 +17,7 @@ from bbvi.coverage import covers, visits
 from bbvi.evidence import KHAT_FINITE, may_be_off
 from bbvi.families import CouplingFlow, FullRankGaussian, GaussianMixture, LowRankGaussian
 from bbvi.gaussians import MOST_MOVES, FirstKeys, and_spent, first_stages, looked_at
-from bbvi.matching import (
-    find_start,
-)
+from bbvi.matching import find_start
 from bbvi.modes import VISIBLE_NATS
 from bbvi.objectives import ELBO
 from bbvi.population import MOST_DIM, population_stage

@@ -150,10 +150,8 @@ def across_seams(
     start_key, first_key, *keys = split(key, 2 + doublings)
     moved = move(family, d.draws, d.log_weights)
     weights = softmax(np.asarray(d.log_weights, float))
-    # as many times as its weight says, up to one
     number = num_chains(target.dim)
-    levels = (np.arange(number) + generator(start_key).random()) / number
-    which = at_levels(weights, levels)
+    which = at_levels(weights, number, generator(start_key).random())
     first = jnp.asarray(family.frame(moved).invert(d.draws[which]), target.dtype)
     run = _Runner(stage, target, data, purse, (family, on_device(target, moved)), _START_ERROR)
     run.begin(first_key, first=first)

@@ -63,7 +63,7 @@ def missed_neck(
         sd = np.sqrt(weights @ (z - mean) ** 2)
     if not (np.isfinite(sd).all() and (sd > 0).all()):
         return "", 0
-    some = at_levels(weights, (np.arange(_FEW) + 0.5) / _FEW)
+    some = at_levels(weights, _FEW)
     found = _narrowing((z[some] - mean) / sd)
     if found is None:
         return "", 0

@@ -6,15 +6,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bbvi._arrays import at_levels, logsumexp, softmax
+from bbvi._arrays import at_levels, softmax
 from bbvi._tree import split
 from bbvi._types import AnyArray, Array, PyTree
 from bbvi.budget import Purse
 from bbvi.diagnostics import Diagnostics
 from bbvi.evaluate import generator
 from bbvi.evidence import KHAT_FINITE, efficiency
-from bbvi.families import Frame, GaussianMixture
-from bbvi.families.base import LOG_2PI, with_tails
+from bbvi.families import GaussianMixture
 from bbvi.matching import on_device
 from bbvi.stage import Fitted, judged_stage
 from bbvi.status import Status
@@ -24,6 +23,7 @@ from bbvi.unseen import most_unseen_gradients, unseen_mass
 # In more dimensions so few Gaussians do not cover what one does not: of 14 fits of 13 to 20 two
 # were settled by this, of 68 of up to 11 28.
 MOST_DIM = 12
+FAMILY = GaussianMixture()
 _COMPONENTS = 16
 _ROUNDS, _PROBES = 10, 4
 # Rounds after which weights of so few effective draws are given up, as a share of an exact fit's.
@@ -76,7 +76,7 @@ def population_stage(
     Míguez 2015 (Statistics and Computing 25).
     """
     began = time.perf_counter()
-    family, last, met = GaussianMixture(), stage, np.zeros((0, target.dim))
+    last, met = stage, np.zeros((0, target.dim))
     probes = spent = 0
     for number, round_key in enumerate(split(key, _ROUNDS)):
         random = generator(round_key)
@@ -88,14 +88,17 @@ def population_stage(
         except np.linalg.LinAlgError:  # the draws lie in a plane
             break
         log = stage.log._replace(step=np.int32(number + 1), status=np.int32(Status.COMPLETED))
-        run = partial(lambda *made: (on_device(target, made[0]), made[1]), params, log)
-        args = ("population", stage.solver, family, target, run, round_key, data)
+
+        def run(params=params, log=log):
+            return on_device(target, params), log
+
+        args = ("population", stage.solver, FAMILY, target, run, round_key, data)
         last = judged_stage(*args)._replace(num_gradients=0, num_skipped=0)
         d = last.diagnostics
         if last.settled:
             if probes == _PROBES or not purse.allows(most_unseen_gradients(target.dim)):
                 break
-            frame, log_mixture = _frame(params), partial(_log_mixture, params)
+            frame, log_mixture = FAMILY.frame(params), partial(FAMILY.log_mixture, params)
             unseen = unseen_mass(target, frame, log_mixture, d, round_key, data)
             purse.spend(unseen.num_gradients)
             probes, spent = probes + 1, spent + unseen.num_gradients
@@ -109,52 +112,25 @@ def population_stage(
     return Population(last, False, spent)
 
 
-def _frame(params: PyTree) -> Frame:
-    """The units in which a mixture has mean zero and unit covariance."""
-    weights, loc, factor = np.exp(params["log_weights"]), params["loc"], params["factor"]
-    mean = weights @ loc
-    spread = factor @ factor.transpose(0, 2, 1) + (loc - mean)[:, :, None] * (loc - mean)[:, None]
-    return Frame(mean, np.linalg.cholesky(np.tensordot(weights, spread, 1)))
-
-
-def _log_mixture(params: PyTree, z: AnyArray) -> AnyArray:
-    """What the draws of a mixture are of, with heavier tails of each component."""
-    log_q, squares = _by_component(params["log_weights"], params["loc"], params["factor"], z)
-    return logsumexp(with_tails(log_q, squares, z.shape[1]).T)
-
-
-def _by_component(log_weights: Any, loc: Any, factor: Any, z: Any) -> tuple[Any, Any]:
-    """log w_k N_k(z) and squared distances in units of component k, both (K, S), on the host."""
-    away: Any = np.linalg.solve(factor, (z - loc[:, None]).transpose(0, 2, 1))  # (K, D, S)
-    squares = np.sum(away**2, axis=1)
-    log_det = np.sum(np.log(np.diagonal(factor, axis1=1, axis2=2)), axis=1)
-    log_norm = log_det + 0.5 * z.shape[1] * LOG_2PI
-    return (log_weights - log_norm)[:, None] - 0.5 * squares, squares
-
-
 def _resampled(d: Diagnostics, dim: int, random: np.random.Generator) -> np.ndarray:
     """Points (N, D) by the weights of a judgement's draws, tempered."""
     z, log_weights = (np.asarray(x, float) for x in (d.draws, d.log_weights))
     kept = np.isfinite(log_weights) & np.isfinite(z).all(axis=1)
-    z, log_weights = z[kept], log_weights[kept] - np.max(log_weights[kept], initial=-np.inf)
+    z, log_weights = z[kept], log_weights[kept]
     least = _LEAST + _LEAST_PER_DIMENSION * dim
     if len(z) < least:
         raise np.linalg.LinAlgError("too few draws")
 
-    def effective(power):
-        weights = np.exp(power * log_weights)
-        return weights.sum() ** 2 / (weights**2).sum()
+    def enough(power):
+        return 1 / np.sum(softmax(power * log_weights) ** 2) >= least
 
-    low, power = 0.0, 1.0
-    if effective(power) < least:
-        high = power
+    power, low, high = 1.0, 0.0, 1.0
+    if not enough(power):
         for _ in range(_HALVINGS):
-            power = (low + high) / 2
-            low, high = (power, high) if effective(power) >= least else (low, power)
+            middle = (low + high) / 2
+            low, high = (middle, high) if enough(middle) else (low, middle)
         power = low
-    weights = np.exp(power * log_weights)
-    levels = (np.arange(_POINTS) + random.random()) / _POINTS
-    return z[at_levels(weights / weights.sum(), levels)]
+    return z[at_levels(softmax(power * log_weights), _POINTS, random.random())]
 
 
 def fit_mixture(points: AnyArray, random: np.random.Generator) -> PyTree:
@@ -193,7 +169,8 @@ def fit_mixture(points: AnyArray, random: np.random.Generator) -> PyTree:
         spread = second - count[:, None, None] * mean[:, :, None] * mean[:, None]
         factor = np.linalg.cholesky((spread + prior) / (count + worth)[:, None, None])
         log_weights = np.log((count + 1) / (number + _COMPONENTS))
-        shares = softmax(_by_component(log_weights, mean, factor, x)[0].T)
+        params = {"log_weights": log_weights, "loc": mean, "factor": factor}
+        shares = softmax(FAMILY.by_component(params, x)[0].T)
     return {
         "log_weights": log_weights,
         "loc": centre + mean @ scale.T,

@@ -87,7 +87,7 @@ def unseen_mass(
         return log_p - log_mixture(frame.apply(x))
 
     log_weights = np.asarray(d.log_weights)
-    calls = max(1, round(_CHAINS / size))
+    calls = _calls(size)
     heaviest = np.argsort(-log_weights, kind="stable")[: calls * size]
     starts: Any = frame.invert(d.draws[heaviest]).astype(target.dtype)
     if len(starts) < calls * size or not np.isfinite(starts).all():
@@ -157,4 +157,9 @@ def most_unseen_gradients(dim: int) -> int:
     """What `unseen_mass` spends, roughly."""
     size = BatchAndMatch().draws(dim)
     leaps = np.ceil(1.5 * LENGTH * dim**0.25)
-    return int(max(1, round(_CHAINS / size)) * size * _TRAJECTORIES * leaps)
+    return int(_calls(size) * size * _TRAJECTORIES * leaps)
+
+
+def _calls(size: int) -> int:
+    """Calls of a program of so many points for all chains."""
+    return max(1, round(_CHAINS / size))

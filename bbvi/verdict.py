@@ -142,16 +142,15 @@ def is_settled(diagnostics: Diagnostics, status: Status, chains: Chains | None =
 
     Its weighted draws, or its chains, must answer for the posterior by themselves, with no
     draw lost, and every moment known to a quarter of what counts as right. Where the weights'
-    variance may be infinite, their effective number must be large.
+    variance may be infinite, their effective number must be large all the same.
     """
     d = diagnostics
     if status.failed or max(float(d.bad_share), float(d.outside_share)) > 0 or is_a_point(d):
         return False
-    unsure = float(d.khat) > KHAT_FINITE and efficiency(d) < EFFICIENT
     if chains is not None:
         if chain_faults(chains, d):
             return False
-    elif unsure or not weights_usable(d):
+    elif not weights_usable(d) or (float(d.khat) > KHAT_FINITE and efficiency(d) < EFFICIENT):
         return False
     return bool(moment_noise(d).max() <= SETTLED_NOISE)
 

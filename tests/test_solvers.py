@@ -1161,6 +1161,10 @@ def test_no_race_is_won_by_rounding(bits, request):
     start = target.unconstrain(init, data)
     for key in range(5):
         found = race(target, start, jax.random.key(key), data)
-        # the log evidence is 26.1, by the normalising constant of the inverse Wishart, and the
-        # standard error of a bound on 32 draws 0.5
-        assert 20 < found.elbo[0] < 28
+        # the log evidence is 26.1, by the normalising constant of the inverse Wishart; the winner
+        # of many on 32 common draws is flattered by half a nat, on draws of its own it is not
+        eps = np.random.default_rng(key).standard_normal((2000, target.dim))
+        points = jnp.asarray(found.loc[0] + found.scale[0] * eps, target.dtype)
+        entropy = np.sum(np.log(found.scale[0])) + 0.5 * target.dim * (1 + np.log(2 * np.pi))
+        bound = np.mean(target.log_densities(points, data)) + entropy
+        assert 20 < bound < 26.2

@@ -146,8 +146,7 @@ class Draws(NamedTuple):
 
 def log_proposal_of(mixture: PyTree, z: Array) -> Array:
     """Log density (S,) at points (S, D) of a mixture, half of it with heavier tails."""
-    by_component, squares = FAMILY.by_component(mixture, z)
-    return logsumexp(with_tails(by_component, squares, z.shape[1]), axis=0)
+    return FAMILY.log_mixture(mixture, z)
 
 
 def draw(target: Target, mixture: PyTree, key: Array, data: PyTree, base: Array) -> Draws:

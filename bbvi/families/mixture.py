@@ -5,10 +5,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.linalg import solve_triangular
-from jax.scipy.special import logsumexp
+import numpy as np
 
-from bbvi._linalg import einsum
+from bbvi._arrays import logsumexp, namespace
+from bbvi._linalg import cholesky, dot, einsum, solve_lower
 from bbvi._types import Array, PyTree
 from bbvi.families.base import (
     LOG_2PI,
@@ -66,10 +66,15 @@ class GaussianMixture(Family):
         z = self._place(params, noise.choice, noise.widened)
         by_component, squares = self.by_component(params, z)
         mixed = with_tails(by_component, squares, z.shape[1])
-        return Proposal(z, logsumexp(by_component, axis=0), logsumexp(mixed, axis=0), noise.own)
+        return Proposal(z, logsumexp(by_component.T), logsumexp(mixed.T), noise.own)
 
     def log_prob(self, params: PyTree, z: Array) -> Array:
-        return logsumexp(self.by_component(params, z)[0], axis=0)
+        return logsumexp(self.by_component(params, z)[0].T)
+
+    def log_mixture(self, params: PyTree, z: Array) -> Array:
+        """log density (S,) of what `propose_at` draws, half of it with heavier tails."""
+        by_component, squares = self.by_component(params, z)
+        return logsumexp(with_tails(by_component, squares, z.shape[1]).T)
 
     def _place(self, params: PyTree, choice: Array, eps: Array) -> Array:
         """Draws (S, D) of components that uniforms (S,) choose, at base noise (S, D)."""
@@ -81,14 +86,13 @@ class GaussianMixture(Family):
 
     def by_component(self, params: PyTree, z: Array) -> tuple[Array, Array]:
         """log w_k N_k(z) and squared distances in units of component k, both (K, S)."""
-
-        def one(loc, factor):
-            eps = solve_triangular(factor, (z - loc).T, lower=True)
-            squares = jnp.sum(eps**2, axis=0)
-            log_det = jnp.sum(jnp.log(jnp.diagonal(factor)))
-            return -0.5 * squares - log_det - 0.5 * loc.shape[0] * LOG_2PI, squares
-
-        log_q, squares = jax.vmap(one)(params["loc"], params["factor"])
+        loc, factor = params["loc"], params["factor"]
+        xp = namespace(loc)
+        solve = solve_lower if xp is np else jax.vmap(solve_lower)
+        eps = solve(factor, xp.swapaxes(z - loc[:, None], 1, 2))
+        squares = xp.sum(eps**2, axis=1)
+        log_det = xp.sum(xp.log(xp.diagonal(factor, axis1=1, axis2=2)), axis=1)
+        log_q = -0.5 * squares - log_det[:, None] - 0.5 * loc.shape[1] * LOG_2PI
         return log_q + params["log_weights"][:, None], squares
 
     def event(self, params: PyTree) -> tuple[int, Any]:
@@ -106,11 +110,14 @@ class GaussianMixture(Family):
         return jnp.sqrt(einsum("k,kd->d", weights, variance + centred**2))
 
     def frame(self, params: PyTree) -> Frame:
-        centred = params["loc"] - self.mean(params)
-        weights = jnp.exp(params["log_weights"])
-        within = einsum("k,kij,klj->il", weights, params["factor"], params["factor"])
-        between = einsum("k,ki,kj->ij", weights, centred, centred)
-        return Frame(self.mean(params), jnp.linalg.cholesky(within + between))
+        weights, loc, factor = params["log_weights"], params["loc"], params["factor"]
+        xp = namespace(loc)
+        weights = xp.exp(weights)
+        mean = dot(weights, loc)
+        centred = loc - mean
+        spread = dot(factor, xp.swapaxes(factor, 1, 2)) + centred[:, :, None] * centred[:, None]
+        covariance = dot(weights, spread.reshape(len(loc), -1)).reshape(spread.shape[1:])
+        return Frame(mean, cholesky(covariance))
 
     def to_frame(self, params: PyTree, frame: Frame) -> PyTree:
         factor = jax.vmap(frame.unscale)(params["factor"])

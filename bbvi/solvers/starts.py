@@ -74,14 +74,15 @@ def race(
     origins = np.concatenate([np.asarray(loc)[None], np.zeros((1, dim))])
     held = np.zeros((ORIGINS, dim), bool)
     if dim <= _SCREENED:
-        near = _highest(target, random, data)
+        origins = np.concatenate([origins, _highest(target, random, data)])
     else:
-        near = random.uniform(-_NEAR, _NEAR, (2, dim))
-        origins = np.concatenate([origins, near])
-        near = origins if (to_hold := _scales(target)).any() else -origins
-        held[4:8] = to_hold
+        origins = np.concatenate([origins, random.uniform(-_NEAR, _NEAR, (2, dim))])
+        # from the same points once more, the scales held; or from their opposites
+        waiting = slice(len(origins), 2 * len(origins))
+        held[waiting] = _scales(target)
+        origins = np.concatenate([origins, origins if held.any() else -origins])
     far = _far_out(random, dim)
-    origins = np.concatenate([origins, near, far, -far]).astype(target.dtype)
+    origins = np.concatenate([origins, far, -far]).astype(target.dtype)
     paths = paths_uphill(target, origins, data, path_evaluations, held)
     locs: AnyArray = np.concatenate([origins, paths.points.reshape(-1, dim)])
     scales: AnyArray = np.concatenate(
@@ -143,7 +144,7 @@ def _highest(target: Target, random: np.random.Generator, data: PyTree) -> np.nd
         height = log_p[first::2].ravel()
         for _ in range(number):
             chosen.append(box[np.argmax(height)])
-            # a third of the distance between two points of the box
+            # about a third of the distance between two points of the box
             near = np.linalg.norm(box - chosen[-1], axis=1) < width * np.sqrt(target.dim) / 4
             height = np.where(near, -np.inf, height)
     return np.stack(chosen)
