@@ -16,7 +16,7 @@ from bbvi.modes import VISIBLE_NATS, separate_modes
 from bbvi.necks import missed_neck, most_gradients
 from bbvi.solvers import BatchAndMatch
 from bbvi.solvers.base import RunLog
-from bbvi.solvers.starts import ORIGINS, PATH_EVALUATIONS, race
+from bbvi.solvers.starts import ORIGINS, PATH_EVALUATIONS, Starts, race
 from bbvi.stage import Fitted, Show, better, judged_stage
 from bbvi.status import Status
 from bbvi.target import Target
@@ -83,19 +83,19 @@ def first_stages(
         show: makes a stage, and may show that it does.
     """
     args = (target, loc, keys, data, previous, purse, show)
-    first = _from_race(keys.start, *args)
+    first = _from_starts(None, *args)
     if previous is not None or first.settled:
         return first
     higher, spent = _higher_ground(target, loc, first.matches, keys.again, data, purse)
     if higher is not None:
         before = tuple(s._replace(left_out=True) for s in first.stages)
-        first = _from_race(higher, *args)._replace(before=before)
+        first = _from_starts(higher, *args)._replace(before=before)
     first.stages[-1] = and_spent(first.stages[-1], spent)
     return first
 
 
-def _from_race(race_key, target, loc, keys, data, previous, purse, show) -> First:
-    gaussian, matches = _gaussian(target, loc, race_key, keys, data, previous, purse, show)
+def _from_starts(starts, target, loc, keys, data, previous, purse, show) -> First:
+    gaussian, matches = _gaussian(target, loc, starts, keys, data, previous, purse, show)
     purse.spend(gaussian.num_gradients)
     modes = separate_modes(target, matches.frame, matches.elbo, data)
     if len(modes) > 1:
@@ -106,12 +106,12 @@ def _from_race(race_key, target, loc, keys, data, previous, purse, show) -> Firs
     return First(_probed(target, stages, keys.start, data, purse), matches, modes)
 
 
-def _gaussian(target, loc, race_key, keys, data, previous, purse, show) -> tuple[Fitted, Matches]:
+def _gaussian(target, loc, starts, keys, data, previous, purse, show) -> tuple[Fitted, Matches]:
     found: list[Matches] = []
 
     def run():
         if previous is None:
-            args = (target, loc, race_key, keys.match, data, purse.gradients)
+            args = (target, loc, keys.start, keys.match, data, purse.gradients, starts)
             params, log, matches = match_modes(*args)
         else:
             frame = previous[0].frame(previous[1])
@@ -167,8 +167,8 @@ def _moves(target, gaussian, keys, data, show) -> list[Fitted]:
     return moved
 
 
-def _higher_ground(target, loc, matches, key, data, purse) -> tuple[Array | None, int]:
-    """The key of another race whose winner leaves all matches below, and the gradients spent.
+def _higher_ground(target, loc, matches, key, data, purse) -> tuple[Starts | None, int]:
+    """Starts of another race that leave all matches below; and what races without such spent.
 
     A fit that does not settle may be one of a wrong place: rates of an equation whose noise
     explains what they do not. A race costs little of what comes next.
@@ -178,10 +178,10 @@ def _higher_ground(target, loc, matches, key, data, purse) -> tuple[Array | None
         if not purse.allows(ORIGINS * PATH_EVALUATIONS):
             break
         starts = race(target, loc, race_key, data)
+        if starts.elbo[0] > matches.elbo[0] + VISIBLE_NATS:
+            return starts, spent  # the match from there pays for them
         purse.spend(starts.num_gradients)
         spent += starts.num_gradients
-        if starts.elbo[0] > matches.elbo[0] + VISIBLE_NATS:
-            return race_key, spent
     return None, spent
 
 

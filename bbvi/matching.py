@@ -119,6 +119,7 @@ def match_modes(
     key: Array,
     data: PyTree,
     gradients: float = np.inf,
+    starts: Starts | None = None,
 ) -> tuple[PyTree, RunLog, Matches]:
     """Stages 1 and 2 of `Auto`: from some starts at once, then from those in other valleys.
 
@@ -129,6 +130,7 @@ def match_modes(
         key: another, for the matches.
         data: the user's data.
         gradients: how many may be spent.
+        starts: of a race that has been run; None runs one.
 
     Returns:
         parameters of the full-rank Gaussian with the best bound, the run so far, and all
@@ -136,7 +138,8 @@ def match_modes(
     """
     limits = affordable(target, gradients)
     _prepare(target, key, data)
-    starts = race(target, loc, race_key, data, limits.path_evaluations)
+    if starts is None:
+        starts = race(target, loc, race_key, data, limits.path_evaluations)
     chosen, elsewhere = _diverse(target, starts, loc, data)
     places = [Frame(starts.loc[i], starts.scale[i]) for i in chosen]
     spent = starts.num_gradients
