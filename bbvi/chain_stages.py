@@ -10,7 +10,7 @@ from bbvi._arrays import at_levels, softmax
 from bbvi._tree import split
 from bbvi._types import Array, PyTree
 from bbvi.budget import Purse
-from bbvi.chain_checks import contradiction, steps_too_long, would_forget
+from bbvi.chain_checks import contradiction, sds_apart, steps_too_long, would_forget
 from bbvi.chains import (
     Chains,
     affordable_leaps,
@@ -80,14 +80,20 @@ class _Runner:
         if self.fitted.sound:
             return
         for left, key in zip(range(len(keys), 0, -1), keys, strict=True):
-            before, calls = int(self._last.num_gradients), self._last.course.apart
             d = self._stage.diagnostics
             shorter = steps_too_long(self.found, d, left)
             in_time = shorter or would_forget(self.found, d, left)
-            if self.fitted.settled or not in_time or not self._purse.allows(before):
+            if self.fitted.settled or not in_time or not self.further(key, shorter):
                 break
-            more = {"calls": calls, "before": before, "shorter": shorter}
-            self._put(self._pay(go_on, self._last, key, **more))
+
+    def further(self, key, shorter=False):
+        """Chains for as long again, if that can be paid for."""
+        before, calls = int(self._last.num_gradients), self._last.course.apart
+        if not self._purse.allows(before):
+            return False
+        more = {"calls": calls, "before": before, "shorter": shorter}
+        self._put(self._pay(go_on, self._last, key, **more))
+        return True
 
     def end(self, name):
         seconds = (time.perf_counter() - self.began, 0.0)
@@ -161,7 +167,14 @@ def across_seams(
     states = np.asarray(run.found.draws, float).reshape(-1, number, target.dim)
     seam, visible = contradiction(np.asarray(d.draws, float), weights, states)
     run.longer(keys if seam else keys[:1] if visible else [])
-    if run.fitted.sound:  # then they have no seam, and what is visible need not stand out
+    # to contradict an sd they need not forget
+    for key in keys:
+        beyond, at_all = sds_apart(d, run.found)
+        if beyond or not at_all or not run.further(key):
+            break
+    beyond, at_all = sds_apart(d, run.found)
+    seam, visible = max(seam, beyond), max(visible, at_all)
+    if run.fitted.answers:  # then they have no seam, and what is visible need not stand out
         seam = visible
     return stage._replace(seam=seam), run.end("chains across")
 

@@ -1,12 +1,14 @@
 """When the weights can be believed, and when they correct the moments."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from bbvi.batch.judging import Facts, is_clear, is_plain, verdict_of
-from bbvi.chain_checks import contradiction
+from bbvi.chain_checks import contradiction, sds_apart
 from bbvi.diagnostics import diagnose
 from bbvi.evidence import efficiency, moment_noise, needs_correction, weights_usable
 from bbvi.families import FullRankGaussian
@@ -136,3 +138,22 @@ def test_a_contradiction_stands_out_from_noise():
     (d,) = diagnosed(2, 1.0, [0])
     found = judge(d, Status.CONVERGED, ["a", "b"], seam=0.2)
     assert found.level == "rejected" and "0.20 sd" in str(found)
+
+
+def test_sds_contradict_where_they_stand_out_from_noise():
+    (d,) = diagnosed(2, 1.0, [0])
+    sd, error = np.asarray(d.corrected.sd), np.array([0.0, 0.02])
+
+    def chains_with(factor):
+        moments = d.corrected._replace(sd=sd * [1, factor], sd_se=sd * error)
+        return SimpleNamespace(moments=moments)
+
+    ours = d._replace(corrected=d.corrected._replace(sd_se=sd * error))
+    assert sds_apart(ours, chains_with(1.09)) == (0, 0)
+    np.testing.assert_allclose(sds_apart(ours, chains_with(1.2)), np.log(1.2), rtol=1e-6)
+    np.testing.assert_allclose(sds_apart(ours, chains_with(1 / 1.2)), np.log(1.2), rtol=1e-6)
+    error = np.array([0.0, 0.06])
+    beyond_noise, at_all = sds_apart(ours, chains_with(1.2))
+    assert beyond_noise == 0 and at_all > 0.1
+    still = ours._replace(raw=ours.raw._replace(sd=np.zeros(2)))
+    assert sds_apart(still, chains_with(1.2)) == (0, 0)
