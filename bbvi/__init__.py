@@ -27,6 +27,7 @@ from bbvi.bijectors import (
 from bbvi.budget import Budget
 from bbvi.diagnostics import Diagnostics
 from bbvi.families import (
+    BentGaussian,
     CouplingFlow,
     Family,
     FullRankGaussian,
@@ -65,6 +66,7 @@ __all__ = [
     "Auto",
     "BBVIWarning",
     "BatchAndMatch",
+    "BentGaussian",
     "BatchResult",
     "Bijector",
     "Budget",

@@ -10,6 +10,7 @@ import optax
 
 from bbvi._tree import pick, split
 from bbvi._types import Array, PyTree
+from bbvi.bent_stages import bent_stages
 from bbvi.budget import Purse
 from bbvi.chain_stages import across_seams, chain_stage
 from bbvi.chains import expected_gradients
@@ -64,7 +65,9 @@ class Auto:
        In up to 12 dimensions mixtures of Gaussians move in this way, where that settles it.
     4. Where the weighted draws can still not answer for the posterior, short Hamiltonian chains
        from the Gaussian's draws, in units in which it is standard. Those that are only slow,
-       or diverge a little, go on.
+       or diverge a little, go on. Where their states bend, or narrow, with a few coordinates, a
+       Gaussian that does so too is fitted to them: its weights, or chains in its units, may settle
+       what they did not.
     5. Where those do not settle either, a coupling flow that starts as that Gaussian (up to
        1,024 dimensions); and, if its weights cannot be believed, short chains from its draws.
        Unless these weights have a variance, chains in plain coordinates then look for a seam in
@@ -118,7 +121,7 @@ class Auto:
         """
         keys = split(key, 5 + MOST_MOVES)
         start_key, match_key, run_key, judge_key, chain_key, *move_keys = keys
-        again_key, population_key = split(start_key, 2)
+        again_key, population_key, bent_key = split(start_key, 3)
         if previous is not None and isinstance(previous[0], GaussianMixture):
             previous = None  # a match from the moments of several modes ends in one of them
         if target.dim > _DENSE_LIMIT:
@@ -165,6 +168,10 @@ class Auto:
                 partial(chain_stage, single, target, chain_key, data, purse, _ROUNDS, doublings),
             )
             stages.append(look(chains))
+            if stages[-1].settled:
+                return stages
+            args = (chains, target, bent_key, data, purse, show, look, _ROUNDS, doublings)
+            stages += bent_stages(*args)
             if stages[-1].settled:
                 return stages
         warm = previous if previous is not None and previous[0] == self.flow else None

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from bbvi.chains import Chains, num_independent, share_left
-from bbvi.diagnostics import Diagnostics
+from bbvi.diagnostics import Diagnostics, Moments
 from bbvi.evidence import (
     KHAT_FINITE,
     MEAN_TOLERANCE,
@@ -148,6 +148,26 @@ def sds_apart(d: Diagnostics, chains: Chains) -> tuple[float, float]:
     error = np.hypot(theirs.sd_se / theirs.sd, ours.sd_se / ours.sd)
     visible = gap > SD_TOLERANCE
     return _largest(gap, visible & (gap > _by_chance(gap.size) * error), visible)
+
+
+@np.errstate(all="ignore")
+def moved_on(d: Diagnostics, before: Moments, after: Moments) -> bool:
+    """Whether means or sds moved visibly, and by more than noise, from some chains to others.
+
+    Args:
+        d: diagnostics of the fit, for what cannot vary.
+        before: moments of chains.
+        after: moments of chains in other units.
+    """
+    number = 2 * len(after.sd)
+    mean_gap = np.abs(after.mean - before.mean) / after.sd
+    sd_gap = np.abs(np.log(after.sd / before.sd))
+    mean_error = np.hypot(before.mean_se, after.mean_se) / after.sd
+    sd_error = np.hypot(before.sd_se, after.sd_se) / after.sd
+    far = (mean_gap > np.maximum(MEAN_TOLERANCE / 2, _by_chance(number) * mean_error)) | (
+        sd_gap > np.maximum(SD_TOLERANCE / 2, _by_chance(number) * sd_error)
+    )
+    return bool(np.any(far & ~fixed(d)))
 
 
 def _largest(gap: np.ndarray, *masks: np.ndarray) -> tuple:

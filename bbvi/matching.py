@@ -210,9 +210,14 @@ def _together(found: list[_Match], starts: Starts | None) -> Matches:
 
 
 def on_device(target: Target, params: PyTree) -> PyTree:
-    """Parameters that the host has computed, as arrays of JAX of the target's type."""
+    """Parameters that the host has computed, as arrays of JAX; floats are of the target's type."""
+
+    def put(x):
+        x = np.asarray(x)
+        return jnp.asarray(x, target.dtype if np.issubdtype(x.dtype, np.floating) else x.dtype)
+
     with np.errstate(over="ignore"):
-        return jax.tree.map(lambda x: jnp.asarray(x, target.dtype), params)
+        return jax.tree.map(put, params)
 
 
 def _in_a_valley_of_its_own(target, matches, starts, waiting, data) -> int | None:

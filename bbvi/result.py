@@ -201,9 +201,9 @@ class FitResult:
             key: an int or a JAX random key.
             data: the data of the fit, which a result does not hold.
             dense: whether the mass matrix is dense; None makes it so for D up to 200.
-            neutra: move in the base space of the fitted family, where the map of a flow has
-                made a bent posterior straight; a gradient costs that of the map on top. None
-                does so if the family is a flow.
+            neutra: move in the base space of the fitted family, where the map of a flow, or of a
+                bent Gaussian, has made a bent posterior straight; a gradient costs that of the map
+                on top. None does so if the family is one of these.
 
         Returns:
             a `bbvi.bridges.mcmc.McmcStart`.

@@ -1,6 +1,7 @@
 """Families of approximations: one a file, each a hashable spec beside its parameters."""
 
 from bbvi.families.base import Family, Frame, Proposal
+from bbvi.families.bent import BentGaussian
 from bbvi.families.coupling import CouplingFlow
 from bbvi.families.fullrank import FullRankGaussian
 from bbvi.families.lowrank import LowRankGaussian
@@ -10,6 +11,7 @@ from bbvi.families.mixture import GaussianMixture
 from bbvi.families.student_t import StudentT
 
 __all__ = [
+    "BentGaussian",
     "CouplingFlow",
     "Family",
     "Frame",

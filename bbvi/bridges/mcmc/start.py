@@ -23,7 +23,13 @@ from bbvi.bridges.base import require
 from bbvi.bridges.mcmc import blackjax, numpyro, nutpie
 from bbvi.bridges.mcmc.chains import Chains
 from bbvi.bridges.mcmc.space import BaseSpace, constrain, log_density
-from bbvi.families import CouplingFlow, FullRankGaussian, GaussianMixture, MeanFieldGaussian
+from bbvi.families import (
+    BentGaussian,
+    CouplingFlow,
+    FullRankGaussian,
+    GaussianMixture,
+    MeanFieldGaussian,
+)
 from bbvi.posterior import MOMENT_DRAWS, Posterior
 from bbvi.status import InputError
 from bbvi.target import Target
@@ -168,7 +174,7 @@ def to_mcmc(
     dense = target.dim <= _LARGEST_DENSE if dense is None else dense
     start_key, run_key = jax.random.split(as_key(key))
     base = None
-    if neutra or (neutra is None and isinstance(posterior.family, CouplingFlow)):
+    if neutra or (neutra is None and isinstance(posterior.family, CouplingFlow | BentGaussian)):
         base = _base_space(posterior)
         z = jax.random.normal(start_key, (num_chains, target.dim), target.dtype)
         covariance = jnp.ones(target.dim, target.dtype)

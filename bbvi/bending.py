@@ -1,0 +1,195 @@
+"""Bent Gaussians fitted to draws: which coordinates drive the others, and how."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from bbvi._types import PyTree
+from bbvi.families import BentGaussian
+from bbvi.families.bent import MOST_DRIVERS, curve, feature_sizes, features
+
+# A coordinate drives others if the squares of its correlations with them, of its square with them
+# and of it with the logarithms of their squares, all beyond what is linear, sum to this.
+_DRIVES = 0.1
+_CLIPPED, _SMALL = 3.0, 1e-2  # for these correlations, in sds and their squares
+_SOME = 4096  # draws, by which the drivers are chosen
+_ROUNDS, _STEPS = 3, 2  # of means and widths in turn, and of Newton's method for the widths
+# Of a residual over its width, squared: what one draw may say of the width at most.
+_MOST = 25.0
+_LONGEST = 0.5  # step of a log width
+# A kink, and nearly a parabola: effects of a hundred groups were 10% short with a parabola,
+# which leaves the neck of their funnel, and ridges that are parabolas were wrong without.
+_ROUNDNESS = (1.0, 0.25)
+FAMILY = BentGaussian()
+
+
+def bend(draws: np.ndarray) -> PyTree | None:
+    r"""The bent Gaussian that draws are closest to, or None if nothing bends.
+
+    Drivers are chosen one by one, each as the one on which what is left of the others depends
+    most. Given these, every other coordinate is a regression with a width of its own,
+
+        z_j = beta_j0 + f(a)'beta_j + exp(g(a)'c_j) r_j,
+
+    by weighted least squares for beta and Newton's method for c in turn, and the residuals have
+    a covariance. For f and g see `bbvi.families.bent.features`.
+
+    Args:
+        draws: (S, D).
+
+    Raises:
+        numpy.linalg.LinAlgError: if the draws have no covariance that can be factorised.
+
+    Source: the regression with log-linear widths is that of Harvey 1976 (Econometrica 44).
+    """
+    draws = np.asarray(draws, float)
+    with np.errstate(all="ignore"):
+        centre, unit = draws.mean(axis=0), draws.std(axis=0)
+    if not (np.isfinite(unit).all() and (unit > 0).all()):
+        raise np.linalg.LinAlgError("draws that do not vary")
+    x = (draws - centre) / unit
+    fits = []
+    for roundness in _ROUNDNESS:
+        shape = curve(roundness)
+        drivers = _drivers(x[:: -(-len(x) // _SOME)], shape)
+        if not drivers:
+            return None
+        fits.append(_regress(x, drivers, shape))
+    fit = max(fits, key=lambda fit: fit.log_likelihood)
+    number = len(fit.drivers)
+    order = np.concatenate([fit.drivers, _others(x, fit.drivers)]).astype(np.int32)
+    factor = np.zeros((len(order), len(order)))
+    factor[:number, :number] = fit.root
+    factor[number:, number:] = fit.factor
+    loc, means, widths = (
+        np.insert(y, [0] * number, 0, axis=-1) for y in (fit.loc, fit.means, fit.widths)
+    )
+    unit = unit[order]
+    loc = centre[order] + unit * loc
+    return FAMILY.join(fit.curve, order, loc, factor * unit[:, None], means * unit, widths)
+
+
+class _Fit(NamedTuple):
+    """Drivers, and regressions of the M other coordinates on them.
+
+    Attributes:
+        curve: see `bbvi.families.bent.curve`.
+        drivers: K indices.
+        root: (K, K) factor of the drivers' covariance.
+        loc: (M,) intercepts.
+        means: (F, M) coefficients.
+        widths: (2 K, M) of the log widths.
+        rest: (S, M) residuals over their widths.
+        factor: (M, M) of the covariance of these.
+        log_likelihood: of a draw, but for a constant.
+    """
+
+    curve: np.ndarray
+    drivers: list[int]
+    root: np.ndarray
+    loc: np.ndarray
+    means: np.ndarray
+    widths: np.ndarray
+    rest: np.ndarray
+    factor: np.ndarray
+    log_likelihood: float
+
+
+def _drivers(x: np.ndarray, curve: np.ndarray) -> list[int]:
+    """Columns of x (S, D) on which the others depend, the first one most."""
+    drivers: list[int] = []
+    rest = x
+    most = min(MOST_DRIVERS, x.shape[1] - 1)
+    while len(drivers) < most:
+        strength = _dependence(x, rest, drivers)
+        if not strength.max() > _DRIVES:
+            break
+        drivers.append(int(np.argmax(strength)))
+        rest = _regress(x, drivers, curve).rest
+    return drivers
+
+
+def _others(x: np.ndarray, drivers: list[int]) -> np.ndarray:
+    return np.setdiff1d(np.arange(x.shape[1]), drivers)
+
+
+def _dependence(x: np.ndarray, rest: np.ndarray, drivers: list[int]) -> np.ndarray:
+    """How much what is left of the others, `rest` (S, M), depends on each column of x (S, D)."""
+    others = _others(x, drivers)
+    # chance makes squares of 1/S, and draws of chains are worth fewer
+    chance = 4 / len(x)
+    own, left = _clipped(x), _clipped(rest)
+    widths = _standard(np.log(left**2 + _SMALL))
+    strength = np.zeros(x.shape[1])
+    for by, of in ((own, widths), (_standard(own**2), left)):
+        squares = (by.T @ of / len(x)) ** 2
+        squares[others, np.arange(len(others))] = 0
+        strength += np.sum(np.maximum(squares - chance, 0), axis=1)
+    for driver in drivers:  # with which correlations change
+        squares = (left.T @ (left * own[:, [driver]]) / len(x)) ** 2
+        np.fill_diagonal(squares, 0)
+        strength[others] += np.sum(np.maximum(squares - chance, 0), axis=1)
+    strength[drivers] = 0
+    return strength
+
+
+def _regress(x: np.ndarray, drivers: list[int], curve: np.ndarray) -> _Fit:
+    root = np.linalg.cholesky(np.cov(x[:, drivers].T).reshape(len(drivers), -1))
+    a = np.zeros((len(x), feature_sizes(x.shape[1])[1] // 2))
+    a[:, : len(drivers)] = np.linalg.solve(root, x[:, drivers].T).T
+    present = np.arange(a.shape[1]) < len(drivers)
+    one, other = np.triu_indices(a.shape[1], 1)
+    pairs = present[one] & present[other]
+    used = np.concatenate([present, present, *3 * [pairs]]), np.concatenate([present, present])
+    of_means, of_widths = (_with_one(f * u) for f, u in zip(features(a, curve), used, strict=True))
+    y = np.delete(x, drivers, axis=1)
+    widths = np.zeros((of_widths.shape[1], y.shape[1]))
+    for _ in range(_ROUNDS):
+        means = _weighted(of_means, y, np.exp(-2 * of_widths @ widths))
+        squares = (y - of_means @ means) ** 2
+        widths[0] = 0
+        widths[0] = 0.5 * np.log(np.mean(squares * np.exp(-2 * of_widths @ widths), axis=0))
+        for _ in range(_STEPS):
+            scaled = np.minimum(squares * np.exp(-2 * of_widths @ widths), _MOST)
+            step = _solve(of_widths, scaled, of_widths.T @ (scaled - 1)) / 2
+            widths += np.clip(step, -_LONGEST, _LONGEST)
+    widths[0] = 0
+    log_widths = of_widths @ widths
+    rest = (y - of_means @ means) * np.exp(-log_widths)
+    factor = np.linalg.cholesky(np.cov(rest.T).reshape(y.shape[1], -1))
+    log_det = sum(np.sum(np.log(np.diagonal(x))) for x in (root, factor))
+    log_likelihood = -float(log_det + np.mean(np.sum(log_widths, axis=1)))
+    return _Fit(curve, drivers, root, means[0], means[1:], widths[1:], rest, factor, log_likelihood)
+
+
+def _with_one(x):
+    return np.hstack([np.ones((len(x), 1)), x])
+
+
+def _weighted(features: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Coefficients (F, M) of regressions of y (S, M), each with weights (S, M) of its own."""
+    weights = weights / weights.mean(axis=0)
+    return _solve(features, weights, features.T @ (weights * y))
+
+
+def _solve(features: np.ndarray, weights: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """The (F, M) whose column m solves sum_s w_sm f_s f_s' = right_m; zero where f is."""
+    found = np.zeros_like(right)
+    used = features.any(axis=0)
+    features, right = features[:, used], right[used]
+    size = features.shape[1]
+    products = (features[:, :, None] * features[:, None]).reshape(len(features), -1)
+    matrices = (products.T @ weights).T.reshape(-1, size, size)
+    # a weight that is all on a few draws leaves some features without any
+    matrices = matrices + 1e-9 * len(features) * np.eye(size)
+    found[used] = np.linalg.solve(matrices, right.T[..., None])[..., 0].T
+    return found
+
+
+def _clipped(x: np.ndarray) -> np.ndarray:
+    return _standard(np.clip(_standard(x), -_CLIPPED, _CLIPPED))
+
+
+def _standard(x: np.ndarray) -> np.ndarray:
+    x = x - x.mean(axis=0)
+    return x / np.maximum(x.std(axis=0), np.finfo(float).tiny)

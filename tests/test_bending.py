@@ -1,0 +1,160 @@
+"""Bent Gaussians: their map and density, their fit to draws, and the stages made of them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import bbvi
+from bbvi.bending import bend
+from bbvi.chain_checks import moved_on
+from bbvi.diagnostics import diagnose
+from bbvi.families import BentGaussian, FullRankGaussian
+from bbvi.families.bent import curve, feature_sizes
+from bbvi.target import make_target
+
+pytestmark = pytest.mark.usefixtures("x64")
+FAMILY = BentGaussian()
+
+
+def a_member(dim, drivers, roundness=1.0, seed=0):
+    """A member whose drivers are the last coordinates."""
+    rng = np.random.default_rng(seed)
+    order = np.roll(np.arange(dim), drivers).astype(np.int32)
+    factor = np.tril(0.3 * rng.normal(size=(dim, dim)), -1) + np.diag(rng.uniform(0.5, 2, dim))
+    factor[drivers:, :drivers] = 0
+    means, widths = (0.2 * rng.normal(size=(size, dim)) for size in feature_sizes(dim))
+    widths[feature_sizes(dim)[1] // 2 :] *= roundness  # which grows like a square, otherwise
+    most = feature_sizes(dim)[1] // 2
+    alone = np.tile(np.arange(most) < drivers, 2)
+    one, other = np.triu_indices(most, 1)
+    pairs = np.tile((one < drivers) & (other < drivers), 3)
+    means[~np.concatenate([alone, pairs])] = 0
+    widths[~alone] = 0
+    means[:, :drivers] = widths[:, :drivers] = 0
+    params = FAMILY.join(curve(roundness), order, rng.normal(size=dim), factor, means, widths)
+    return jax.tree.map(jnp.asarray, params)
+
+
+@pytest.mark.parametrize("roundness", [1.0, 0.25])
+@pytest.mark.parametrize(("dim", "drivers"), [(2, 1), (5, 1), (7, 3), (8, 5)])
+def test_its_density_is_that_of_its_draws(dim, drivers, roundness):
+    params = a_member(dim, drivers, roundness)
+    eps = np.random.default_rng(1).normal(size=(50, dim))
+    z, log_q = FAMILY.reparam(params, eps)
+    jacobian = jax.vmap(jax.jacfwd(lambda e: FAMILY.reparam(params, e[None])[0][0]))(eps)
+    log_det = np.linalg.slogdet(jacobian)[1]
+    expected = -0.5 * np.sum(eps**2, 1) - log_det - 0.5 * dim * np.log(2 * np.pi)
+    np.testing.assert_allclose(log_q, expected, rtol=1e-9)
+    np.testing.assert_allclose(FAMILY.log_prob(params, z), log_q, rtol=1e-9)
+
+
+def test_unbent_it_is_a_gaussian():
+    factor = np.array([[1.0, 0.0, 0.0], [0.5, 2.0, 0.0], [-1.0, 0.3, 0.7]])
+    loc = np.array([1.0, 2.0, 3.0])
+    eps = np.random.default_rng(0).normal(size=(20, 3))
+    gaussian = FullRankGaussian()
+    found = FAMILY.reparam(FAMILY.init(jnp.asarray(loc), jnp.asarray(factor)), eps)
+    expected = gaussian.reparam(gaussian.init(jnp.asarray(loc), jnp.asarray(factor)), eps)
+    jax.tree.map(np.testing.assert_allclose, found, expected)
+
+
+@pytest.mark.parametrize("drivers", [1, 2])
+def test_its_frame_has_its_mean_and_nearly_its_covariance(drivers):
+    params = a_member(6, drivers)
+    z = FAMILY.reparam(params, np.random.default_rng(0).normal(size=(400_000, 6)))[0]
+    x = np.asarray(FAMILY.frame(params).invert(z))
+    np.testing.assert_allclose(x.mean(0), 0, atol=0.02)
+    np.testing.assert_allclose(np.cov(x.T), np.eye(6), atol=0.1)
+    on_host = FAMILY.frame(jax.device_get(params))
+    jax.tree.map(np.testing.assert_allclose, on_host, FAMILY.frame(params))
+
+
+@pytest.mark.parametrize("roundness", [1.0, 0.25])
+def test_a_fit_finds_the_member_that_draws_are_of(roundness):
+    params = a_member(7, 1, roundness)
+    eps = np.random.default_rng(2).normal(size=(20_000, 7))
+    z, log_q = FAMILY.reparam(params, eps)
+    fitted = bend(np.asarray(z))
+    assert fitted["curve"][0] == roundness
+    assert fitted["order"][0] == 6
+    gap = np.asarray(log_q - FAMILY.log_prob(jax.tree.map(jnp.asarray, fitted), z))
+    # twice the divergence is near the number of parameters over that of draws
+    assert abs(np.mean(gap)) < 0.01
+
+
+def test_drivers_are_as_many_as_there_are():
+    params = a_member(9, 2)
+    z = FAMILY.reparam(params, np.random.default_rng(2).normal(size=(8_000, 9)))[0]
+    fitted = bend(np.asarray(z))
+    assert set(fitted["order"][:2]) == {7, 8}
+
+
+@pytest.mark.parametrize("dim", [1, 2, 30])
+def test_draws_of_a_gaussian_do_not_bend(dim):
+    rng = np.random.default_rng(dim)
+    assert bend(rng.normal(size=(8_000, dim)) @ rng.normal(size=(dim, dim))) is None
+
+
+def test_draws_that_do_not_vary_have_no_fit():
+    draws = np.random.default_rng(0).normal(size=(100, 3))
+    with pytest.raises(np.linalg.LinAlgError, match="do not vary"):
+        bend(draws * [1, 0, 1])
+    with pytest.raises(np.linalg.LinAlgError, match="do not vary"):
+        bend(draws * [1, np.nan, 1])
+
+
+def test_it_is_not_fitted_step_by_step():
+    params = a_member(3, 1)
+    with pytest.raises(NotImplementedError, match="fitted to draws"):
+        FAMILY.to_frame(params, FAMILY.frame(params))
+
+
+def test_moments_that_move_are_told_from_noise():
+    target, _, _ = make_target(lambda z: -0.5 * jnp.sum(z**2), np.zeros(2), None, None)
+    gaussian = FullRankGaussian()
+    params = gaussian.init(jnp.zeros(2), jnp.ones(2))
+    d = jax.device_get(diagnose(target, gaussian, params, jax.random.key(0), None))
+    still = d.corrected._replace(mean_se=np.full(2, 0.005), sd_se=np.full(2, 0.005))
+    sd = np.asarray(still.sd)
+    assert not moved_on(d, still, still._replace(mean=still.mean + 0.04 * sd, sd=1.04 * sd))
+    assert moved_on(d, still, still._replace(mean=still.mean + 0.06 * sd))
+    assert moved_on(d, still, still._replace(sd=0.94 * sd))
+    loud = still._replace(mean_se=0.05 * sd, sd_se=0.05 * sd)
+    assert not moved_on(d, loud, loud._replace(mean=still.mean + 0.1 * sd, sd=1.1 * sd))
+
+
+@pytest.mark.parametrize("key", range(2))
+def test_a_funnel_of_fifty_needs_no_flow(key):
+    """v ~ N(0, 1), 50 effects N(0, exp(v/2))."""
+    number = 50
+
+    def funnel(p):
+        v, x = p["v"], p["x"]
+        return -0.5 * v**2 - 0.5 * jnp.sum(x**2) * jnp.exp(-v) - 0.5 * number * v
+
+    result = bbvi.fit(funnel, {"v": 0.0, "x": np.zeros(number)}, key=key)
+    assert result.verdict.level == "trusted"
+    stages = [stage for stage, _ in result.timings]
+    assert "chains bent" in stages
+    assert "flow" not in stages
+    assert isinstance(result.posterior.family, BentGaussian)
+    assert abs(result.posterior.mean()["v"]) < 0.1
+    assert abs(result.posterior.sd()["v"] - 1) < 0.1
+    np.testing.assert_allclose(result.posterior.sd()["x"], np.exp(0.25), rtol=0.1)
+
+
+def test_a_bent_fit_is_saved_and_gone_on_from(tmp_path):
+    def funnel(p):
+        v, x = p["v"], p["x"]
+        return -0.5 * v**2 - 0.5 * jnp.sum(x**2) * jnp.exp(-v) - 0.5 * x.size * v
+
+    result = bbvi.fit(funnel, {"v": 0.0, "x": np.zeros(50)})
+    assert isinstance(result.posterior.family, BentGaussian)
+    result.save(tmp_path / "fit.npz")
+    loaded = bbvi.load(tmp_path / "fit.npz", funnel)
+    point = {"v": 0.3, "x": np.full(50, 0.1)}
+    expected = result.posterior.log_prob(point)
+    np.testing.assert_allclose(loaded.posterior.log_prob(point), expected)
+    again = bbvi.fit(funnel, loaded)
+    assert again.verdict.level == "trusted"
