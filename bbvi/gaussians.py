@@ -29,7 +29,7 @@ MOST_MOVES = 4
 _WORTHWHILE = 1.1
 # Effective draws, as a share of those of an exact fit, below which weights that would settle a fit
 # are not taken at their word: of 250 fits that were settled so, errors over 0.06 were all of these.
-_UNEVEN = 0.6
+UNEVEN = 0.6
 # More races of starts, where nothing has settled. Of one system of rates nine of ten fits found the
 # mode with them, seven without, and the others took a flow for it.
 _RACES = 2
@@ -233,7 +233,7 @@ def _probed(target, stages, key, data, purse) -> list[Fitted]:
     best = reduce(better, stages)
     d = best.diagnostics
     gaussian = isinstance(best.family, FullRankGaussian)
-    if not (best.settled and gaussian and efficiency(d) < _UNEVEN):
+    if not (best.settled and gaussian and efficiency(d) < UNEVEN):
         return stages
     if not purse.allows(most_unseen_gradients(target.dim)):
         return stages
