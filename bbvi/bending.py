@@ -6,7 +6,7 @@ import numpy as np
 
 from bbvi._types import PyTree
 from bbvi.families import BentGaussian
-from bbvi.families.bent import MOST_DRIVERS, curve, feature_sizes, features
+from bbvi.families.bent import MOST_DRIVERS, feature_sizes, features
 
 # A coordinate drives others if the squares of its correlations with them, of its square with them
 # and of it with the logarithms of their squares, all beyond what is linear, sum to this.
@@ -15,11 +15,15 @@ _CLIPPED, _SMALL = 3.0, 1e-2  # for these correlations, in sds and their squares
 _SOME = 4096  # draws, by which the drivers are chosen
 _ROUNDS, _STEPS = 3, 2  # of means and widths in turn, and of Newton's method for the widths
 # Of a residual over its width, squared: what one draw may say of the width at most.
+_WORTH = 4.0  # draws of chains that are worth one
 _MOST = 25.0
 _LONGEST = 0.5  # step of a log width
 # A kink, and nearly a parabola: effects of a hundred groups were 10% short with a parabola,
 # which leaves the neck of their funnel, and ridges that are parabolas were wrong without.
 _ROUNDNESS = (1.0, 0.25)
+# Where log widths fall by so much with a driver, on average and in the end, means come to rest at
+# twice that rate, as the mean of an effect does with the square of its scale; within limits.
+_NARROWS, _RATES = 0.1, (0.7, 1.0, 1.5, 2.2)
 FAMILY = BentGaussian()
 
 
@@ -50,12 +54,14 @@ def bend(draws: np.ndarray) -> PyTree | None:
     x = (draws - centre) / unit
     fits = []
     for roundness in _ROUNDNESS:
-        shape = curve(roundness)
+        shape = np.zeros((2, feature_sizes(x.shape[1])[1] // 2))
+        shape[0] = roundness
         drivers = _drivers(x[:: -(-len(x) // _SOME)], shape)
         if not drivers:
             return None
         fits.append(_regress(x, drivers, shape))
     fit = max(fits, key=lambda fit: fit.log_likelihood)
+    fit = _at_rest(x, fit)
     number = len(fit.drivers)
     order = np.concatenate([fit.drivers, _others(x, fit.drivers)]).astype(np.int32)
     factor = np.zeros((len(order), len(order)))
@@ -66,14 +72,14 @@ def bend(draws: np.ndarray) -> PyTree | None:
     )
     unit = unit[order]
     loc = centre[order] + unit * loc
-    return FAMILY.join(fit.curve, order, loc, factor * unit[:, None], means * unit, widths)
+    return FAMILY.join(fit.shape, order, loc, factor * unit[:, None], means * unit, widths)
 
 
 class _Fit(NamedTuple):
     """Drivers, and regressions of the M other coordinates on them.
 
     Attributes:
-        curve: see `bbvi.families.bent.curve`.
+        shape: see `bbvi.families.bent.features`.
         drivers: K indices.
         root: (K, K) factor of the drivers' covariance.
         loc: (M,) intercepts.
@@ -84,7 +90,7 @@ class _Fit(NamedTuple):
         log_likelihood: of a draw, but for a constant.
     """
 
-    curve: np.ndarray
+    shape: np.ndarray
     drivers: list[int]
     root: np.ndarray
     loc: np.ndarray
@@ -95,7 +101,7 @@ class _Fit(NamedTuple):
     log_likelihood: float
 
 
-def _drivers(x: np.ndarray, curve: np.ndarray) -> list[int]:
+def _drivers(x: np.ndarray, shape: np.ndarray) -> list[int]:
     """Columns of x (S, D) on which the others depend, the first one most."""
     drivers: list[int] = []
     rest = x
@@ -105,8 +111,26 @@ def _drivers(x: np.ndarray, curve: np.ndarray) -> list[int]:
         if not strength.max() > _DRIVES:
             break
         drivers.append(int(np.argmax(strength)))
-        rest = _regress(x, drivers, curve).rest
+        rest = _regress(x, drivers, shape).rest
     return drivers
+
+
+def _at_rest(x: np.ndarray, fit: _Fit) -> _Fit:
+    """The same where means come to rest as fast as widths narrow, if they narrow."""
+    few, number = len(fit.widths) // 2, len(fit.drivers)
+    slope, turn = (w[:number].mean(axis=1) for w in (fit.widths[:few], fit.widths[few:]))
+    down, up = slope - 2 * turn, -slope - 2 * turn
+    narrows = np.maximum(down, up) > _NARROWS
+    if not narrows.any():
+        return fit
+    signs = np.where(narrows & (up > down), -1.0, 1.0)
+    fits = []
+    for rate in _RATES:
+        shape = fit.shape.copy()
+        shape[1, :number] = np.where(narrows, rate, 0)
+        fits.append(_regress(x, fit.drivers, shape, signs))
+    new = max(fits, key=lambda fit: fit.log_likelihood)
+    return new
 
 
 def _others(x: np.ndarray, drivers: list[int]) -> np.ndarray:
@@ -133,15 +157,21 @@ def _dependence(x: np.ndarray, rest: np.ndarray, drivers: list[int]) -> np.ndarr
     return strength
 
 
-def _regress(x: np.ndarray, drivers: list[int], curve: np.ndarray) -> _Fit:
-    root = np.linalg.cholesky(np.cov(x[:, drivers].T).reshape(len(drivers), -1))
-    a = np.zeros((len(x), feature_sizes(x.shape[1])[1] // 2))
+def _regress(
+    x: np.ndarray, drivers: list[int], shape: np.ndarray, signs: np.ndarray | float = 1.0
+) -> _Fit:
+    root = np.linalg.cholesky(np.cov(x[:, drivers].T).reshape(len(drivers), -1)) * signs
+    a = np.zeros((len(x), shape.shape[1]))
     a[:, : len(drivers)] = np.linalg.solve(root, x[:, drivers].T).T
     present = np.arange(a.shape[1]) < len(drivers)
+    plain = present & (shape[1] == 0)
     one, other = np.triu_indices(a.shape[1], 1)
     pairs = present[one] & present[other]
-    used = np.concatenate([present, present, *3 * [pairs]]), np.concatenate([present, present])
-    of_means, of_widths = (_with_one(f * u) for f, u in zip(features(a, curve), used, strict=True))
+    of_means = [plain, present, present & ~plain, plain[one] & plain[other]]
+    for each in (True, False):
+        of_means += [pairs & (each | ~plain[i]) for i in (one, other)]
+    used = np.concatenate(of_means), np.concatenate([present, present])
+    of_means, of_widths = (_with_one(f * u) for f, u in zip(features(a, shape), used, strict=True))
     y = np.delete(x, drivers, axis=1)
     widths = np.zeros((of_widths.shape[1], y.shape[1]))
     for _ in range(_ROUNDS):
@@ -154,12 +184,34 @@ def _regress(x: np.ndarray, drivers: list[int], curve: np.ndarray) -> _Fit:
             step = _solve(of_widths, scaled, of_widths.T @ (scaled - 1)) / 2
             widths += np.clip(step, -_LONGEST, _LONGEST)
     widths[0] = 0
+    widths[1:] = _shrunk(widths[1:], of_widths, shape)
     log_widths = of_widths @ widths
     rest = (y - of_means @ means) * np.exp(-log_widths)
     factor = np.linalg.cholesky(np.cov(rest.T).reshape(y.shape[1], -1))
-    log_det = sum(np.sum(np.log(np.diagonal(x))) for x in (root, factor))
+    log_det = sum(np.sum(np.log(np.abs(np.diagonal(x)))) for x in (root, factor))
     log_likelihood = -float(log_det + np.mean(np.sum(log_widths, axis=1)))
-    return _Fit(curve, drivers, root, means[0], means[1:], widths[1:], rest, factor, log_likelihood)
+    return _Fit(shape, drivers, root, means[0], means[1:], widths[1:], rest, factor, log_likelihood)
+
+
+def _shrunk(widths: np.ndarray, of_widths: np.ndarray, shape: np.ndarray) -> np.ndarray:
+    """Slopes on the narrowing side nearer their mean, by what is noise of their spread."""
+    few = shape.shape[1]
+    used = np.flatnonzero(of_widths.any(axis=0))
+    information = 2 * of_widths[:, used].T @ of_widths[:, used] / _WORTH
+    inverse = np.zeros((of_widths.shape[1],) * 2)
+    inverse[np.ix_(used, used)] = np.linalg.inv(information)
+    widths = widths.copy()
+    for i in np.flatnonzero(shape[1]):
+        # left and right of zero, log widths go as (slope - 2 turn) a and as (slope + 2 turn) a
+        slope, turn = widths[i], widths[few + i]
+        left, right = slope - 2 * turn, slope + 2 * turn
+        at = np.zeros(len(inverse))
+        at[1 + i], at[1 + few + i] = 1, -2
+        noise = at @ inverse @ at
+        spread = max(float(np.var(left)) - noise, 0.0)
+        left = left.mean() + spread / (spread + noise) * (left - left.mean())
+        widths[i], widths[few + i] = (left + right) / 2, (right - left) / 4
+    return widths
 
 
 def _with_one(x):

@@ -14,38 +14,41 @@ from bbvi.families.base import LOG_2PI, Family, Frame, broadcast_scale
 MOST_DRIVERS = 5
 # In sds of a driver: what follows it does so no further.
 _CLIPPED = 8.0
-_AT, _BY = (x.copy() for x in np.polynomial.hermite_e.hermegauss(64))
-
-
-def curve(roundness: float) -> np.ndarray:
-    """What sets s_r: r, and its mean before it is centred and its variance for a normal a, (3,)."""
-    raw = _raw(_AT, roundness)
-    mean = _BY @ raw / _BY.sum()
-    return np.array([roundness, mean, _BY @ (raw - mean) ** 2 / _BY.sum()])
-
-
-def _raw(a, roundness):
-    # the same as above, without a difference of nearly equal numbers
-    return 2 * a**2 / (1 + namespace(a).sqrt(1 + (roundness * a) ** 2))
-
-
-_KINK = curve(1.0)
+# Standard normals, by which moments of features are known.
+_NORMALS = np.random.default_rng(0).standard_normal((4096, MOST_DRIVERS))
 
 
 def feature_sizes(dim: int) -> tuple[int, int]:
     """How many features means and log widths have in D = `dim`, F and 2 K."""
     number = min(MOST_DRIVERS, dim)
-    return 2 * number + 3 * number * (number - 1) // 2, 2 * number
+    return 3 * number + 5 * number * (number - 1) // 2, 2 * number
 
 
-def features(a: AnyArray, curve: AnyArray) -> tuple[AnyArray, AnyArray]:
-    """What means (S, F) and log widths (S, 2 K) are linear in, from drivers a (S, K)."""
+def features(a: AnyArray, shape: AnyArray) -> tuple[AnyArray, AnyArray]:
+    """What means (S, F) and log widths (S, 2 K) are linear in, from drivers a (S, K).
+
+    Args:
+        a: drivers.
+        shape: (2, K) the roundness r of each, and the rate b of those that narrow the others.
+    """
     xp = namespace(a)
     a = xp.clip(a, -_CLIPPED, _CLIPPED)
-    level, kink = _raw(a, curve[0]) - curve[1], _raw(a, 1.0) - _KINK[1]
+    roundness, rate = shape
+    narrows = rate > 0
+    safe = xp.where(narrows, rate, 1)
+    bend = xp.where(narrows, xp.logaddexp(0, safe * a) / safe, _level(a, roundness))
+    switch = xp.where(narrows, 1 / (1 + xp.exp(-safe * a)), 0)
     one, other = np.triu_indices(a.shape[1], 1)
-    pairs = [a[:, one] * a[:, other], level[:, one] * a[:, other], a[:, one] * level[:, other]]
-    return xp.concatenate([a, level, *pairs], axis=1), xp.concatenate([a, kink], axis=1)
+    pairs = [a[:, one] * a[:, other]]
+    for f in (bend, switch):
+        pairs += [f[:, one] * a[:, other], a[:, one] * f[:, other]]
+    kink = xp.concatenate([a, _level(a, 1.0)], axis=1)
+    return xp.concatenate([a, bend, switch, *pairs], axis=1), kink
+
+
+def _level(a, roundness):
+    # 2 (sqrt(1 + r^2 a^2) - 1)/r^2 without a difference of nearly equal numbers
+    return 2 * a**2 / (1 + namespace(a).sqrt(1 + (roundness * a) ** 2))
 
 
 @dataclass(frozen=True)
@@ -56,13 +59,13 @@ class BentGaussian(Family):
     first,
 
         z_j = loc_j + f(a)'A_j + exp(w_j) (F eps)_j,    w_j = sum_i C_ij a_i + D_ij s_1(a_i),
-        f(a) = (a_i, s_r(a_i), a_i a_k, s_r(a_i) a_k),
-        s_r(a) = 2 (sqrt(1 + r^2 a^2) - 1)/r^2 - const,
+        s_r(a) = 2 (sqrt(1 + r^2 a^2) - 1)/r^2,
 
-    where A, C and D are zero for the drivers themselves. For r near zero s_r is a parabola, such as
-    a product of two parameters makes of its ridge; else what follows a driver may do so more on
-    one side than on the other: the scale of effects makes a funnel that ends where the data say
-    more of the effects than it does.
+    where A, C and D are zero for the drivers themselves. Features f of the means are a_i, s_r(a_i)
+    and their products with all a_k. For r near zero s_r is a parabola, such as a product of two
+    parameters makes of its ridge. Where others narrow towards small a_i, as effects do with their
+    scale, their means come to rest as fast: the features are log(1 + exp(b a_i))/b and
+    1/(1 + exp(-b a_i)) instead.
 
     Fitted to draws rather than optimised: see `bbvi.bending.bend`. `init` makes one that is not
     bent yet.
@@ -87,11 +90,12 @@ class BentGaussian(Family):
         order = jnp.arange(loc.shape[0], dtype=jnp.int32)
         sizes = feature_sizes(loc.shape[0])
         follow = (jnp.zeros((size, loc.shape[0]), loc.dtype) for size in sizes)
-        return self.join(jnp.asarray(_KINK, loc.dtype), order, loc, factor, *follow)
+        shape = jnp.stack([jnp.ones(sizes[1] // 2, loc.dtype), jnp.zeros(sizes[1] // 2, loc.dtype)])
+        return self.join(shape, order, loc, factor, *follow)
 
     def join(
         self,
-        curve: AnyArray,
+        shape: AnyArray,
         order: AnyArray,
         loc: AnyArray,
         factor: AnyArray,
@@ -101,16 +105,16 @@ class BentGaussian(Family):
         """Parameters, with coordinates in the given order.
 
         Args:
-            curve: (3,) what `curve(r)` is for the r of means.
+            shape: (2, K) see `features`.
             order: (D,) which coordinate is where, the drivers first.
-            loc: (D,) means.
+            loc: (D,) where all features are zero.
             factor: (D, D) F, lower triangular.
             means: (F, D) A; zero in the columns of drivers, and where f is of anything else.
             widths: (2 K, D) C and D, likewise.
         """
         places = namespace(order).argsort(order).astype(order.dtype)
         named = {"loc": loc, "factor": factor, "means": means, "widths": widths}
-        return {"curve": curve, "order": order, "places": places, **named}
+        return {"shape": shape, "order": order, "places": places, **named}
 
     def reparam(self, params: PyTree, eps: Array) -> tuple[Array, Array]:
         shift, widening = self._follow(params, eps)
@@ -127,26 +131,19 @@ class BentGaussian(Family):
         return self._log_q(params, eps, widening)
 
     def frame(self, params: PyTree) -> Frame:
-        """Units of the mean and the covariance, whose correlations are as of normal log widths."""
-        factor, means, widths = params["factor"], params["means"], params["widths"]
-        xp, few = namespace(factor), len(widths) // 2
-        one = xp.ones(few, factor.dtype)
-        other, pair = params["curve"][2] * one, xp.ones(few * (few - 1) // 2, factor.dtype)
-        pairs = [pair, *2 * [params["curve"][2] * pair]]
-        # E[exp(w_i + w_j)], by quadrature where i is j
-        at = features(_AT.astype(factor.dtype)[:, None], params["curve"])[1]
-        along = xp.exp(2 * xp.einsum("nf,fkd->nkd", at, widths.reshape(2, few, -1)))
-        log_squares = xp.sum(xp.log(xp.tensordot(_BY / _BY.sum(), along, 1)), axis=0)
-        by_size = xp.concatenate([one, _KINK[2] ** 0.5 * one])[:, None] * widths
-        shared = dot(by_size.T, by_size)
-        apart = xp.diagonal(shared)[:, None] + xp.diagonal(shared) - 2 * shared
-        together = 0.5 * (log_squares[:, None] + log_squares - apart)
-        covariance = dot(factor, factor.T) * xp.exp(together)
-        led = dot(factor[:, :few], means[:few])
-        of_means = xp.concatenate([one, other, *pairs])[:, None] * means
-        covariance = covariance + led + led.T + dot(of_means.T, means)
+        """Units of the mean and the covariance, as 4,096 normals for the drivers tell it."""
+        factor, means = params["factor"], params["means"]
+        xp, few = namespace(factor), len(params["widths"]) // 2
+        a = xp.asarray(_NORMALS[:, :few], factor.dtype)
+        of_means, of_widths = features(a, params["shape"])
+        width = xp.exp(dot(of_widths, params["widths"]))
+        led = dot(of_means, means) + width * dot(a, factor[:, :few].T)
+        mean = xp.mean(led, axis=0)
+        own = dot(factor[:, few:], factor[:, few:].T) * (dot(width.T, width) / len(a))
+        covariance = own + dot((led - mean).T, led - mean) / len(a)
         places = params["places"]
-        return Frame(params["loc"][places], cholesky(covariance[places][:, places]))
+        loc = (params["loc"] + mean)[places]
+        return Frame(loc, cholesky(covariance[places][:, places]))
 
     def to_frame(self, params: PyTree, frame: Frame) -> PyTree:
         raise NotImplementedError("a bent Gaussian is fitted to draws, and not step by step.")
@@ -156,10 +153,12 @@ class BentGaussian(Family):
     @staticmethod
     def _follow(params, eps):
         """What the first of eps (S, D) add to z and to its log widths, both (S, D)."""
-        of_means, of_widths = features(eps[:, : len(params["widths"]) // 2], params["curve"])
+        of_means, of_widths = features(eps[:, : len(params["widths"]) // 2], params["shape"])
         return dot(of_means, params["means"]), dot(of_widths, params["widths"])
 
     @staticmethod
     def _log_q(params, eps, widening):
-        log_det = jnp.sum(widening, axis=-1) + jnp.sum(jnp.log(jnp.diagonal(params["factor"])))
+        log_det = jnp.sum(widening, axis=-1) + jnp.sum(
+            jnp.log(jnp.abs(jnp.diagonal(params["factor"])))
+        )
         return -0.5 * jnp.sum(eps**2, axis=-1) - log_det - 0.5 * eps.shape[-1] * LOG_2PI
