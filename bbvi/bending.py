@@ -8,8 +8,8 @@ from bbvi._types import PyTree
 from bbvi.families import BentGaussian
 from bbvi.families.bent import MOST_DRIVERS, feature_sizes, features
 
-# A coordinate drives others if the squares of its correlations with them, of its square with them
-# and of it with the logarithms of their squares, all beyond what is linear, sum to this.
+# A coordinate drives others if squares of correlations sum to this: its own with the logarithms of
+# their squares, its square's with them, and its products' with them with those that drive already.
 _DRIVES = 0.1
 _CLIPPED, _SMALL = 3.0, 1e-2  # for these correlations, in sds and their squares
 _SOME = 4096  # draws, by which the drivers are chosen
@@ -22,8 +22,10 @@ _LONGEST = 0.5  # step of a log width
 # which leaves the neck of their funnel, and ridges that are parabolas were wrong without.
 _ROUNDNESS = (1.0, 0.25)
 # Where log widths fall by so much with a driver, on average and in the end, means come to rest at
-# twice that rate, as the mean of an effect does with the square of its scale; within limits.
-_NARROWS, _RATES = 0.1, (0.7, 1.0, 1.5, 2.2)
+# about twice that rate, as the mean of an effect does with the square of its scale. Of four rates
+# the one that fits best is taken, unless it fits worse than none, by so many nats: where draws are,
+# that need not show.
+_NARROWS, _RATES, _AS_GOOD = 0.1, (0.7, 1.0, 1.5, 2.2), 0.5
 FAMILY = BentGaussian()
 
 
@@ -36,7 +38,9 @@ def bend(draws: np.ndarray) -> PyTree | None:
         z_j = beta_j0 + f(a)'beta_j + exp(g(a)'c_j) r_j,
 
     by weighted least squares for beta and Newton's method for c in turn, and the residuals have
-    a covariance. For f and g see `bbvi.families.bent.features`.
+    a covariance. For f and g see `bbvi.families.bent.features`: of several f the likeliest is
+    taken. The fit is for what comes after the draws too: where a funnel narrows further than they
+    go, so should it.
 
     Args:
         draws: (S, D).
@@ -130,7 +134,7 @@ def _at_rest(x: np.ndarray, fit: _Fit) -> _Fit:
         shape[1, :number] = np.where(narrows, rate, 0)
         fits.append(_regress(x, fit.drivers, shape, signs))
     new = max(fits, key=lambda fit: fit.log_likelihood)
-    return new
+    return new if new.log_likelihood > fit.log_likelihood - _AS_GOOD else fit
 
 
 def _others(x: np.ndarray, drivers: list[int]) -> np.ndarray:
@@ -207,9 +211,9 @@ def _shrunk(widths: np.ndarray, of_widths: np.ndarray, shape: np.ndarray) -> np.
         left, right = slope - 2 * turn, slope + 2 * turn
         at = np.zeros(len(inverse))
         at[1 + i], at[1 + few + i] = 1, -2
-        noise = at @ inverse @ at
-        spread = max(float(np.var(left)) - noise, 0.0)
-        left = left.mean() + spread / (spread + noise) * (left - left.mean())
+        noise = float(at @ inverse @ at)
+        spread, mean = max(float(np.var(left)) - noise, 0.0), float(np.mean(left))
+        left = mean + spread / (spread + noise) * (left - mean)
         widths[i], widths[few + i] = (left + right) / 2, (right - left) / 4
     return widths
 

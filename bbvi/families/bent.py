@@ -158,7 +158,6 @@ class BentGaussian(Family):
 
     @staticmethod
     def _log_q(params, eps, widening):
-        log_det = jnp.sum(widening, axis=-1) + jnp.sum(
-            jnp.log(jnp.abs(jnp.diagonal(params["factor"])))
-        )
+        diagonal = jnp.abs(jnp.diagonal(params["factor"]))  # drivers may be turned round
+        log_det = jnp.sum(widening, axis=-1) + jnp.sum(jnp.log(diagonal))
         return -0.5 * jnp.sum(eps**2, axis=-1) - log_det - 0.5 * eps.shape[-1] * LOG_2PI
