@@ -78,18 +78,25 @@ def bent_stages(
         judged = partial(judged_stage, "bent", chains.solver, FAMILY, target, run, judge_key, data)
         bent = show("bent", judged)
         seconds = (bent.seconds[0] + fitting, bent.seconds[1])
-        bent = look(bent._replace(num_gradients=0, num_skipped=0, seconds=seconds))
-        stages.append(bent)
+        bent = bent._replace(num_gradients=0, num_skipped=0, seconds=seconds)
         d = bent.diagnostics
-        # uneven weights would settle what they have not seen
+        # Uneven weights would settle what they have not seen: two such fits were 10% off. The
+        # chains in its units are kept then, and not it.
         even = efficiency(d) >= UNEVEN
-        if bent.settled and even or not float(d.log_evidence) - float(d.elbo) < _NEAR:
+        if even:
+            stages.append(look(bent))
+            if stages[-1].settled:
+                break
+        if not float(d.log_evidence) - float(d.elbo) < _NEAR:
             break
         worthwhile = efficiency(d) > _WORTHWHILE * share
         share = efficiency(d)
         most = doublings if number == _FITS - 1 or not worthwhile else _DOUBLINGS
         args = (bent, target, chain_key, data, purse, rounds, most)
         before, chains = chains, look(show("chains bent", partial(chain_stage, *args)))
+        if not even:
+            seconds = (chains.seconds[0] + sum(seconds), chains.seconds[1])
+            chains = chains._replace(seconds=seconds)
         stages.append(chains)
         settled = chains if chains.settled else settled
         moments = (before.diagnostics.corrected, chains.diagnostics.corrected)
