@@ -45,7 +45,7 @@ def bent_stages(
     In units of a Gaussian chains are slow where a few coordinates bend or narrow all others, as
     the scale of effects does, but they see that. In units of what they have seen such a posterior
     is nearly standard. Of a funnel of fifty, 300,000 to 400,000 gradients went into a flow and
-    chains from it; this way it is 130,000 to 250,000. Five fits of parabolas in ten dimensions were
+    chains from it; this way it is 120,000 to 170,000. Five fits of parabolas in ten dimensions were
     wrong and are right.
 
     Args:
