@@ -187,5 +187,8 @@ def test_a_bent_fit_is_saved_and_gone_on_from(tmp_path):
     point = {"v": 0.3, "x": np.full(50, 0.1)}
     expected = result.posterior.log_prob(point)
     np.testing.assert_allclose(loaded.posterior.log_prob(point), expected)
+    start = loaded.to_mcmc(num_chains=2)  # where a funnel is straight
+    assert start.base is not None
+    assert np.isfinite(start.log_density(start.z[0]))
     again = bbvi.fit(funnel, loaded)
     assert again.verdict.level == "trusted"
