@@ -6,7 +6,7 @@ import numpy as np
 
 from bbvi._types import PyTree
 from bbvi.families import BentGaussian
-from bbvi.families.bent import MOST_DRIVERS, feature_sizes, features
+from bbvi.families.bent import MOST_DRIVERS, features, most_drivers
 
 # A coordinate drives others if squares of correlations sum to this: its own with the logarithms of
 # their squares, its square's with them, and its products' with them with those that drive already.
@@ -14,8 +14,8 @@ _DRIVES = 0.1
 _CLIPPED, _SMALL = 3.0, 1e-2  # for these correlations, in sds and their squares
 _SOME = 4096  # draws, by which the drivers are chosen
 _ROUNDS, _STEPS = 3, 2  # of means and widths in turn, and of Newton's method for the widths
-# Of a residual over its width, squared: what one draw may say of the width at most.
 _WORTH = 4.0  # draws of chains that are worth one
+# Of a residual over its width, squared: what one draw may say of the width at most.
 _MOST = 25.0
 _LONGEST = 0.5  # step of a log width
 # A kink, and nearly a parabola: effects of a hundred groups were 10% short with a parabola,
@@ -58,7 +58,7 @@ def bend(draws: np.ndarray) -> PyTree | None:
     x = (draws - centre) / unit
     fits = []
     for roundness in _ROUNDNESS:
-        shape = np.zeros((2, feature_sizes(x.shape[1])[1] // 2))
+        shape = np.zeros((2, most_drivers(x.shape[1])))
         shape[0] = roundness
         drivers = _drivers(x[:: -(-len(x) // _SOME)], shape)
         if not drivers:
@@ -144,8 +144,7 @@ def _others(x: np.ndarray, drivers: list[int]) -> np.ndarray:
 def _dependence(x: np.ndarray, rest: np.ndarray, drivers: list[int]) -> np.ndarray:
     """How much what is left of the others, `rest` (S, M), depends on each column of x (S, D)."""
     others = _others(x, drivers)
-    # chance makes squares of 1/S, and draws of chains are worth fewer
-    chance = 4 / len(x)
+    chance = _WORTH / len(x)  # makes squares of that size
     own, left = _clipped(x), _clipped(rest)
     widths = _standard(np.log(left**2 + _SMALL))
     strength = np.zeros(x.shape[1])

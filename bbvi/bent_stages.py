@@ -15,7 +15,7 @@ from bbvi.chain_stages import chain_stage
 from bbvi.chains import expected_gradients
 from bbvi.evidence import efficiency
 from bbvi.gaussians import UNEVEN
-from bbvi.matching import on_device
+from bbvi.matching import as_run
 from bbvi.stage import Fitted, Show, judged_stage
 from bbvi.status import Status
 from bbvi.target import Target
@@ -74,7 +74,7 @@ def bent_stages(
             break
         fitting = time.perf_counter() - began
         log = chains.log._replace(status=np.int32(Status.COMPLETED))
-        run = partial(_made, target, params, log)
+        run = partial(as_run, target, params, log)
         judged = partial(judged_stage, "bent", chains.solver, FAMILY, target, run, judge_key, data)
         bent = show("bent", judged)
         seconds = (bent.seconds[0] + fitting, bent.seconds[1])
@@ -105,7 +105,3 @@ def bent_stages(
         if not (worthwhile or chains.settled):
             break
     return stages
-
-
-def _made(target, params, log):
-    return on_device(target, params), log

@@ -168,11 +168,11 @@ def across_seams(
     seam, visible = contradiction(np.asarray(d.draws, float), weights, states)
     run.longer(keys if seam else keys[:1] if visible else [])
     # to contradict an sd they need not forget
+    beyond, at_all = sds_apart(d, run.found)
     for key in keys:
-        beyond, at_all = sds_apart(d, run.found)
         if beyond or not at_all or not run.further(key):
             break
-    beyond, at_all = sds_apart(d, run.found)
+        beyond, at_all = sds_apart(d, run.found)
     seam, visible = max(seam, beyond), max(visible, at_all)
     if run.fitted.answers:  # then they have no seam, and what is visible need not stand out
         seam = visible

@@ -14,7 +14,7 @@ from bbvi.diagnostics import Diagnostics
 from bbvi.evaluate import generator
 from bbvi.evidence import KHAT_FINITE, efficiency
 from bbvi.families import GaussianMixture
-from bbvi.matching import on_device
+from bbvi.matching import as_run
 from bbvi.stage import Fitted, judged_stage
 from bbvi.status import Status
 from bbvi.target import Target
@@ -88,10 +88,7 @@ def population_stage(
         except np.linalg.LinAlgError:  # the draws lie in a plane
             break
         log = stage.log._replace(step=np.int32(number + 1), status=np.int32(Status.COMPLETED))
-
-        def run(params=params, log=log):
-            return on_device(target, params), log
-
+        run = partial(as_run, target, params, log)
         args = ("population", stage.solver, FAMILY, target, run, round_key, data)
         last = judged_stage(*args)._replace(num_gradients=0, num_skipped=0)
         d = last.diagnostics

@@ -12,12 +12,12 @@ from bbvi.batch.marginals import own_moments
 from bbvi.batch.problems import Common, Rows
 from bbvi.batch.programs import Look, Plan, each, log_proposal, look_key, program
 from bbvi.batch.refine import (
+    FAMILY,
     add_peak,
     base_draws,
     draw,
     is_apart,
     judge_mixture,
-    log_proposal_of,
     refit,
 )
 from bbvi.batch.start import QuickStart, uncovered_peak, weigh_peaks
@@ -91,7 +91,7 @@ def refine(
         start = weigh_peaks(target, start, jax.random.fold_in(key, _REFITS), data)
         found = judge_mixture(target, mixture, draw(target, mixture, key, data, many), data)
         left = uncovered_peak(
-            target, log_proposal_of(mixture, start.peaks), start, found.log_evidence, data
+            target, FAMILY.log_mixture(mixture, start.peaks), start, found.log_evidence, data
         )
         apart = is_apart(target, mixture, data)
         return Look(found, found.raw.mean, found.raw.sd, left, apart), mixture

@@ -84,7 +84,7 @@ def add_peak(target: Target, mixture: PyTree, start: QuickStart, data: PyTree) -
         data: the user's data.
     """
     log_p, _, ok = target.score(start.peaks, data)
-    gap = jnp.where(ok, log_p - log_proposal_of(mixture, start.peaks), -jnp.inf)
+    gap = jnp.where(ok, log_p - FAMILY.log_mixture(mixture, start.peaks), -jnp.inf)
     peak, width = start.peaks[jnp.argmax(gap)], start.widths[jnp.argmax(gap)]
     strides = jnp.diag(_STRIDE * width)
     _, ahead, _ = target.score(peak + strides, data)
@@ -142,11 +142,6 @@ class Draws(NamedTuple):
     log_q: Array
     log_proposal: Array
     share: Array
-
-
-def log_proposal_of(mixture: PyTree, z: Array) -> Array:
-    """Log density (S,) at points (S, D) of a mixture, half of it with heavier tails."""
-    return FAMILY.log_mixture(mixture, z)
 
 
 def draw(target: Target, mixture: PyTree, key: Array, data: PyTree, base: Array) -> Draws:

@@ -1,6 +1,7 @@
 """Gaussians whose other coordinates move and narrow as a few of them go."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,13 +15,16 @@ from bbvi.families.base import LOG_2PI, Family, Frame, broadcast_scale
 MOST_DRIVERS = 5
 # In sds of a driver: what follows it does so no further.
 _CLIPPED = 8.0
-# Standard normals, by which moments of features are known.
-_NORMALS = np.random.default_rng(0).standard_normal((4096, MOST_DRIVERS))
+
+
+def most_drivers(dim: int) -> int:
+    """K, the drivers that members have room for in D = `dim`."""
+    return min(MOST_DRIVERS, dim)
 
 
 def feature_sizes(dim: int) -> tuple[int, int]:
     """How many features means and log widths have in D = `dim`, F and 2 K."""
-    number = min(MOST_DRIVERS, dim)
+    number = most_drivers(dim)
     return 3 * number + 5 * number * (number - 1) // 2, 2 * number
 
 
@@ -44,6 +48,12 @@ def features(a: AnyArray, shape: AnyArray) -> tuple[AnyArray, AnyArray]:
         pairs += [f[:, one] * a[:, other], a[:, one] * f[:, other]]
     kink = xp.concatenate([a, _level(a, 1.0)], axis=1)
     return xp.concatenate([a, bend, switch, *pairs], axis=1), kink
+
+
+@lru_cache(maxsize=1)
+def _normals() -> np.ndarray:
+    """Standard normals for the drivers, by which moments of features are known."""
+    return np.random.default_rng(0).standard_normal((4096, MOST_DRIVERS))
 
 
 def _level(a, roundness):
@@ -134,7 +144,7 @@ class BentGaussian(Family):
         """Units of the mean and the covariance, as 4,096 normals for the drivers tell it."""
         factor, means = params["factor"], params["means"]
         xp, few = namespace(factor), len(params["widths"]) // 2
-        a = xp.asarray(_NORMALS[:, :few], factor.dtype)
+        a = xp.asarray(_normals()[:, :few], factor.dtype)
         of_means, of_widths = features(a, params["shape"])
         width = xp.exp(dot(of_widths, params["widths"]))
         led = dot(of_means, means) + width * dot(a, factor[:, :few].T)
