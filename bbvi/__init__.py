@@ -34,6 +34,7 @@ from bbvi.families import (
     GaussianMixture,
     LowRankGaussian,
     MeanFieldGaussian,
+    Noncentred,
     SinhArcsinhGaussian,
     StudentT,
 )
@@ -83,6 +84,7 @@ __all__ = [
     "InputError",
     "LowRankGaussian",
     "MeanFieldGaussian",
+    "Noncentred",
     "Objective",
     "Pathfinder",
     "Posterior",

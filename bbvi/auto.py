@@ -18,6 +18,7 @@ from bbvi.coverage import covers, visits
 from bbvi.evidence import KHAT_FINITE, may_be_off
 from bbvi.families import CouplingFlow, FullRankGaussian, GaussianMixture, LowRankGaussian
 from bbvi.gaussians import MOST_MOVES, FirstKeys, and_spent, first_stages, looked_at
+from bbvi.hierarchy_stages import hierarchy_stages
 from bbvi.matching import find_start
 from bbvi.modes import VISIBLE_NATS
 from bbvi.objectives import ELBO
@@ -121,7 +122,7 @@ class Auto:
         """
         keys = split(key, 5 + MOST_MOVES)
         start_key, match_key, run_key, judge_key, chain_key, *move_keys = keys
-        again_key, population_key, bent_key = split(start_key, 3)
+        again_key, population_key, bent_key, hierarchy_key = split(start_key, 4)
         if previous is not None and isinstance(previous[0], GaussianMixture):
             previous = None  # a match from the moments of several modes ends in one of them
         if target.dim > _DENSE_LIMIT:
@@ -138,6 +139,18 @@ class Auto:
         if first.settled:
             return stages
         look = partial(looked_at, target, matches, start_key, data, purse)
+        single = max(
+            (s for s in first.stages if isinstance(s.family, FullRankGaussian)),
+            key=lambda s: s.diagnostics.ess,
+        )
+        doublings = _DOUBLINGS if target.work <= _LIGHT else _DOUBLINGS_IF_HEAVY
+        doublings += _MORE_DOUBLINGS * (target.dim > _SLOW_FLOW)
+        args = (single, target, hierarchy_key, data, purse, show, look, _ROUNDS, doublings)
+        found, spent = hierarchy_stages(*args)
+        stages[-1] = and_spent(stages[-1], spent)
+        stages += found
+        if stages[-1].settled:
+            return stages
         if target.dim <= MOST_DIM:
             best, rounds = reduce(better, stages), []
 
@@ -153,16 +166,10 @@ class Auto:
                     return stages
             else:
                 stages[-1] = and_spent(stages[-1], rounds[0].num_gradients)
-        single = max(
-            (s for s in first.stages if isinstance(s.family, FullRankGaussian)),
-            key=lambda s: s.diagnostics.ess,
-        )
         chains_cost = expected_gradients(target.dim)
         if len(modes) == 1:
             if not purse.allows(chains_cost):
                 return stages
-            doublings = _DOUBLINGS if target.work <= _LIGHT else _DOUBLINGS_IF_HEAVY
-            doublings += _MORE_DOUBLINGS * (target.dim > _SLOW_FLOW)
             chains = show(
                 f"chains {single.name}",
                 partial(chain_stage, single, target, chain_key, data, purse, _ROUNDS, doublings),

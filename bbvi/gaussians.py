@@ -1,12 +1,13 @@
 """The first stages of the default: Gaussians, in the right place, as far as they go."""
 
+from collections.abc import Callable
 from functools import partial, reduce
 from typing import NamedTuple
 
 import numpy as np
 
 from bbvi._tree import pick, split
-from bbvi._types import Array, PyTree
+from bbvi._types import AnyArray, Array, PyTree
 from bbvi.budget import Purse
 from bbvi.coverage import leaves_out
 from bbvi.evidence import efficiency, is_sharp
@@ -101,7 +102,7 @@ def _from_starts(starts, target, loc, keys, data, previous, purse, show) -> Firs
     if len(modes) > 1:
         stages = _mixture(target, gaussian, matches, modes, keys.judge, data, show)
     else:
-        stages = [gaussian, *_moves(target, gaussian, keys.moves, data, show)]
+        stages = [gaussian, *moves(target, gaussian, keys.moves, data, show)]
     stages = [looked_at(target, matches, keys.start, data, purse, s) for s in stages]
     return First(_probed(target, stages, keys.start, data, purse), matches, modes)
 
@@ -142,8 +143,24 @@ def _mixture(target, gaussian, matches, modes, judge_key, data, show) -> list[Fi
     return [gaussian._replace(mode_weights=tuple(map(float, weights))), mixture]
 
 
-def _moves(target, gaussian, keys, data, show) -> list[Fitted]:
-    """Gaussians with the moments of the weighted draws of the one before."""
+def moves(
+    target: Target,
+    gaussian: Fitted,
+    keys: list[Array],
+    data: PyTree,
+    show: Show,
+    to: Callable[[AnyArray, AnyArray], PyTree] = partial(move, FullRankGaussian()),
+) -> list[Fitted]:
+    """Gaussians with the moments of the weighted draws of the one before.
+
+    Args:
+        target: the target.
+        gaussian: the first one.
+        keys: typed random keys, one a move.
+        data: the user's data.
+        show: makes a stage, and may show that it does.
+        to: parameters from draws (S, D) and log weights (S,).
+    """
     moved: list[Fitted] = []
     at = gaussian
     # fewer effective draws than this do not tell a covariance
@@ -154,8 +171,7 @@ def _moves(target, gaussian, keys, data, show) -> list[Fitted]:
             break
 
         def run(at=at, d=d):
-            moved_to = move(at.family, d.draws, d.log_weights)
-            return on_device(target, moved_to), _completed(at.log)
+            return on_device(target, to(d.draws, d.log_weights)), _completed(at.log)
 
         args = ("move", at.solver, at.family, target, run, key, data)
         stage = show("move", partial(judged_stage, *args))

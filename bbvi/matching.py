@@ -4,6 +4,7 @@ They run on the host. What is compiled are evaluations of the log density alone,
 a first fit would wait for the compiler of the rest longer than the rest takes numpy.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -180,7 +181,7 @@ def match_modes(
     return on_device(target, params), log, _together(found, starts)
 
 
-class _Match(NamedTuple):
+class Match(NamedTuple):
     """Parameters of a full-rank Gaussian, its bound, and the run that led to it."""
 
     params: PyTree
@@ -188,21 +189,36 @@ class _Match(NamedTuple):
     log: RunLog
 
 
-def _match(target: Target, start: Frame, key: Array, data: PyTree, steps: int) -> _Match:
-    """`BatchAndMatch` from one start, on the host but for the scores."""
+def _match(target: Target, start: Frame, key: Array, data: PyTree, steps: int) -> Match:
+    def score(points):
+        return jax.device_get(scores(target, points, data))
+
+    return match_to(score, start, target.dtype, key, steps)
+
+
+def match_to(score: Callable, start: Frame, dtype: np.dtype, key: Array, steps: int) -> Match:
+    """`BatchAndMatch` from one start, on the host but for the scores.
+
+    Args:
+        score: log densities (S,), scores (S, D) and whether they are finite, of points (S, D).
+        start: units to start in.
+        dtype: floating type of the points.
+        key: a typed random key.
+        steps: at most.
+    """
     solver = BatchAndMatch()
-    eps = paired_normals(generator(key), solver.draws(target.dim), target.dim)
+    dim = len(start.loc)
+    eps = paired_normals(generator(key), solver.draws(dim), dim)
     with np.errstate(all="ignore"):
-        state = solver.begin(*(np.asarray(x, target.dtype) for x in (*start, eps)))
+        state = solver.begin(*(np.asarray(x, dtype) for x in (*start, eps)))
         while state.log.step < steps and state.log.status == Status.RUNNING:
-            seen = jax.device_get(scores(target, state.points, data))
-            state, _ = solver.take(state, *seen)
+            state, _ = solver.take(state, *score(state.points))
         elbo = float(state.best.elbo)
         params = solver.output(state)
-    return _Match(params, elbo if np.isfinite(elbo) else -np.inf, state.log)
+    return Match(params, elbo if np.isfinite(elbo) else -np.inf, state.log)
 
 
-def _together(found: list[_Match], starts: Starts | None) -> Matches:
+def _together(found: list[Match], starts: Starts | None) -> Matches:
     order = np.argsort([-m.elbo for m in found], kind="stable")
     units = [BatchAndMatch().family.frame(found[i].params) for i in order]
     frame = jax.tree.map(lambda *x: np.stack(x), *units)

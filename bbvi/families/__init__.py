@@ -8,6 +8,7 @@ from bbvi.families.lowrank import LowRankGaussian
 from bbvi.families.marginal import SinhArcsinhGaussian
 from bbvi.families.meanfield import MeanFieldGaussian
 from bbvi.families.mixture import GaussianMixture
+from bbvi.families.noncentred import Noncentred
 from bbvi.families.student_t import StudentT
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "GaussianMixture",
     "LowRankGaussian",
     "MeanFieldGaussian",
+    "Noncentred",
     "Proposal",
     "SinhArcsinhGaussian",
     "StudentT",

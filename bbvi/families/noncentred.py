@@ -1,0 +1,278 @@
+"""Families in coordinates in which scales and what they are the scales of are independent."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bbvi._arrays import namespace
+from bbvi._linalg import cholesky, dot
+from bbvi._types import AnyArray, Array, PyTree
+from bbvi.families.base import Family, Frame
+from bbvi.families.fullrank import FullRankGaussian
+
+_NO_DATA = -1e4  # log precision of data that say nothing
+
+
+class Layer(NamedTuple):
+    r"""Effects whose scales are other coordinates, given these and what the data say of them.
+
+    Effects theta have, given a scale exp(w) and all else, a prior with mean m and the precision
+    exp(-2w) Q, and a likelihood with precision W. In a basis V with V'QV = I and V'WV = diag(omega)
+    each of y = V^-1 theta has the conditional
+
+        N(rho (m + exp(2w) b), exp(2w) rho),    rho = 1/(1 + exp(2w) omega),
+
+    of which x is the standardised residual: for small scales the effects are non-centred, for
+    large ones centred on the data.
+
+    Attributes:
+        scale: (D,) which coordinate is the scale of this one.
+        power: (D,) p in w = p s; zero for all that are no effects, which stay what they are.
+        saturates: (D,) one where s is that coordinate less log(1 + exp) of it, the log of a
+            fraction of an interval, and zero where s is the coordinate.
+        lead: (D, D) what m is linear in.
+        rest: (D,) m where that is zero.
+        log_omega: (D,) log precision of the data.
+        pull: (D,) b, what they pull with.
+        basis: (D, D) V, and the identity for all others.
+        inverse: (D, D) V^-1.
+        log_det: log |det V|.
+    """
+
+    scale: AnyArray
+    power: AnyArray
+    saturates: AnyArray
+    lead: AnyArray
+    rest: AnyArray
+    log_omega: AnyArray
+    pull: AnyArray
+    basis: AnyArray
+    inverse: AnyArray
+    log_det: AnyArray
+
+
+def plain_layer(dim: int) -> Layer:
+    """A layer without effects, on the host."""
+    of_scales = np.arange(dim, dtype=np.int32), np.zeros(dim), np.zeros(dim)
+    means = np.zeros((dim, dim)), np.zeros(dim), np.full(dim, _NO_DATA), np.zeros(dim)
+    return Layer(*of_scales, *means, np.eye(dim), np.eye(dim), np.zeros(()))
+
+
+class Conditional(NamedTuple):
+    """Of effects, given their scales.
+
+    Attributes:
+        w: (S, D) log scales.
+        rho: (S, D) how much of what is known of them is the prior's.
+        pulled: (S, D) exp(2w) rho b.
+        mean: (S, D).
+        log_width: (S, D); zero for what is no effect.
+    """
+
+    w: AnyArray
+    rho: AnyArray
+    pulled: AnyArray
+    mean: AnyArray
+    log_width: AnyArray
+
+
+def conditional(layer: Layer, y: AnyArray) -> Conditional:
+    """Of effects, given all other coordinates of y (S, D)."""
+    xp = namespace(y)
+    s = y[:, layer.scale]
+    s = s - layer.saturates * xp.logaddexp(0, s)
+    w = layer.power * s
+    log_rho = -xp.logaddexp(0, layer.log_omega + 2 * w)
+    rho, pulled = xp.exp(log_rho), xp.exp(log_rho + 2 * w) * layer.pull
+    mean = rho * (dot(y, layer.lead.T) + layer.rest) + pulled
+    effects = layer.power != 0
+    return Conditional(w, rho, pulled, mean, xp.where(effects, w + 0.5 * log_rho, 0))
+
+
+def apply(layer: Layer, x: AnyArray) -> tuple[AnyArray, AnyArray]:
+    """z (S, D) at x (S, D), and log |det dz/dx| (S,)."""
+    xp, given = namespace(x), conditional(layer, x)
+    y = xp.where(layer.power != 0, given.mean + xp.exp(given.log_width) * x, x)
+    return dot(y, layer.basis.T), given.log_width.sum(axis=-1) + layer.log_det
+
+
+def invert(layer: Layer, z: AnyArray) -> tuple[AnyArray, AnyArray]:
+    """x (S, D) at z (S, D), and log |det dz/dx| (S,) there."""
+    xp = namespace(z)
+    y = dot(z, layer.inverse.T)
+    given = conditional(layer, y)
+    x = xp.where(layer.power != 0, (y - given.mean) * xp.exp(-given.log_width), y)
+    return x, given.log_width.sum(axis=-1) + layer.log_det
+
+
+def pull_back(layer: Layer, x: np.ndarray, score: np.ndarray) -> np.ndarray:
+    """The gradient (S, D) by x of a log density of x, from that of z, on the host."""
+    given, effects = conditional(layer, x), layer.power != 0
+    width, by_y = np.exp(given.log_width), score @ layer.basis
+    by_mean = np.where(effects, by_y * given.rho, 0)
+    found = np.where(effects, by_y * width, by_y) + by_mean @ layer.lead
+    mean_by_w = 2 * (given.pulled - (1 - given.rho) * given.mean)
+    by_w = by_y * (mean_by_w + width * x * given.rho) + given.rho
+    at = x[:, layer.scale]
+    by_s = layer.power * by_w * (1 - layer.saturates / (1 + np.exp(-at)))
+    for j in np.flatnonzero(effects):
+        found[:, layer.scale[j]] += by_s[:, j]
+    return found
+
+
+class Tails(NamedTuple):
+    r"""Scales whose density falls exponentially towards zero effects, from standard ones.
+
+        s = at + unit (y - bend q(y)),    q(y) = log(1 + exp(-y))^2,
+
+    is linear on one side and a parabola on the other, where a normal y makes an exponential s.
+
+    Attributes:
+        at: (D,) zero for all others.
+        unit: (D,) one for all others; negative where small effects lie at large values.
+        bend: (D,) zero for all others.
+    """
+
+    at: AnyArray
+    unit: AnyArray
+    bend: AnyArray
+
+
+# Of Newton's method for a concave function, from a guess that is nearly right.
+_NEWTON = 12
+
+
+def _soft(y):
+    """log(1 + exp(-y)) and its derivative."""
+    xp = namespace(y)
+    return xp.logaddexp(0, -y), -1 / (1 + xp.exp(y))
+
+
+def tail(tails: Tails, y: AnyArray) -> tuple[AnyArray, AnyArray]:
+    """x (S, D) at y (S, D), and dx/dy over the unit (S, D)."""
+    soft, slope = _soft(y)
+    x = tails.at + tails.unit * (y - tails.bend * soft**2)
+    return x, 1 - 2 * tails.bend * soft * slope
+
+
+def untail(tails: Tails, x: AnyArray) -> AnyArray:
+    """y (S, D) at x (S, D)."""
+    xp = namespace(x)
+    to = (x - tails.at) / tails.unit
+    # the smaller root of to = y - bend y^2, which it is on the left
+    y = 2 * to / (1 + xp.sqrt(1 + 4 * tails.bend * xp.maximum(-to, 0)))
+    for _ in range(_NEWTON):
+        soft, slope = _soft(y)
+        y = y - (y - tails.bend * soft**2 - to) / (1 - 2 * tails.bend * soft * slope)
+    return y
+
+
+def pull_back_tails(tails: Tails, y: np.ndarray, score: np.ndarray) -> np.ndarray:
+    """The gradient (S, D) by y of a log density of y, from that of x, on the host."""
+    soft, slope = _soft(y)
+    steep = 1 - 2 * tails.bend * soft * slope
+    # the second derivative of log(1 + exp(-y)) is -slope (1 + slope)
+    steeper = -2 * tails.bend * (slope**2 - soft * slope * (1 + slope))
+    return score * tails.unit * steep + steeper / steep
+
+
+@lru_cache(maxsize=4)
+def _normals(dim: int) -> np.ndarray:
+    """Standard normals, by which moments are known."""
+    return np.random.default_rng(0).standard_normal((4096, dim))
+
+
+@dataclass(frozen=True)
+class Noncentred(Family):
+    r"""A family of y, where z = T_1(T_2(... x)), x = x(y), and each T makes effects of their scales.
+
+    See `Layer` for a map T, and `Tails` for x(y), in `bbvi.families.noncentred`. In y a hierarchy
+    is nearly Gaussian that in z is a funnel, whether it was written centred or not.
+
+    Found from gradients rather than optimised: see `bbvi.hierarchy.find_layers`. `init` makes one
+    without layers, which is the base family.
+
+    Args:
+        base: the family of y.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> family = Noncentred()
+        >>> params = family.init(jnp.zeros(2), jnp.ones(2))
+        >>> family.log_prob(params, jnp.zeros((1, 2))).round(3)
+        Array([-1.838], dtype=float32)
+
+    Source: Papaspiliopoulos, Roberts and Sköld 2007 (Statistical Science 22) on centring and
+    not; Gorinova, Moore and Hoffman 2020 (arXiv:1906.03028) on in between.
+    """
+
+    base: Family = FullRankGaussian()
+
+    def init(self, loc: Array, scale: Array) -> PyTree:
+        dim = loc.shape[0]
+        none = jax.tree.map(lambda x: jnp.zeros((0, *x.shape), x.dtype), plain_layer(dim))
+        none = jax.tree.map(lambda x: x.astype(loc.dtype) if x.dtype != np.int32 else x, none)
+        tails = Tails(jnp.zeros_like(loc), jnp.ones_like(loc), jnp.zeros_like(loc))
+        return self.join(self.base.init(loc, scale), tails, none)
+
+    def join(self, base: PyTree, tails: Tails, layers: Layer) -> PyTree:
+        """Parameters from those of the base family, tails, and layers with a leading axis."""
+        return {"base": base, "tails": tails._asdict(), "layers": layers._asdict()}
+
+    def place(self, params: PyTree, y: Array) -> tuple[Array, Array]:
+        """z (S, D) at y (S, D), and log |det dz/dy| (S,)."""
+        tails = Tails(**params["tails"])
+        x, slope = tail(tails, y)
+        steep = jnp.sum(jnp.log(slope) + jnp.log(jnp.abs(tails.unit)), axis=-1)
+
+        def step(carry, layer):
+            z, log_det = apply(Layer(**layer), carry[0])
+            return (z, carry[1] + log_det), None
+
+        return jax.lax.scan(step, (x, steep), params["layers"], reverse=True)[0]
+
+    def straighten(self, params: PyTree, z: Array) -> tuple[Array, Array]:
+        """y (S, D) at z (S, D), and log |det dz/dy| (S,) there."""
+
+        def step(carry, layer):
+            x, log_det = invert(Layer(**layer), carry[0])
+            return (x, carry[1] + log_det), None
+
+        x, log_det = jax.lax.scan(step, (z, jnp.zeros_like(z[:, 0])), params["layers"])[0]
+        tails = Tails(**params["tails"])
+        y = untail(tails, x)
+        slope = tail(tails, y)[1]
+        return y, log_det + jnp.sum(jnp.log(slope) + jnp.log(jnp.abs(tails.unit)), axis=-1)
+
+    def reparam(self, params: PyTree, eps: Array) -> tuple[Array, Array]:
+        y, log_q = self.base.reparam(params["base"], eps)
+        z, log_det = self.place(params, y)
+        return z, log_q - log_det
+
+    def log_prob(self, params: PyTree, z: Array) -> Array:
+        y, log_det = self.straighten(params, z)
+        return self.base.log_prob(params["base"], y) - log_det
+
+    def event(self, params: PyTree) -> tuple[int, np.dtype]:
+        return self.base.event(params["base"])
+
+    def noise_size(self, dim: int) -> int:
+        return self.base.noise_size(dim)
+
+    def frame(self, params: PyTree) -> Frame:
+        """Units of the mean and the covariance, as 4,096 draws tell it."""
+        size, dtype = self.event(params)
+        z = self.reparam(params, jnp.asarray(_normals(size), dtype))[0]
+        loc = jnp.mean(z, axis=0)
+        frame = Frame(loc, cholesky(dot((z - loc).T, z - loc) / len(z)))
+        on_host = isinstance(params["layers"]["rest"], np.ndarray)
+        return jax.device_get(frame) if on_host else frame
+
+    def to_frame(self, params: PyTree, frame: Frame) -> PyTree:
+        raise NotImplementedError("non-centred coordinates are found from gradients at a point.")
+
+    from_frame = to_frame

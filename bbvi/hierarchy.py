@@ -1,0 +1,373 @@
+"""Scales and their effects, found from gradients where a scale is so small that nothing else counts."""
+
+from collections.abc import Callable
+from functools import reduce
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from bbvi._arrays import softmax
+from bbvi._types import Array, PyTree
+from bbvi.bijectors import Interval
+from bbvi.evaluate import generator, scores
+from bbvi.families.noncentred import (
+    Layer,
+    Tails,
+    apply,
+    invert,
+    plain_layer,
+    pull_back,
+    pull_back_tails,
+    tail,
+    untail,
+)
+from bbvi.target import Target
+
+# By how much a coordinate is moved either way, to see whose gradients grow exponentially.
+_PUSHES = (6.0, 8.0)
+# Twice the power is a whole number: log sds, log variances and log precisions have 2, 1 and -1.
+_RATE_OFF, _MOST_RATE = 0.1, 4
+# Effects of a scale that varies less, in nats, have nearly the same width everywhere. A Gaussian
+# in plain coordinates has seen as little as an eighth of it.
+_VARIES, _SEEN = 0.15, 0.02
+# Where the density of a scale is looked at, given the others: nats of width around the centre's.
+_PROFILE = np.arange(-8.0, 4.01, 0.25)
+_MOST_LAYERS = 4
+# Widths of effects are so much smaller where their prior is read off: what the data say is then
+# a share of its square. More would be lost to rounding.
+_DEPTH, _DEPTH_FLOAT32 = 10.0, 5.5
+_INDEPENDENT, _INDEPENDENT_FLOAT32 = 1e-6, 1e-3  # what is left of the precision of one of them
+_ASYMMETRY = 1e-2
+# Where the scale is small, scores of standard normals may differ from theirs by so much, squared.
+_OFF = 0.05
+_CHECKED_AT = (3.0, 6.0)  # nats of width below the centre's
+
+# Densities that fall more slowly than this, in nats a unit, are hardly proper.
+_SLOWEST = 0.1
+
+Score = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
+
+
+class Coordinates:
+    """x of a target, in which layers have been taken off, and its scores, counted."""
+
+    def __init__(self, target: Target, data: PyTree, rows: int):
+        self._target, self._data, self._rows = target, data, rows
+        self.layers: list[Layer] = []
+        dim = target.dim
+        self.tails = Tails(np.zeros(dim), np.ones(dim), np.zeros(dim))
+        self.num_gradients = 0
+        self.centre = np.zeros(dim)
+        self.unit = np.ones(dim)
+
+    def straighten(self, z: np.ndarray) -> np.ndarray:
+        """y (S, D) at z (S, D)."""
+        for layer in self.layers:
+            z = invert(layer, z)[0]
+        return untail(self.tails, z)
+
+    def score(self, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Log density, score and whether both are finite, of y (S, D), on the host."""
+        y = np.asarray(y, float)
+        with np.errstate(all="ignore"):
+            x, slope = tail(self.tails, y)
+            stages = [x]
+            log_det = np.sum(np.log(np.abs(self.tails.unit) * slope), axis=1)
+            for layer in reversed(self.layers):
+                z, more = apply(layer, stages[-1])
+                stages.append(z)
+                log_det = log_det + more
+            log_p, score, ok = self._scores(stages.pop())
+            for layer, at in zip(self.layers, reversed(stages), strict=True):
+                score = pull_back(layer, at, score)
+            score = pull_back_tails(self.tails, y, score)
+        return log_p + log_det, score, ok & np.isfinite(score).all(axis=1)
+
+    def _scores(self, z):
+        """In blocks of one shape, for which there is a program already."""
+        found = []
+        for start in range(0, len(z), self._rows):
+            block = z[start : start + self._rows]
+            padded = np.concatenate([block, np.repeat(block[-1:], self._rows - len(block), axis=0)])
+            seen = scores(self._target, padded.astype(self._target.dtype), self._data)
+            found.append([np.asarray(x, float)[: len(block)] for x in jax.device_get(seen)])
+        self.num_gradients += len(z)
+        log_p, score, ok = (np.concatenate(x) for x in zip(*found, strict=True))
+        return log_p, score, ok > 0
+
+
+def most_gradients(dim: int) -> int:
+    """What `find_layers` spends at most, roughly, where there are a few scales."""
+    return _MOST_LAYERS * 10 * dim
+
+
+class _Scale(NamedTuple):
+    """A coordinate that others' gradients grow with, and these."""
+
+    index: int
+    power: float
+    moved: np.ndarray
+
+
+class _Found(NamedTuple):
+    """A scale with its effects, where its density has its mean and sd, and how fast it falls."""
+
+    index: int
+    layer: Layer
+    loc: float
+    sd: float
+    rate: float
+
+    @property
+    def effects(self) -> np.ndarray:
+        return self.layer.power != 0
+
+    @property
+    def hubs(self) -> np.ndarray:
+        """What the means of the effects depend on."""
+        return np.any(self.layer.lead != 0, axis=0)
+
+    @property
+    def spread(self) -> float:
+        """Of the log scale, in nats."""
+        return self.sd * float(np.abs(self.layer.power).max())
+
+
+def find_layers(
+    target: Target, centre: np.ndarray, unit: np.ndarray, key: Array, data: PyTree, rows: int
+) -> Coordinates:
+    """Coordinates in which the effects of scales are independent of these.
+
+    Args:
+        target: the target.
+        centre: (D,) of what is known of the posterior.
+        unit: (D,) sds of that.
+        key: a typed random key.
+        data: the user's data.
+        rows: how many points are evaluated at once.
+    """
+    coordinates = Coordinates(target, data, rows)
+    random = generator(key)
+    single = target.dtype == np.float32
+    saturates = np.zeros(target.dim)
+    for leaf in target.leaves:
+        if isinstance(leaf.bijector, Interval):
+            saturates[leaf.start : leaf.start + leaf.size] = 1
+    x, unit = np.array(centre, float), np.array(unit, float)
+    tails = Tails(*(np.array(part) for part in coordinates.tails))
+    for _ in range(_MOST_LAYERS):
+        with np.errstate(all="ignore"):
+            layer, scales = _next_layer(coordinates, x, unit, saturates, random, single)
+        if layer is None:
+            break
+        effects = layer.power != 0
+        for part, plain in zip(tails, (0.0, 1.0, 0.0), strict=True):
+            part[effects] = plain  # scales of earlier layers that have a scale themselves
+        for i, _, loc, sd, rate in scales:
+            x[i], unit[i] = loc, sd
+            if rate:
+                tails.at[i], tails.unit[i] = loc, np.sign(rate) * sd
+                tails.bend[i] = 0.5 / max(abs(rate), _SLOWEST) / sd
+        x = invert(layer, x[None])[0][0]
+        x = np.where(effects, np.clip(x, -3, 3), x)
+        unit = np.where(effects, 1.0, unit)
+        coordinates.layers.append(layer)
+    coordinates.tails = tails
+    coordinates.centre, coordinates.unit = x, unit
+    return coordinates
+
+
+def _next_layer(
+    at: Coordinates, centre, unit, saturates, random, single
+) -> tuple[Layer | None, list[_Found]]:
+    """Effects of as many scales as do not depend on one another, and these."""
+    draw = centre + unit * random.standard_normal(len(centre))
+    found: list[_Found] = []
+    for scale in _scales(at, draw, unit):
+        layer = _effects(at, scale, draw, centre, unit, saturates, single)
+        seen = None if layer is None else _density(at, layer, scale, draw, centre)
+        if seen is not None and seen.spread >= _VARIES:
+            found.append(seen)
+    taken = np.zeros(len(centre), bool)  # effects
+    used = np.zeros(len(centre), bool)  # hubs, and scales
+
+    def is_free(one):
+        """Nobody else's effects lean on its effects, nor are scales among them."""
+        others = [other for other in found if other is not one]
+        needed = [other.hubs for other in others]
+        return not (
+            any((one.effects & hubs).any() for hubs in needed)
+            or any(one.effects[other.index] for other in others)
+        )
+
+    chosen: list[_Found] = []
+    free = {id(one): is_free(one) for one in found}
+    for one in sorted(found, key=lambda one: (not free[id(one)], -one.spread)):
+        if chosen and not free[id(one)]:
+            break
+        needs = one.hubs
+        needs[one.index] = True
+        if (one.effects & (taken | used)).any() or (needs & taken).any():
+            continue
+        chosen.append(one)
+        taken |= one.effects
+        used |= needs
+    return (reduce(_joined, [one.layer for one in chosen]) if chosen else None), chosen
+
+
+def _joined(one: Layer, other: Layer) -> Layer:
+    mine = other.power != 0
+    rows = [np.where(mine, b, a) for a, b in zip(one[:3], other[:3], strict=True)]
+    lead = np.where(mine[:, None], other.lead, one.lead)
+    vectors = [
+        np.where(mine, getattr(other, n), getattr(one, n)) for n in ("rest", "log_omega", "pull")
+    ]
+    basis, inverse = (
+        np.where(mine[:, None], getattr(other, n), getattr(one, n)) for n in ("basis", "inverse")
+    )
+    return Layer(*rows, lead, *vectors, basis, inverse, one.log_det + other.log_det)
+
+
+def _scales(at: Coordinates, draw, unit) -> list[_Scale]:
+    """Coordinates with which the gradients of others grow as exp(2 |p| s) far out."""
+    dim = len(draw)
+    found = []
+    points = np.concatenate(
+        [draw + side * push * np.eye(dim) for side in (-1, 1) for push in _PUSHES]
+    )
+    _, score, ok = at.score(np.concatenate([draw[None], points]))
+    usable = ok[1:].reshape(2, 2, dim).all(axis=1)
+    size = np.log(np.abs(score) + 1e-300)
+    near, far = (size[1:].reshape(2, 2, dim, dim)[:, k] for k in (0, 1))
+    rates = (far - near) / (_PUSHES[1] - _PUSHES[0])
+    for i in range(dim):
+        for side in (0, 1):
+            others = np.arange(dim) != i
+            grown = others & (rates[side, i] > 0.5) & (far[side, i] > size[0] + 1)
+            if not (usable[side, i] and grown.any()):
+                continue
+            rate = round(float(np.median(rates[side, i][grown])))
+            off = np.abs(rates[side, i] - rate)
+            moved = grown & (off < _RATE_OFF)
+            if not 1 <= rate <= _MOST_RATE or 2 * moved.sum() < grown.sum():
+                continue
+            power = 0.5 * rate * (1 - 2 * side)
+            if abs(power) * unit[i] >= _SEEN:
+                found.append(_Scale(i, power, np.flatnonzero(grown)))
+    return found
+
+
+def _effects(at, scale, draw, centre, unit, saturates, single) -> Layer | None:
+    """The layer of one scale, where its effects have a Gaussian prior."""
+    i, power, moved = scale.index, scale.power, scale.moved
+    depth = _DEPTH_FLOAT32 if single else _DEPTH
+
+    def s_of(x):
+        s = x[..., i]
+        return s - saturates[i] * np.logaddexp(0, s)
+
+    deep = draw.copy()
+    deep[i] -= depth / power
+    points = deep + np.concatenate([np.zeros((1, len(deep))), np.diag(unit)[moved]])
+    _, score, ok = at.score(points)
+    if not ok.all():
+        return None
+    precision = -(score[1:] - score[0])[:, moved] / unit[moved][:, None]
+    diagonal = np.diagonal(precision)
+    if not (diagonal > 0).all():
+        return None
+    root = np.sqrt(diagonal)
+    scaled = precision / np.outer(root, root)
+    if not np.abs(scaled - scaled.T).max() < _ASYMMETRY:
+        return None
+    scaled = (scaled + scaled.T) / 2
+    chosen = _independent(scaled, np.argsort(diagonal), single)
+    if chosen is None:
+        return None
+    own = moved[chosen]  # effects
+    hubs = np.setdiff1d(moved, own)
+    precision = scaled * np.outer(root, root)
+    where = {int(k): n for n, k in enumerate(moved)}
+    rows, columns = [where[int(k)] for k in own], [where[int(k)] for k in hubs]
+    of_own = precision[np.ix_(rows, rows)]
+    lead = -np.linalg.solve(of_own, precision[np.ix_(rows, columns)])
+    rest = deep[own] + np.linalg.solve(of_own, score[0][own]) - lead @ deep[hubs]
+    prior = of_own * np.exp(2 * power * s_of(deep))
+
+    # what the data say, at the centre
+    steps = 0.5 * np.diag(unit)[own]
+    _, score, ok = at.score(np.concatenate([centre[None], centre + steps, centre - steps]))
+    if not ok.all():
+        return None
+    up, down = score[1 : 1 + len(own)], score[1 + len(own) :]
+    total = -(up - down)[:, own] / unit[own][:, None]
+    relax = np.exp(-2 * power * s_of(centre))
+    data = (total + total.T) / 2 - prior * relax
+    try:
+        lower = np.linalg.cholesky(prior)
+        half = np.linalg.inv(lower)
+        omega, turn = np.linalg.eigh(half @ data @ half.T)
+    except np.linalg.LinAlgError:
+        return None
+    basis, inverse = half.T @ turn, turn.T @ lower.T
+    informed = omega > 1e-6 * relax
+    y = inverse @ centre[own]
+    mean = inverse @ (lead @ centre[hubs] + rest)
+    pull = omega * y + basis.T @ score[0][own] + relax * (y - mean)
+    layer = plain_layer(len(draw))
+    layer.scale[own] = i
+    layer.power[own] = power
+    layer.saturates[own] = saturates[i]
+    layer.lead[np.ix_(own, hubs)] = inverse @ lead
+    layer.rest[own] = inverse @ rest
+    layer.log_omega[own] = np.where(informed, np.log(np.maximum(omega, 1e-300)), layer.log_omega[own])
+    layer.pull[own] = np.where(informed, pull, 0)
+    layer.basis[np.ix_(own, own)] = basis
+    layer.inverse[np.ix_(own, own)] = inverse
+    layer = layer._replace(log_det=np.asarray(-np.sum(np.log(np.diagonal(lower)))))
+    return layer
+
+
+def _independent(scaled, order, single) -> np.ndarray | None:
+    """Rows of a precision, in an order, that leave something of it given those before."""
+    least = _INDEPENDENT_FLOAT32 if single else _INDEPENDENT
+    chosen: list[int] = []
+    lower = np.zeros((len(scaled), len(scaled)))
+    for k in order:
+        n = len(chosen)
+        row = np.zeros(n)
+        for m in range(n):  # forward substitution
+            row[m] = (scaled[k, chosen[m]] - row[:m] @ lower[m, :m]) / lower[m, m]
+        left = scaled[k, k] - row @ row
+        if left < least:
+            continue
+        lower[n, :n], lower[n, n] = row, np.sqrt(left)
+        chosen.append(int(k))
+    return np.array(chosen) if chosen else None
+
+
+def _density(at: Coordinates, layer: Layer, scale, draw, centre) -> _Found | None:
+    """What the density of a scale is, given the others; None if effects are not standard normal."""
+    effects, i = layer.power != 0, scale.index
+    small = []
+    for depth in _CHECKED_AT:
+        x = draw.copy()
+        x[i] = centre[i] - depth / scale.power
+        x[effects] = np.linspace(-1.5, 1.5, effects.sum()) if effects.sum() > 1 else 1.0
+        small.append(x)
+    profile = np.where(effects, 0, centre) + np.zeros((len(_PROFILE), 1))
+    profile[:, i] = centre[i] + _PROFILE / abs(scale.power)
+    at.layers.append(layer)
+    log_p, score, ok = at.score(np.concatenate([small, profile]))
+    at.layers.pop()
+    few = len(small)
+    off = (score[:few] + small)[:, effects]
+    if not (ok[:few].all() and np.mean(off[-1] ** 2) < _OFF and ok[few:].any()):
+        return None
+    rate = float(score[few - 1, i])
+    rate = rate if rate * scale.power > 0 else 0.0
+    weights = softmax(np.where(ok, log_p, -np.inf)[few:])
+    loc = float(weights @ profile[:, i])
+    sd = float(np.sqrt(weights @ (profile[:, i] - loc) ** 2))
+    return _Found(i, layer, loc, sd, rate)

@@ -1,0 +1,94 @@
+"""Stages of the default in coordinates in which effects do not depend on their scales."""
+
+import time
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import numpy as np
+
+from bbvi._tree import split
+from bbvi._types import AnyArray, Array, PyTree
+from bbvi.budget import Purse
+from bbvi.chain_stages import chain_stage
+from bbvi.chains import expected_gradients
+from bbvi.evidence import efficiency
+from bbvi.families import Frame, Noncentred
+from bbvi.families.noncentred import Layer, untail
+from bbvi.gaussians import MOST_MOVES, UNEVEN, and_spent, moves
+from bbvi.hierarchy import Coordinates, find_layers, most_gradients
+from bbvi.matching import affordable, match_to, move, on_device
+from bbvi.solvers import BatchAndMatch
+from bbvi.stage import Fitted, Show, judged_stage
+from bbvi.target import Target
+
+FAMILY = Noncentred()
+
+
+def hierarchy_stages(
+    gaussian: Fitted,
+    target: Target,
+    key: Array,
+    data: PyTree,
+    purse: Purse,
+    show: Show,
+    look: Callable[[Fitted], Fitted],
+    rounds: int,
+    doublings: int,
+) -> tuple[list[Fitted], int]:
+    """A Gaussian, its moves and short chains, in coordinates that gradients have told.
+
+    Args:
+        gaussian: a Gaussian in plain coordinates.
+        target: its target.
+        key: a typed random key.
+        data: the user's data.
+        purse: what may be spent, and is.
+        show: shows a stage.
+        look: looks for what a stage misses.
+        rounds: see `bbvi.chain_stages.chain_stage`.
+        doublings: likewise.
+
+    Returns:
+        the stages, none where there are no effects, and the gradients it took to find that out.
+    """
+    find_key, match_key, judge_key, chain_key, *move_keys = split(key, 4 + MOST_MOVES)
+    if not purse.allows(most_gradients(target.dim)):
+        return [], 0
+    began = time.perf_counter()
+    loc, scale = (np.asarray(x, float) for x in gaussian.frame)
+    unit = np.sqrt(np.sum(scale**2, axis=1))
+    solver = BatchAndMatch()
+    x = find_layers(target, loc, unit, find_key, data, solver.draws(target.dim))
+    purse.spend(x.num_gradients)
+    if not x.layers:
+        return [], x.num_gradients
+    layers = Layer(*(np.stack(parts) for parts in zip(*x.layers, strict=True)))
+    found_in = time.perf_counter() - began
+
+    def run():
+        effects = np.any(layers.power != 0, axis=0)
+        centre = np.where(effects, 0, untail(x.tails, x.centre[None])[0])
+        start = Frame(centre, x.unit / np.abs(x.tails.unit))
+        steps = affordable(target, purse.gradients).match_steps
+        found = match_to(x.score, start, target.dtype, match_key, steps)
+        return on_device(target, FAMILY.join(found.params, x.tails, layers)), found.log
+
+    def to(draws: AnyArray, log_weights: AnyArray) -> PyTree:
+        with np.errstate(all="ignore"):
+            straight = x.straighten(np.asarray(draws, float))
+        return FAMILY.join(move(FAMILY.base, straight, log_weights), x.tails, layers)
+
+    args = ("noncentred", solver, FAMILY, target, run, judge_key, data)
+    first = and_spent(show("noncentred", partial(judged_stage, *args)), x.num_gradients)
+    purse.spend(first.num_gradients - x.num_gradients)
+    first = first._replace(seconds=(first.seconds[0] + found_in, first.seconds[1]))
+    moved = moves(target, first, move_keys, data, show, to)
+    stages = [look(s) for s in (first, *moved)]
+    best = max(stages, key=lambda s: s.diagnostics.ess)
+    if best.settled and efficiency(best.diagnostics) >= UNEVEN:
+        return [*(s for s in stages if s is not best), best], 0
+    if purse.allows(expected_gradients(target.dim)):
+        args = (best, target, chain_key, data, purse, rounds, doublings)
+        stages.append(look(show("chains noncentred", partial(chain_stage, *args))))
+    return stages, 0
