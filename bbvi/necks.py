@@ -86,7 +86,9 @@ def missed_neck(
         return "", spent
     along = side * (z[:, index] - mean[index]) / sd[index]
     in_tail = weights[along > _TAIL] @ along[along > _TAIL] ** 2
-    by_bound = np.sum(np.where(grid > _TAIL, grid**2 * density, 0)) / density.sum()
+    # It may be tight in the neck alone, where all else is narrow, and then holds of the evidence.
+    share = min(1.0, float(np.exp(evidence - float(diagnostics.log_evidence))))
+    by_bound = share * np.sum(np.where(grid > _TAIL, grid**2 * density, 0)) / density.sum()
     if by_bound - in_tail < _MISSING:
         return "", spent
     return target.leaves[target.owners[index]].name, spent
