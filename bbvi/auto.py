@@ -145,7 +145,19 @@ class Auto:
         )
         doublings = _DOUBLINGS if target.work <= _LIGHT else _DOUBLINGS_IF_HEAVY
         doublings += _MORE_DOUBLINGS * (target.dim > _SLOW_FLOW)
-        args = (single, target, hierarchy_key, data, purse, show, look, _ROUNDS, doublings)
+
+        def of_all_modes(stage):
+            """A stage that covers those that are known, or says that it does not."""
+            bound = float(stage.diagnostics.elbo)
+            near = [i for i in modes if matches.elbo[i] > bound - VISIBLE_NATS]
+            if covers(target, stage.family, stage.params, matches, near, bound, data):
+                return stage
+            return stage._replace(mode_weights=first.stages[0].mode_weights)
+
+        def look_at_modes(stage):
+            return look(of_all_modes(stage) if len(modes) > 1 else stage)
+
+        args = (single, target, hierarchy_key, data, purse, show, look_at_modes, _ROUNDS, doublings)
         found, spent = hierarchy_stages(*args)
         stages[-1] = and_spent(stages[-1], spent)
         stages += found
@@ -190,11 +202,10 @@ class Auto:
         if not purse.allows(self.flow_steps * self.flow_draws / 2):
             return stages
         flow = fit_stage("flow", solver, target, frame, warm, run_key, judge_key, data, run)
-        bound = float(flow.diagnostics.elbo)
         if len(modes) > 1:  # of which a flow may have found a better one
+            flow = of_all_modes(flow)
+            bound = float(flow.diagnostics.elbo)
             modes = [i for i in modes if matches.elbo[i] > bound - VISIBLE_NATS]
-            if not covers(target, flow.family, flow.params, matches, modes, bound, data):
-                flow = flow._replace(mode_weights=first.stages[0].mode_weights)
         stages.append(look(flow))
         purse.spend(flow.num_gradients)
         if not stages[-1].settled and purse.allows(chains_cost):

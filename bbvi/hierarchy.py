@@ -16,6 +16,7 @@ from bbvi.families.noncentred import (
     Tails,
     apply,
     invert,
+    joined,
     plain_layer,
     pull_back,
     pull_back_tails,
@@ -27,7 +28,7 @@ from bbvi.target import Target
 # By how much a coordinate is moved either way, to see whose gradients grow exponentially.
 _PUSHES = (6.0, 8.0)
 # Twice the power is a whole number: log sds, log variances and log precisions have 2, 1 and -1.
-_RATE_OFF, _MOST_RATE = 0.1, 4
+_RATE_OFF, _MOST_RATE = 0.4, 4
 # Effects of a scale that varies less, in nats, have nearly the same width everywhere. A Gaussian
 # in plain coordinates has seen as little as an eighth of it.
 _VARIES, _SEEN = 0.15, 0.02
@@ -39,9 +40,14 @@ _MOST_LAYERS = 4
 _DEPTH, _DEPTH_FLOAT32 = 10.0, 5.5
 _INDEPENDENT, _INDEPENDENT_FLOAT32 = 1e-6, 1e-3  # what is left of the precision of one of them
 _ASYMMETRY = 1e-2
-# Where the scale is small, scores of standard normals may differ from theirs by so much, squared.
-_OFF = 0.05
-_CHECKED_AT = (3.0, 6.0)  # nats of width below the centre's
+# What is so little beside a diagonal is left out.
+_BESIDE = 1e-3
+# Where scales are small, so many nats of width below the centre's, scores of effects at two places
+# may differ by so much, squared, from those of standard normals: where they were read off, and
+# elsewhere. What they are shifted by may grow by that factor and number between these depths.
+_CHECKED_AT = (3.0, 6.0)
+_CURVED = np.array([0.1, 1.0])
+_GROWN, _SHIFTED = 2.0, 0.5
 
 # Densities that fall more slowly than this, in nats a unit, are hardly proper.
 _SLOWEST = 0.1
@@ -126,7 +132,9 @@ class _Found(NamedTuple):
     @property
     def hubs(self) -> np.ndarray:
         """What the means of the effects depend on."""
-        return np.any(self.layer.lead != 0, axis=0)
+        hubs = np.zeros(len(self.layer.power), bool)
+        hubs[self.layer.hubs] = True
+        return hubs
 
     @property
     def spread(self) -> float:
@@ -182,11 +190,11 @@ def _next_layer(
     at: Coordinates, centre, unit, saturates, random, single
 ) -> tuple[Layer | None, list[_Found]]:
     """Effects of as many scales as do not depend on one another, and these."""
-    draw = centre + unit * random.standard_normal(len(centre))
+    draws = centre + unit * random.standard_normal((2, len(centre)))
     found: list[_Found] = []
-    for scale in _scales(at, draw, unit):
-        layer = _effects(at, scale, draw, centre, unit, saturates, single)
-        seen = None if layer is None else _density(at, layer, scale, draw, centre)
+    for scale in _scales(at, draws[0], unit):
+        layer = _effects(at, scale, draws[0], centre, unit, saturates, single)
+        seen = None if layer is None else _density(at, layer, scale, draws, centre)
         if seen is not None and seen.spread >= _VARIES:
             found.append(seen)
     taken = np.zeros(len(centre), bool)  # effects
@@ -213,20 +221,7 @@ def _next_layer(
         chosen.append(one)
         taken |= one.effects
         used |= needs
-    return (reduce(_joined, [one.layer for one in chosen]) if chosen else None), chosen
-
-
-def _joined(one: Layer, other: Layer) -> Layer:
-    mine = other.power != 0
-    rows = [np.where(mine, b, a) for a, b in zip(one[:3], other[:3], strict=True)]
-    lead = np.where(mine[:, None], other.lead, one.lead)
-    vectors = [
-        np.where(mine, getattr(other, n), getattr(one, n)) for n in ("rest", "log_omega", "pull")
-    ]
-    basis, inverse = (
-        np.where(mine[:, None], getattr(other, n), getattr(one, n)) for n in ("basis", "inverse")
-    )
-    return Layer(*rows, lead, *vectors, basis, inverse, one.log_det + other.log_det)
+    return (reduce(joined, [one.layer for one in chosen]) if chosen else None), chosen
 
 
 def _scales(at: Coordinates, draw, unit) -> list[_Scale]:
@@ -254,7 +249,7 @@ def _scales(at: Coordinates, draw, unit) -> list[_Scale]:
                 continue
             power = 0.5 * rate * (1 - 2 * side)
             if abs(power) * unit[i] >= _SEEN:
-                found.append(_Scale(i, power, np.flatnonzero(grown)))
+                found.append(_Scale(i, power, np.flatnonzero(moved)))
     return found
 
 
@@ -307,10 +302,14 @@ def _effects(at, scale, draw, centre, unit, saturates, single) -> Layer | None:
     try:
         lower = np.linalg.cholesky(prior)
         half = np.linalg.inv(lower)
-        omega, turn = np.linalg.eigh(half @ data @ half.T)
+        by_data = half @ data @ half.T
+        omega, turn = np.diagonal(by_data), None
+        beside = by_data - np.diag(omega)
+        if np.abs(beside).max() > _BESIDE * np.abs(by_data).max():
+            omega, turn = np.linalg.eigh(by_data)
     except np.linalg.LinAlgError:
         return None
-    basis, inverse = half.T @ turn, turn.T @ lower.T
+    basis, inverse = (half.T, lower.T) if turn is None else (half.T @ turn, turn.T @ lower.T)
     informed = omega > 1e-6 * relax
     y = inverse @ centre[own]
     mean = inverse @ (lead @ centre[hubs] + rest)
@@ -319,53 +318,74 @@ def _effects(at, scale, draw, centre, unit, saturates, single) -> Layer | None:
     layer.scale[own] = i
     layer.power[own] = power
     layer.saturates[own] = saturates[i]
-    layer.lead[np.ix_(own, hubs)] = inverse @ lead
     layer.rest[own] = inverse @ rest
-    layer.log_omega[own] = np.where(informed, np.log(np.maximum(omega, 1e-300)), layer.log_omega[own])
+    log_omega = np.log(np.maximum(omega, 1e-300))
+    layer.log_omega[own] = np.where(informed, log_omega, layer.log_omega[own])
     layer.pull[own] = np.where(informed, pull, 0)
-    layer.basis[np.ix_(own, own)] = basis
-    layer.inverse[np.ix_(own, own)] = inverse
-    layer = layer._replace(log_det=np.asarray(-np.sum(np.log(np.diagonal(lower)))))
-    return layer
+    leading = np.zeros((len(draw), len(hubs)))
+    leading[own] = inverse @ lead
+    log_det = np.asarray(-np.sum(np.log(np.diagonal(lower))))
+    layer = layer._replace(hubs=hubs.astype(np.int32), lead=leading, log_det=log_det)
+    if turn is None and np.abs(lower - np.diag(np.diagonal(lower))).max() < _BESIDE * lower.max():
+        layer.basis[own], layer.inverse[own] = np.diagonal(half), np.diagonal(lower)
+        return layer
+    whole = np.eye(len(draw)), np.eye(len(draw))
+    for to, part in zip(whole, (basis, inverse), strict=True):
+        to[np.ix_(own, own)] = part
+    return layer._replace(basis=whole[0], inverse=whole[1])
 
 
 def _independent(scaled, order, single) -> np.ndarray | None:
     """Rows of a precision, in an order, that leave something of it given those before."""
     least = _INDEPENDENT_FLOAT32 if single else _INDEPENDENT
     chosen: list[int] = []
-    lower = np.zeros((len(scaled), len(scaled)))
+    inverse = np.zeros_like(scaled)  # of the lower factor
     for k in order:
         n = len(chosen)
-        row = np.zeros(n)
-        for m in range(n):  # forward substitution
-            row[m] = (scaled[k, chosen[m]] - row[:m] @ lower[m, :m]) / lower[m, m]
+        with_those = scaled[chosen, k]
+        row = inverse[:n, :n] @ with_those if with_those.any() else with_those
         left = scaled[k, k] - row @ row
         if left < least:
             continue
-        lower[n, :n], lower[n, n] = row, np.sqrt(left)
+        root = np.sqrt(left)
+        inverse[n, :n] = -(row @ inverse[:n, :n]) / root if row.any() else 0
+        inverse[n, n] = 1 / root
         chosen.append(int(k))
     return np.array(chosen) if chosen else None
 
 
-def _density(at: Coordinates, layer: Layer, scale, draw, centre) -> _Found | None:
-    """What the density of a scale is, given the others; None if effects are not standard normal."""
+def _density(at: Coordinates, layer: Layer, scale, draws, centre) -> _Found | None:
+    """What the density of a scale is, given the others; None if its effects are not as they should.
+
+    Where the scale is small they are to be standard normal but for a shift, which must not grow as
+    it gets smaller: means that are a little wrong lie many widths off then.
+    """
     effects, i = layer.power != 0, scale.index
+    signs = np.where(np.arange(effects.sum()) % 2, -1.0, 1.0)
     small = []
-    for depth in _CHECKED_AT:
-        x = draw.copy()
-        x[i] = centre[i] - depth / scale.power
-        x[effects] = np.linspace(-1.5, 1.5, effects.sum()) if effects.sum() > 1 else 1.0
-        small.append(x)
+    for place in draws:
+        for depth in _CHECKED_AT:
+            for u in (0.7 * signs, -0.7 * signs):
+                x = place.copy()
+                x[i] = centre[i] - depth / scale.power
+                x[effects] = u
+                small.append(x)
     profile = np.where(effects, 0, centre) + np.zeros((len(_PROFILE), 1))
     profile[:, i] = centre[i] + _PROFILE / abs(scale.power)
     at.layers.append(layer)
     log_p, score, ok = at.score(np.concatenate([small, profile]))
     at.layers.pop()
     few = len(small)
-    off = (score[:few] + small)[:, effects]
-    if not (ok[:few].all() and np.mean(off[-1] ** 2) < _OFF and ok[few:].any()):
+    if not (ok[:few].all() and ok[few:].any()):
         return None
-    rate = float(score[few - 1, i])
+    beside = (score[:few] + small)[:, effects].reshape(len(draws), len(_CHECKED_AT), 2, -1)
+    curved = np.mean((beside[:, :, 0] - beside[:, :, 1]) ** 2, axis=2)
+    shifted = np.sqrt(np.mean(((beside[:, :, 0] + beside[:, :, 1]) / 2) ** 2, axis=2))
+    if not (curved[:, -1] < _CURVED).all():
+        return None
+    if not (shifted[:, -1] < _GROWN * shifted[:, 0] + _SHIFTED).all():
+        return None
+    rate = float(score[len(_CHECKED_AT) * 2 - 1, i])
     rate = rate if rate * scale.power > 0 else 0.0
     weights = softmax(np.where(ok, log_p, -np.inf)[few:])
     loc = float(weights @ profile[:, i])

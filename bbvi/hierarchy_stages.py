@@ -14,7 +14,7 @@ from bbvi.chain_stages import chain_stage
 from bbvi.chains import expected_gradients
 from bbvi.evidence import efficiency
 from bbvi.families import Frame, Noncentred
-from bbvi.families.noncentred import Layer, untail
+from bbvi.families.noncentred import stacked, untail
 from bbvi.gaussians import MOST_MOVES, UNEVEN, and_spent, moves
 from bbvi.hierarchy import Coordinates, find_layers, most_gradients
 from bbvi.matching import affordable, match_to, move, on_device
@@ -63,7 +63,7 @@ def hierarchy_stages(
     purse.spend(x.num_gradients)
     if not x.layers:
         return [], x.num_gradients
-    layers = Layer(*(np.stack(parts) for parts in zip(*x.layers, strict=True)))
+    layers = stacked(x.layers)
     found_in = time.perf_counter() - began
 
     def run():

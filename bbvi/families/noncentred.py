@@ -34,18 +34,20 @@ class Layer(NamedTuple):
         power: (D,) p in w = p s; zero for all that are no effects, which stay what they are.
         saturates: (D,) one where s is that coordinate less log(1 + exp) of it, the log of a
             fraction of an interval, and zero where s is the coordinate.
-        lead: (D, D) what m is linear in.
-        rest: (D,) m where that is zero.
+        hubs: (H,) which coordinates m is linear in.
+        lead: (D, H) how.
+        rest: (D,) m where they are zero.
         log_omega: (D,) log precision of the data.
         pull: (D,) b, what they pull with.
-        basis: (D, D) V, and the identity for all others.
-        inverse: (D, D) V^-1.
+        basis: (D, D) V, and the identity for all others; or (D,) its diagonal if that is all.
+        inverse: V^-1, likewise.
         log_det: log |det V|.
     """
 
     scale: AnyArray
     power: AnyArray
     saturates: AnyArray
+    hubs: AnyArray
     lead: AnyArray
     rest: AnyArray
     log_omega: AnyArray
@@ -58,8 +60,42 @@ class Layer(NamedTuple):
 def plain_layer(dim: int) -> Layer:
     """A layer without effects, on the host."""
     of_scales = np.arange(dim, dtype=np.int32), np.zeros(dim), np.zeros(dim)
-    means = np.zeros((dim, dim)), np.zeros(dim), np.full(dim, _NO_DATA), np.zeros(dim)
-    return Layer(*of_scales, *means, np.eye(dim), np.eye(dim), np.zeros(()))
+    means = np.zeros(0, np.int32), np.zeros((dim, 0)), np.zeros(dim)
+    data = np.full(dim, _NO_DATA), np.zeros(dim)
+    return Layer(*of_scales, *means, *data, np.ones(dim), np.ones(dim), np.zeros(()))
+
+
+def stacked(layers: list[Layer]) -> Layer:
+    """Layers of the host as one, with a leading axis."""
+    most = max(len(layer.hubs) for layer in layers)
+    dense = any(layer.basis.ndim == 2 for layer in layers)
+    alike = []
+    for layer in layers:
+        room = most - len(layer.hubs)
+        hubs = np.pad(layer.hubs, (0, room))  # the first coordinate, by nothing
+        lead = np.pad(layer.lead, ((0, 0), (0, room)))
+        bases = (layer.basis, layer.inverse)
+        basis, inverse = (np.diag(x) if dense and x.ndim == 1 else x for x in bases)
+        alike.append(layer._replace(hubs=hubs, lead=lead, basis=basis, inverse=inverse))
+    return Layer(*(np.stack(parts) for parts in zip(*alike, strict=True)))
+
+
+def joined(one: Layer, other: Layer) -> Layer:
+    """Two layers of the host in one, neither of which moves what the other depends on."""
+    mine = other.power != 0
+    hubs = np.union1d(one.hubs, other.hubs).astype(np.int32)
+    lead = np.zeros((len(mine), len(hubs)))
+    for layer in (one, other):
+        lead[:, np.searchsorted(hubs, layer.hubs)] += layer.lead
+    pairs = zip(one, other, strict=True)
+    found = Layer(*(np.where(mine, b, a) if np.shape(a) == mine.shape else a for a, b in pairs))
+    bases = {}
+    for name in ("basis", "inverse"):
+        a, b = getattr(one, name), getattr(other, name)
+        if max(a.ndim, b.ndim) == 2:
+            a, b = (np.diag(x) if x.ndim == 1 else x for x in (a, b))
+            bases[name] = np.where(mine[:, None], b, a)
+    return found._replace(hubs=hubs, lead=lead, log_det=one.log_det + other.log_det, **bases)
 
 
 class Conditional(NamedTuple):
@@ -88,22 +124,26 @@ def conditional(layer: Layer, y: AnyArray) -> Conditional:
     w = layer.power * s
     log_rho = -xp.logaddexp(0, layer.log_omega + 2 * w)
     rho, pulled = xp.exp(log_rho), xp.exp(log_rho + 2 * w) * layer.pull
-    mean = rho * (dot(y, layer.lead.T) + layer.rest) + pulled
+    mean = rho * (dot(y[:, layer.hubs], layer.lead.T) + layer.rest) + pulled
     effects = layer.power != 0
     return Conditional(w, rho, pulled, mean, xp.where(effects, w + 0.5 * log_rho, 0))
+
+
+def _turned(y, basis):
+    return y * basis if basis.ndim == 1 else dot(y, basis.T)
 
 
 def apply(layer: Layer, x: AnyArray) -> tuple[AnyArray, AnyArray]:
     """z (S, D) at x (S, D), and log |det dz/dx| (S,)."""
     xp, given = namespace(x), conditional(layer, x)
     y = xp.where(layer.power != 0, given.mean + xp.exp(given.log_width) * x, x)
-    return dot(y, layer.basis.T), given.log_width.sum(axis=-1) + layer.log_det
+    return _turned(y, layer.basis), given.log_width.sum(axis=-1) + layer.log_det
 
 
 def invert(layer: Layer, z: AnyArray) -> tuple[AnyArray, AnyArray]:
     """x (S, D) at z (S, D), and log |det dz/dx| (S,) there."""
     xp = namespace(z)
-    y = dot(z, layer.inverse.T)
+    y = _turned(z, layer.inverse)
     given = conditional(layer, y)
     x = xp.where(layer.power != 0, (y - given.mean) * xp.exp(-given.log_width), y)
     return x, given.log_width.sum(axis=-1) + layer.log_det
@@ -112,9 +152,10 @@ def invert(layer: Layer, z: AnyArray) -> tuple[AnyArray, AnyArray]:
 def pull_back(layer: Layer, x: np.ndarray, score: np.ndarray) -> np.ndarray:
     """The gradient (S, D) by x of a log density of x, from that of z, on the host."""
     given, effects = conditional(layer, x), layer.power != 0
-    width, by_y = np.exp(given.log_width), score @ layer.basis
+    width, by_y = np.exp(given.log_width), _turned(score, layer.basis.T)
     by_mean = np.where(effects, by_y * given.rho, 0)
-    found = np.where(effects, by_y * width, by_y) + by_mean @ layer.lead
+    found = np.where(effects, by_y * width, by_y)
+    found[:, layer.hubs] += by_mean @ layer.lead
     mean_by_w = 2 * (given.pulled - (1 - given.rho) * given.mean)
     by_w = by_y * (mean_by_w + width * x * given.rho) + given.rho
     at = x[:, layer.scale]
