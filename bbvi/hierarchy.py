@@ -15,6 +15,7 @@ from bbvi.families.noncentred import (
     Layer,
     Tails,
     apply,
+    conditional,
     invert,
     joined,
     plain_layer,
@@ -31,15 +32,16 @@ _PUSHES = (6.0, 8.0)
 _RATE_OFF, _MOST_RATE = 0.4, 4
 # Effects of a scale that varies less, in nats, have nearly the same width everywhere. A Gaussian
 # in plain coordinates has seen as little as an eighth of it.
-_VARIES, _SEEN = 0.15, 0.02
+_VARIES, _SEEN = 0.05, 0.01
 # Where the density of a scale is looked at, given the others: nats of width around the centre's.
-_PROFILE = np.arange(-8.0, 4.01, 0.25)
+_PROFILE = np.arange(-8.0, 8.01, 0.25)
 _MOST_LAYERS = 4
 # Widths of effects are so much smaller where their prior is read off: what the data say is then
 # a share of its square. More would be lost to rounding.
 _DEPTH, _DEPTH_FLOAT32 = 10.0, 5.5
+_DEEPER, _DEEPER_FLOAT32 = 16.0, 8.0  # where means are, of which less is lost
 _INDEPENDENT, _INDEPENDENT_FLOAT32 = 1e-6, 1e-3  # what is left of the precision of one of them
-_ASYMMETRY = 1e-2
+_ASYMMETRY, _BENT = 1e-2, 1e-2
 # What is so little beside a diagonal is left out.
 _BESIDE = 1e-3
 # Where scales are small, so many nats of width below the centre's, scores of effects at two places
@@ -48,6 +50,8 @@ _BESIDE = 1e-3
 _CHECKED_AT = (3.0, 6.0)
 _CURVED = np.array([0.1, 1.0])
 _GROWN, _SHIFTED = 2.0, 0.5
+# ... and of effects that were written non-centred, where they may be shifted by so much at most.
+_STAYS, _RIDES = 0.2, 0.05
 
 # Densities that fall more slowly than this, in nats a unit, are hardly proper.
 _SLOWEST = 0.1
@@ -64,8 +68,7 @@ class Coordinates:
         dim = target.dim
         self.tails = Tails(np.zeros(dim), np.ones(dim), np.zeros(dim))
         self.num_gradients = 0
-        self.centre = np.zeros(dim)
-        self.unit = np.ones(dim)
+        self.centre, self.unit = np.zeros(dim), np.ones(dim)
 
     def straighten(self, z: np.ndarray) -> np.ndarray:
         """y (S, D) at z (S, D)."""
@@ -114,16 +117,17 @@ class _Scale(NamedTuple):
     index: int
     power: float
     moved: np.ndarray
+    half: np.ndarray  # whose gradients grow half as fast
 
 
 class _Found(NamedTuple):
-    """A scale with its effects, where its density has its mean and sd, and how fast it falls."""
+    """A scale with its effects, and its density's mean, sd and tail."""
 
     index: int
     layer: Layer
     loc: float
     sd: float
-    rate: float
+    tail: Tails
 
     @property
     def effects(self) -> np.ndarray:
@@ -172,17 +176,17 @@ def find_layers(
         effects = layer.power != 0
         for part, plain in zip(tails, (0.0, 1.0, 0.0), strict=True):
             part[effects] = plain  # scales of earlier layers that have a scale themselves
-        for i, _, loc, sd, rate in scales:
+        for i, _, loc, sd, shape in scales:
             x[i], unit[i] = loc, sd
-            if rate:
-                tails.at[i], tails.unit[i] = loc, np.sign(rate) * sd
-                tails.bend[i] = 0.5 / max(abs(rate), _SLOWEST) / sd
+            for part, value in zip(tails, shape, strict=True):
+                part[i] = value
         x = invert(layer, x[None])[0][0]
         x = np.where(effects, np.clip(x, -3, 3), x)
         unit = np.where(effects, 1.0, unit)
         coordinates.layers.append(layer)
     coordinates.tails = tails
-    coordinates.centre, coordinates.unit = x, unit
+    coordinates.centre = untail(tails, x[None])[0]
+    coordinates.unit = unit / np.abs(tails.unit)
     return coordinates
 
 
@@ -194,7 +198,14 @@ def _next_layer(
     found: list[_Found] = []
     for scale in _scales(at, draws[0], unit):
         layer = _effects(at, scale, draws[0], centre, unit, saturates, single)
-        seen = None if layer is None else _density(at, layer, scale, draws, centre)
+        if layer is None:
+            continue
+        ridden = _ridden(at, layer, scale, draws[0], centre, unit)
+        seen = None
+        if ridden is not None:
+            seen = _density(at, _pulled(at, ridden, centre), scale, draws, centre, _STAYS)
+        if seen is None:
+            seen = _density(at, _pulled(at, layer, centre), scale, draws, centre, _SHIFTED)
         if seen is not None and seen.spread >= _VARIES:
             found.append(seen)
     taken = np.zeros(len(centre), bool)  # effects
@@ -248,47 +259,41 @@ def _scales(at: Coordinates, draw, unit) -> list[_Scale]:
             if not 1 <= rate <= _MOST_RATE or 2 * moved.sum() < grown.sum():
                 continue
             power = 0.5 * rate * (1 - 2 * side)
+            half = others & (np.abs(rates[side, i] / rate - 0.5) < 0.25)
             if abs(power) * unit[i] >= _SEEN:
-                found.append(_Scale(i, power, np.flatnonzero(moved)))
+                found.append(_Scale(i, power, *map(np.flatnonzero, (moved, half))))
     return found
 
 
-def _effects(at, scale, draw, centre, unit, saturates, single) -> Layer | None:
+def _effects(at: Coordinates, scale: _Scale, draw, centre, unit, saturates, single):
     """The layer of one scale, where its effects have a Gaussian prior."""
-    i, power, moved = scale.index, scale.power, scale.moved
-    depth = _DEPTH_FLOAT32 if single else _DEPTH
+    i, power = scale.index, scale.power
+    depth, deeper = (_DEPTH_FLOAT32, _DEEPER_FLOAT32) if single else (_DEPTH, _DEEPER)
 
-    def s_of(x):
+    def log_scale(x):
         s = x[..., i]
-        return s - saturates[i] * np.logaddexp(0, s)
+        return power * (s - saturates[i] * np.logaddexp(0, s))
 
+    prior = _prior(at, scale, draw, unit, depth, log_scale, single)
+    if prior is None:
+        return None
+    own, hubs, precision, lead, rest = prior
+    try:
+        lower = np.linalg.cholesky(precision)
+    except np.linalg.LinAlgError:
+        return None
+
+    # where the scale is smaller still means are read off to so many more digits
     deep = draw.copy()
-    deep[i] -= depth / power
-    points = deep + np.concatenate([np.zeros((1, len(deep))), np.diag(unit)[moved]])
+    deep[i] -= deeper / power
+    points = deep + np.concatenate([np.zeros((1, len(deep))), np.diag(unit)[hubs]])
+    points[:, own] = points[:, hubs] @ lead.T + rest
     _, score, ok = at.score(points)
     if not ok.all():
         return None
-    precision = -(score[1:] - score[0])[:, moved] / unit[moved][:, None]
-    diagonal = np.diagonal(precision)
-    if not (diagonal > 0).all():
-        return None
-    root = np.sqrt(diagonal)
-    scaled = precision / np.outer(root, root)
-    if not np.abs(scaled - scaled.T).max() < _ASYMMETRY:
-        return None
-    scaled = (scaled + scaled.T) / 2
-    chosen = _independent(scaled, np.argsort(diagonal), single)
-    if chosen is None:
-        return None
-    own = moved[chosen]  # effects
-    hubs = np.setdiff1d(moved, own)
-    precision = scaled * np.outer(root, root)
-    where = {int(k): n for n, k in enumerate(moved)}
-    rows, columns = [where[int(k)] for k in own], [where[int(k)] for k in hubs]
-    of_own = precision[np.ix_(rows, rows)]
-    lead = -np.linalg.solve(of_own, precision[np.ix_(rows, columns)])
-    rest = deep[own] + np.linalg.solve(of_own, score[0][own]) - lead @ deep[hubs]
-    prior = of_own * np.exp(2 * power * s_of(deep))
+    off = np.linalg.solve(precision, score[:, own].T).T * np.exp(2 * log_scale(deep))
+    more = ((off[1:] - off[0]) / unit[hubs][:, None]).T
+    lead, rest = lead + more, rest + off[0] - more @ deep[hubs]
 
     # what the data say, at the centre
     steps = 0.5 * np.diag(unit)[own]
@@ -297,33 +302,25 @@ def _effects(at, scale, draw, centre, unit, saturates, single) -> Layer | None:
         return None
     up, down = score[1 : 1 + len(own)], score[1 + len(own) :]
     total = -(up - down)[:, own] / unit[own][:, None]
-    relax = np.exp(-2 * power * s_of(centre))
-    data = (total + total.T) / 2 - prior * relax
-    try:
-        lower = np.linalg.cholesky(prior)
-        half = np.linalg.inv(lower)
-        by_data = half @ data @ half.T
-        omega, turn = np.diagonal(by_data), None
-        beside = by_data - np.diag(omega)
-        if np.abs(beside).max() > _BESIDE * np.abs(by_data).max():
+    data = (total + total.T) / 2 - precision * np.exp(-2 * log_scale(centre))
+    half = np.linalg.inv(lower)
+    by_data = half @ data @ half.T
+    omega, turn = np.diagonal(by_data), None
+    beside = by_data - np.diag(omega)
+    if np.abs(beside).max() > _BESIDE * np.abs(by_data).max():
+        try:
             omega, turn = np.linalg.eigh(by_data)
-    except np.linalg.LinAlgError:
-        return None
+        except np.linalg.LinAlgError:
+            return None
     basis, inverse = (half.T, lower.T) if turn is None else (half.T @ turn, turn.T @ lower.T)
-    informed = omega > 1e-6 * relax
-    y = inverse @ centre[own]
-    mean = inverse @ (lead @ centre[hubs] + rest)
-    pull = omega * y + basis.T @ score[0][own] + relax * (y - mean)
     layer = plain_layer(len(draw))
-    layer.scale[own] = i
-    layer.power[own] = power
-    layer.saturates[own] = saturates[i]
+    layer.scale[own], layer.power[own], layer.saturates[own] = i, power, saturates[i]
     layer.rest[own] = inverse @ rest
-    log_omega = np.log(np.maximum(omega, 1e-300))
-    layer.log_omega[own] = np.where(informed, log_omega, layer.log_omega[own])
-    layer.pull[own] = np.where(informed, pull, 0)
     leading = np.zeros((len(draw), len(hubs)))
     leading[own] = inverse @ lead
+    informed = omega > 1e-6 * np.exp(-2 * log_scale(centre))
+    log_omega = np.log(np.maximum(omega, 1e-300))
+    layer.log_omega[own] = np.where(informed, log_omega, layer.log_omega[own])
     log_det = np.asarray(-np.sum(np.log(np.diagonal(lower))))
     layer = layer._replace(hubs=hubs.astype(np.int32), lead=leading, log_det=log_det)
     if turn is None and np.abs(lower - np.diag(np.diagonal(lower))).max() < _BESIDE * lower.max():
@@ -335,7 +332,82 @@ def _effects(at, scale, draw, centre, unit, saturates, single) -> Layer | None:
     return layer._replace(basis=whole[0], inverse=whole[1])
 
 
-def _independent(scaled, order, single) -> np.ndarray | None:
+def _prior(at: Coordinates, scale: _Scale, draw, unit, depth, log_scale, single):
+    """Effects (E,), hubs (H,), precision (E, E) for a scale of one, and means' (E, H) and (E,)."""
+    moved = scale.moved
+    deep = draw.copy()
+    deep[scale.index] -= depth / scale.power
+    steps = np.diag(unit)[moved]
+    _, score, ok = at.score(np.concatenate([deep[None], deep + steps, deep - steps]))
+    if not ok[0]:
+        return None
+    # what is not linear in itself is no effect of this scale, but what effects depend on besides
+    number = len(moved)
+    up, down = score[1 : 1 + number, moved], score[1 + number :, moved]
+    bent, across = up + down - 2 * score[0, moved], down - up
+    alone = np.abs(np.diagonal(bent)) < _BENT * np.diagonal(across)
+    kept = alone & ok[1 : 1 + number] & ok[1 + number :]
+    moved = moved[kept]
+    within = np.ix_(kept, kept)
+    if not kept.any() or np.abs(bent[within]).max() > _BENT * np.abs(across[within]).max():
+        return None
+    precision = across[within] / (2 * unit[moved][:, None])
+    root = np.sqrt(np.diagonal(precision))
+    scaled = precision / np.outer(root, root)
+    if not np.abs(scaled - scaled.T).max() < _ASYMMETRY:
+        return None
+    scaled = (scaled + scaled.T) / 2
+    chosen = _independent(scaled, np.argsort(root), single)
+    others = np.setdiff1d(np.arange(len(moved)), chosen)
+    own, hubs = moved[chosen], moved[others]
+    precision = scaled * np.outer(root, root)
+    of_own = precision[np.ix_(chosen, chosen)]
+    try:
+        lead = -np.linalg.solve(of_own, precision[np.ix_(chosen, others)])
+        rest = deep[own] + np.linalg.solve(of_own, score[0][own]) - lead @ deep[hubs]
+    except np.linalg.LinAlgError:
+        return None
+    return own, hubs, of_own * np.exp(2 * log_scale(deep)), lead, rest
+
+
+def _ridden(at: Coordinates, layer: Layer, scale: _Scale, draw, centre, unit) -> Layer | None:
+    """The layer, where means are so many widths off that stay the same as the scale gets smaller."""
+    effects = layer.power != 0
+    riders = scale.half[~effects[scale.half]]
+    near, far = (np.where(effects, 0, draw) for _ in _CHECKED_AT)
+    for x, depth in zip((near, far), _CHECKED_AT, strict=True):
+        x[scale.index] = centre[scale.index] - depth / scale.power
+    at.layers.append(layer)
+    _, score, ok = at.score(np.concatenate([[near, far], far + np.diag(unit)[riders]]))
+    at.layers.pop()
+    shifts = score[:, effects]
+    if not ok.all() or np.sqrt(np.mean(shifts[1] ** 2)) < _RIDES:
+        return None
+    if np.mean((shifts[1] - shifts[0]) ** 2) > _RIDES * np.mean(shifts[1] ** 2):
+        return None
+    ride = np.zeros((len(draw), len(riders)))
+    ride[effects] = ((shifts[2:] - shifts[1]) / unit[riders][:, None]).T
+    shift = np.zeros(len(draw))
+    shift[effects] = shifts[1] - ride[effects] @ draw[riders]
+    return layer._replace(riders=riders.astype(np.int32), ride=ride, shift=shift)
+
+
+def _pulled(at: Coordinates, layer: Layer, centre) -> Layer:
+    """The layer, with what data pull with that say something, as seen at the centre."""
+    effects = layer.power != 0
+    at.layers.append(layer)
+    x = invert(layer, centre[None])[0]
+    _, score, ok = at.score(x)
+    at.layers.pop()
+    given = conditional(layer, x)
+    # where the score is not that of a standard normal, the mean is off by so many widths
+    off = (score + x)[0] * np.exp(given.log_width[0])
+    pull = off / np.exp(2 * given.w[0]) / given.rho[0]
+    informed = effects & (layer.log_omega > plain_layer(1).log_omega[0])
+    return layer._replace(pull=np.where(informed & ok[0], pull, 0))
+
+
+def _independent(scaled, order, single) -> np.ndarray:
     """Rows of a precision, in an order, that leave something of it given those before."""
     least = _INDEPENDENT_FLOAT32 if single else _INDEPENDENT
     chosen: list[int] = []
@@ -351,10 +423,12 @@ def _independent(scaled, order, single) -> np.ndarray | None:
         inverse[n, :n] = -(row @ inverse[:n, :n]) / root if row.any() else 0
         inverse[n, n] = 1 / root
         chosen.append(int(k))
-    return np.array(chosen) if chosen else None
+    return np.array(chosen)
 
 
-def _density(at: Coordinates, layer: Layer, scale, draws, centre) -> _Found | None:
+def _density(
+    at: Coordinates, layer: Layer, scale, draws, centre, shift: float
+) -> _Found | None:
     """What the density of a scale is, given the others; None if its effects are not as they should.
 
     Where the scale is small they are to be standard normal but for a shift, which must not grow as
@@ -383,11 +457,30 @@ def _density(at: Coordinates, layer: Layer, scale, draws, centre) -> _Found | No
     shifted = np.sqrt(np.mean(((beside[:, :, 0] + beside[:, :, 1]) / 2) ** 2, axis=2))
     if not (curved[:, -1] < _CURVED).all():
         return None
-    if not (shifted[:, -1] < _GROWN * shifted[:, 0] + _SHIFTED).all():
+    grown = _GROWN * shifted[:, 0] if shift == _SHIFTED else 0
+    if not (shifted[:, -1] < grown + shift).all():
         return None
-    rate = float(score[len(_CHECKED_AT) * 2 - 1, i])
-    rate = rate if rate * scale.power > 0 else 0.0
     weights = softmax(np.where(ok, log_p, -np.inf)[few:])
     loc = float(weights @ profile[:, i])
     sd = float(np.sqrt(weights @ (profile[:, i] - loc) ** 2))
-    return _Found(i, layer, loc, sd, rate)
+    # at either end, where it is known
+    first, last = np.flatnonzero(ok[few:])[[0, -1]]
+    falls = np.array([score[few + first, i], -score[few + last, i]])
+    side = np.argmin(np.where(falls > 0, falls, np.inf))
+    rate = float(max(falls[side], 0.0) * (1 - 2 * side))
+    return _Found(i, layer, loc, sd, _tail_of(profile[:, i], weights, loc, sd, rate))
+
+
+def _tail_of(s: np.ndarray, weights: np.ndarray, loc: float, sd: float, rate: float) -> Tails:
+    """The tail with which a standard normal is most like a density with weights at s."""
+    if not rate:
+        return Tails(loc, sd, 0.0)
+    turn = np.sign(rate)
+    shifts, stretches = np.meshgrid(np.linspace(-0.5, 1.5, 21), np.exp(np.linspace(-1.5, 0.3, 19)))
+    unit = sd * stretches.ravel()
+    bend = 0.5 / max(abs(rate), _SLOWEST) / unit
+    tails = Tails(loc + turn * sd * shifts.ravel(), turn * unit, bend)
+    y = untail(tails, s[:, None])
+    log_q = -0.5 * y**2 - np.log(tail(tails, y)[1]) - np.log(unit)
+    best = int(np.argmax(weights @ log_q))
+    return Tails(*(float(part[best]) for part in tails))

@@ -14,7 +14,7 @@ from bbvi.chain_stages import chain_stage
 from bbvi.chains import expected_gradients
 from bbvi.evidence import efficiency
 from bbvi.families import Frame, Noncentred
-from bbvi.families.noncentred import stacked, untail
+from bbvi.families.noncentred import stacked
 from bbvi.gaussians import MOST_MOVES, UNEVEN, and_spent, moves
 from bbvi.hierarchy import Coordinates, find_layers, most_gradients
 from bbvi.matching import affordable, match_to, move, on_device
@@ -68,8 +68,7 @@ def hierarchy_stages(
 
     def run():
         effects = np.any(layers.power != 0, axis=0)
-        centre = np.where(effects, 0, untail(x.tails, x.centre[None])[0])
-        start = Frame(centre, x.unit / np.abs(x.tails.unit))
+        start = Frame(np.where(effects, 0, x.centre), x.unit)
         steps = affordable(target, purse.gradients).match_steps
         found = match_to(x.score, start, target.dtype, match_key, steps)
         return on_device(target, FAMILY.join(found.params, x.tails, layers)), found.log
@@ -83,12 +82,19 @@ def hierarchy_stages(
     first = and_spent(show("noncentred", partial(judged_stage, *args)), x.num_gradients)
     purse.spend(first.num_gradients - x.num_gradients)
     first = first._replace(seconds=(first.seconds[0] + found_in, first.seconds[1]))
-    moved = moves(target, first, move_keys, data, show, to)
-    stages = [look(s) for s in (first, *moved)]
+    first = look(first)
+    if _is_enough(first):
+        return [first], 0
+    stages = [first, *map(look, moves(target, first, move_keys, data, show, to))]
     best = max(stages, key=lambda s: s.diagnostics.ess)
-    if best.settled and efficiency(best.diagnostics) >= UNEVEN:
+    if _is_enough(best):
         return [*(s for s in stages if s is not best), best], 0
     if purse.allows(expected_gradients(target.dim)):
         args = (best, target, chain_key, data, purse, rounds, doublings)
         stages.append(look(show("chains noncentred", partial(chain_stage, *args))))
     return stages, 0
+
+
+def _is_enough(stage: Fitted) -> bool:
+    """Whether it settles, and by more than a few of its draws."""
+    return stage.settled and efficiency(stage.diagnostics) >= UNEVEN

@@ -201,9 +201,9 @@ class FitResult:
             key: an int or a JAX random key.
             data: the data of the fit, which a result does not hold.
             dense: whether the mass matrix is dense; None makes it so for D up to 200.
-            neutra: move in the base space of the fitted family, where the map of a flow, or of a
-                bent Gaussian, has made a bent posterior straight; a gradient costs that of the map
-                on top. None does so if the family is one of these.
+            neutra: move in the base space of the fitted family, where the map of a flow, of a bent
+                Gaussian or of non-centred coordinates has made a bent posterior straight; a
+                gradient costs that of the map on top. None does so if the family is one of these.
 
         Returns:
             a `bbvi.bridges.mcmc.McmcStart`.
@@ -225,7 +225,7 @@ class FitResult:
             )
         header = {
             **encode_target(target),
-            "family": [type(family).__name__, _settings(family)],
+            "family": _encode_family(family),
             "params": storage.encode_structure(self.posterior.params),
             "data": storage.encode_structure(self.posterior.data),
             "corrected": self.posterior.draws is not None,
@@ -288,10 +288,7 @@ def _decode(path, header, arrays, log_joint, support) -> FitResult:
     def tree(name):
         return storage.rebuild(name, arrays, storage.decode_structure(header[name]))
 
-    family_name, settings = header["family"]
-    kind = getattr(bbvi.families, family_name, None)
-    if not (isinstance(kind, type) and issubclass(kind, Family)):
-        raise InputError(f"{path} names the family {family_name}, which this bbvi does not have.")
+    family = _decode_family(path, header["family"])
     target = decode_target(header, log_joint, support)
     diagnostics = storage.rebuild("diagnostics", arrays, _DIAGNOSTICS)
     steps, gradients, skipped, drift = header["counts"]
@@ -301,7 +298,7 @@ def _decode(path, header, arrays, log_joint, support) -> FitResult:
             tree("params"),
             tree("data"),
             target,
-            kind(**settings),
+            family,
             diagnostics.draws if header["corrected"] else None,
             diagnostics.log_weights if header["corrected"] else None,
         ),
@@ -381,3 +378,21 @@ def _missing_log_joint(*args):
 
 def _settings(family: Family) -> dict:
     return {f.name: getattr(family, f.name) for f in fields(family)}
+
+
+def _encode_family(family: Family) -> list:
+    """Its name and its settings, as JSON; a family of another one holds that likewise."""
+    settings = {
+        name: _encode_family(value) if isinstance(value, Family) else value
+        for name, value in _settings(family).items()
+    }
+    return [type(family).__name__, settings]
+
+
+def _decode_family(path, code: list) -> Family:
+    name, settings = code
+    kind = getattr(bbvi.families, name, None)
+    if not (isinstance(kind, type) and issubclass(kind, Family)):
+        raise InputError(f"{path} names the family {name}, which this bbvi does not have.")
+    of_families = {f.name for f in fields(kind) if isinstance(f.default, Family)}
+    return kind(**{k: _decode_family(path, v) if k in of_families else v for k, v in settings.items()})

@@ -27,7 +27,10 @@ class Layer(NamedTuple):
         N(rho (m + exp(2w) b), exp(2w) rho),    rho = 1/(1 + exp(2w) omega),
 
     of which x is the standardised residual: for small scales the effects are non-centred, for
-    large ones centred on the data.
+    large ones centred on the data. Where the effects were written non-centred themselves, it is the
+    likelihood that narrows with 1/scale, around a mean that is so many widths from zero:
+
+        m = A hubs + a + exp(w) (C riders + c).
 
     Attributes:
         scale: (D,) which coordinate is the scale of this one.
@@ -35,8 +38,11 @@ class Layer(NamedTuple):
         saturates: (D,) one where s is that coordinate less log(1 + exp) of it, the log of a
             fraction of an interval, and zero where s is the coordinate.
         hubs: (H,) which coordinates m is linear in.
-        lead: (D, H) how.
-        rest: (D,) m where they are zero.
+        lead: (D, H) A.
+        rest: (D,) a.
+        riders: (R,) which coordinates what is added by the width is linear in.
+        ride: (D, R) C.
+        shift: (D,) c.
         log_omega: (D,) log precision of the data.
         pull: (D,) b, what they pull with.
         basis: (D, D) V, and the identity for all others; or (D,) its diagonal if that is all.
@@ -50,6 +56,9 @@ class Layer(NamedTuple):
     hubs: AnyArray
     lead: AnyArray
     rest: AnyArray
+    riders: AnyArray
+    ride: AnyArray
+    shift: AnyArray
     log_omega: AnyArray
     pull: AnyArray
     basis: AnyArray
@@ -60,42 +69,51 @@ class Layer(NamedTuple):
 def plain_layer(dim: int) -> Layer:
     """A layer without effects, on the host."""
     of_scales = np.arange(dim, dtype=np.int32), np.zeros(dim), np.zeros(dim)
-    means = np.zeros(0, np.int32), np.zeros((dim, 0)), np.zeros(dim)
+    leads, rides = ((np.zeros(0, np.int32), np.zeros((dim, 0)), np.zeros(dim)) for _ in range(2))
     data = np.full(dim, _NO_DATA), np.zeros(dim)
-    return Layer(*of_scales, *means, *data, np.ones(dim), np.ones(dim), np.zeros(()))
+    return Layer(*of_scales, *leads, *rides, *data, np.ones(dim), np.ones(dim), np.zeros(()))
+
+
+# Which coordinates means are linear in, and how: pairs of fields of a layer.
+_LINEAR = (("hubs", "lead"), ("riders", "ride"))
 
 
 def stacked(layers: list[Layer]) -> Layer:
     """Layers of the host as one, with a leading axis."""
-    most = max(len(layer.hubs) for layer in layers)
+    most = {name: max(len(getattr(layer, name)) for layer in layers) for name, _ in _LINEAR}
     dense = any(layer.basis.ndim == 2 for layer in layers)
     alike = []
     for layer in layers:
-        room = most - len(layer.hubs)
-        hubs = np.pad(layer.hubs, (0, room))  # the first coordinate, by nothing
-        lead = np.pad(layer.lead, ((0, 0), (0, room)))
-        bases = (layer.basis, layer.inverse)
-        basis, inverse = (np.diag(x) if dense and x.ndim == 1 else x for x in bases)
-        alike.append(layer._replace(hubs=hubs, lead=lead, basis=basis, inverse=inverse))
+        parts = {}
+        for name, how in _LINEAR:
+            room = most[name] - len(getattr(layer, name))
+            parts[name] = np.pad(getattr(layer, name), (0, room))  # the first one, by nothing
+            parts[how] = np.pad(getattr(layer, how), ((0, 0), (0, room)))
+        for name in ("basis", "inverse"):
+            part = getattr(layer, name)
+            parts[name] = np.diag(part) if dense and part.ndim == 1 else part
+        alike.append(layer._replace(**parts))
     return Layer(*(np.stack(parts) for parts in zip(*alike, strict=True)))
 
 
 def joined(one: Layer, other: Layer) -> Layer:
     """Two layers of the host in one, neither of which moves what the other depends on."""
     mine = other.power != 0
-    hubs = np.union1d(one.hubs, other.hubs).astype(np.int32)
-    lead = np.zeros((len(mine), len(hubs)))
-    for layer in (one, other):
-        lead[:, np.searchsorted(hubs, layer.hubs)] += layer.lead
     pairs = zip(one, other, strict=True)
     found = Layer(*(np.where(mine, b, a) if np.shape(a) == mine.shape else a for a, b in pairs))
-    bases = {}
+    parts = {}
+    for name, how in _LINEAR:
+        all_of = np.union1d(getattr(one, name), getattr(other, name)).astype(np.int32)
+        linear = np.zeros((len(mine), len(all_of)))
+        for layer in (one, other):
+            linear[:, np.searchsorted(all_of, getattr(layer, name))] += getattr(layer, how)
+        parts |= {name: all_of, how: linear}
     for name in ("basis", "inverse"):
         a, b = getattr(one, name), getattr(other, name)
         if max(a.ndim, b.ndim) == 2:
             a, b = (np.diag(x) if x.ndim == 1 else x for x in (a, b))
-            bases[name] = np.where(mine[:, None], b, a)
-    return found._replace(hubs=hubs, lead=lead, log_det=one.log_det + other.log_det, **bases)
+            parts[name] = np.where(mine[:, None], b, a)
+    return found._replace(log_det=one.log_det + other.log_det, **parts)
 
 
 class Conditional(NamedTuple):
@@ -105,6 +123,7 @@ class Conditional(NamedTuple):
         w: (S, D) log scales.
         rho: (S, D) how much of what is known of them is the prior's.
         pulled: (S, D) exp(2w) rho b.
+        ridden: (S, D) rho exp(w) (C riders + c).
         mean: (S, D).
         log_width: (S, D); zero for what is no effect.
     """
@@ -112,6 +131,7 @@ class Conditional(NamedTuple):
     w: AnyArray
     rho: AnyArray
     pulled: AnyArray
+    ridden: AnyArray
     mean: AnyArray
     log_width: AnyArray
 
@@ -124,9 +144,10 @@ def conditional(layer: Layer, y: AnyArray) -> Conditional:
     w = layer.power * s
     log_rho = -xp.logaddexp(0, layer.log_omega + 2 * w)
     rho, pulled = xp.exp(log_rho), xp.exp(log_rho + 2 * w) * layer.pull
-    mean = rho * (dot(y[:, layer.hubs], layer.lead.T) + layer.rest) + pulled
-    effects = layer.power != 0
-    return Conditional(w, rho, pulled, mean, xp.where(effects, w + 0.5 * log_rho, 0))
+    led = rho * (dot(y[:, layer.hubs], layer.lead.T) + layer.rest)
+    ridden = xp.exp(log_rho + w) * (dot(y[:, layer.riders], layer.ride.T) + layer.shift)
+    log_width = xp.where(layer.power != 0, w + 0.5 * log_rho, 0)
+    return Conditional(w, rho, pulled, ridden, led + ridden + pulled, log_width)
 
 
 def _turned(y, basis):
@@ -156,7 +177,8 @@ def pull_back(layer: Layer, x: np.ndarray, score: np.ndarray) -> np.ndarray:
     by_mean = np.where(effects, by_y * given.rho, 0)
     found = np.where(effects, by_y * width, by_y)
     found[:, layer.hubs] += by_mean @ layer.lead
-    mean_by_w = 2 * (given.pulled - (1 - given.rho) * given.mean)
+    found[:, layer.riders] += (by_mean * np.exp(given.w)) @ layer.ride
+    mean_by_w = 2 * (given.pulled - (1 - given.rho) * given.mean) + given.ridden
     by_w = by_y * (mean_by_w + width * x * given.rho) + given.rho
     at = x[:, layer.scale]
     by_s = layer.power * by_w * (1 - layer.saturates / (1 + np.exp(-at)))

@@ -29,6 +29,7 @@ from bbvi.families import (
     FullRankGaussian,
     GaussianMixture,
     MeanFieldGaussian,
+    Noncentred,
 )
 from bbvi.posterior import MOMENT_DRAWS, Posterior
 from bbvi.status import InputError
@@ -174,7 +175,8 @@ def to_mcmc(
     dense = target.dim <= _LARGEST_DENSE if dense is None else dense
     start_key, run_key = jax.random.split(as_key(key))
     base = None
-    if neutra or (neutra is None and isinstance(posterior.family, CouplingFlow | BentGaussian)):
+    straight = isinstance(posterior.family, CouplingFlow | BentGaussian | Noncentred)
+    if neutra or (neutra is None and straight):
         base = _base_space(posterior)
         z = jax.random.normal(start_key, (num_chains, target.dim), target.dtype)
         covariance = jnp.ones(target.dim, target.dtype)

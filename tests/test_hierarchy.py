@@ -1,0 +1,365 @@
+"""Effects of scales: their map and density, how they are found, and the stages made of them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import bbvi
+from bbvi.families import BentGaussian, FullRankGaussian, Noncentred
+from bbvi.families.noncentred import (
+    Tails,
+    apply,
+    invert,
+    joined,
+    plain_layer,
+    pull_back,
+    pull_back_tails,
+    stacked,
+    tail,
+    untail,
+)
+from bbvi.hierarchy import find_layers
+from bbvi.target import make_target
+
+pytestmark = pytest.mark.usefixtures("x64")
+FAMILY = Noncentred()
+KEY = jax.random.key(0)
+
+
+def a_layer(dim, effects, scale, hubs, seed=0, dense=False, saturates=0.0):
+    """Some layer, of effects with a scale and hubs."""
+    rng = np.random.default_rng(seed)
+    layer, number = plain_layer(dim), len(effects)
+    layer.scale[effects], layer.power[effects] = scale, rng.choice([-0.5, 0.5, 1.0])
+    layer.saturates[effects] = saturates
+    layer.rest[effects], layer.pull[effects] = rng.normal(size=(2, number))
+    layer.log_omega[effects] = rng.normal(size=number)
+    lead = np.zeros((dim, len(hubs)))
+    lead[effects] = rng.normal(size=(number, len(hubs)))
+    layer.shift[effects] = rng.normal(size=number)
+    ride, riders = np.zeros((dim, 1)), np.array(hubs[:1], np.int32)
+    ride[effects] = rng.normal(size=(number, 1))
+    hubs = np.array(hubs, np.int32)
+    layer = layer._replace(hubs=hubs, lead=lead, riders=riders, ride=ride)
+    if not dense:
+        diagonal = np.exp(rng.normal(size=number))
+        layer.basis[effects], layer.inverse[effects] = diagonal, 1 / diagonal
+        return layer._replace(log_det=np.log(diagonal).sum())
+    basis = np.eye(dim)
+    basis[np.ix_(effects, effects)] = rng.normal(size=(number, number))
+    log_det = np.linalg.slogdet(basis)[1]
+    return layer._replace(basis=basis, inverse=np.linalg.inv(basis), log_det=log_det)
+
+
+def a_member(dense=False, saturates=0.0):
+    """Two layers in seven dimensions, and a scale with a tail."""
+    layers = [
+        a_layer(7, [2, 3, 4], 0, [1], 1, dense, saturates),
+        a_layer(7, [1], 6, [5], 2),
+    ]
+    tails = Tails(*np.array([[0.3, *[0] * 6], [-0.5, *[1] * 6], [0.8, *[0] * 6]], float))
+    rng = np.random.default_rng(3)
+    factor = np.tril(0.2 * rng.normal(size=(7, 7)), -1) + np.diag(rng.uniform(0.5, 1.5, 7))
+    base = FullRankGaussian().init(jnp.asarray(rng.normal(size=7)), jnp.asarray(factor))
+    return layers, tails, jax.tree.map(jnp.asarray, FAMILY.join(base, tails, stacked(layers)))
+
+
+@pytest.mark.parametrize(("dense", "saturates"), [(False, 0.0), (True, 0.0), (False, 1.0)])
+def test_its_density_is_that_of_its_draws(dense, saturates):
+    _, _, params = a_member(dense, saturates)
+    eps = np.random.default_rng(1).normal(size=(50, 7))
+    z, log_q = FAMILY.reparam(params, eps)
+    jacobian = jax.vmap(jax.jacfwd(lambda e: FAMILY.reparam(params, e[None])[0][0]))(eps)
+    expected = -0.5 * np.sum(eps**2, 1) - np.linalg.slogdet(jacobian)[1] - 3.5 * np.log(2 * np.pi)
+    np.testing.assert_allclose(log_q, expected, rtol=1e-9)
+    np.testing.assert_allclose(FAMILY.log_prob(params, z), log_q, rtol=1e-9)
+
+
+def test_without_layers_it_is_its_base():
+    loc, factor = jnp.array([1.0, 2.0]), jnp.array([[1.0, 0.0], [0.5, 2.0]])
+    eps = np.random.default_rng(0).normal(size=(20, 2))
+    base = FullRankGaussian()
+    expected = base.reparam(base.init(loc, factor), eps)
+    found = FAMILY.reparam(FAMILY.init(loc, factor), eps)
+    jax.tree.map(np.testing.assert_allclose, found, expected)
+
+
+def test_its_frame_has_its_moments():
+    _, _, params = a_member()
+    z = FAMILY.reparam(params, np.random.default_rng(0).normal(size=(400_000, 7)))[0]
+    x = np.asarray(FAMILY.frame(params).invert(z))
+    np.testing.assert_allclose(x.mean(0), 0, atol=0.1)
+    np.testing.assert_allclose(x.std(0), 1, atol=0.15)
+    on_host = FAMILY.frame(jax.device_get(params))
+    jax.tree.map(np.testing.assert_allclose, on_host, FAMILY.frame(params))
+
+
+@pytest.mark.parametrize("dense", [False, True])
+def test_gradients_are_pulled_back(dense):
+    layers, tails, _ = a_member(dense, 1.0)
+    y = np.random.default_rng(4).normal(size=(5, 7))
+
+    def log_density(y):
+        x, slope = tail(tails, y[None])
+        log_det = jnp.sum(jnp.log(slope))
+        for layer in reversed(layers):
+            x, more = apply(layer, x)
+            log_det = log_det + more[0]
+        return -0.5 * jnp.sum(x**2) + log_det
+
+    expected = jax.vmap(jax.grad(log_density))(y)
+    at = [np.asarray(tail(tails, y)[0])]
+    for layer in reversed(layers):
+        at.append(apply(layer, at[-1])[0])
+    score = -at.pop()
+    for layer, x in zip(layers, reversed(at), strict=True):
+        score = pull_back(layer, x, score)
+    np.testing.assert_allclose(pull_back_tails(tails, y, score), expected, rtol=1e-8)
+
+
+def test_two_layers_that_do_not_meet_are_one():
+    one, other = a_layer(7, [2, 3], 0, [1], 1), a_layer(7, [4, 5], 6, [1, 0], 2, dense=True)
+    x = np.random.default_rng(0).normal(size=(9, 7))
+    first, log_det = apply(one, x)
+    z, more = apply(other, first)
+    both = joined(one, other)
+    found = apply(both, x)
+    np.testing.assert_allclose(found[0], z)
+    np.testing.assert_allclose(found[1], log_det + more)
+    np.testing.assert_allclose(invert(both, z)[0], x)
+
+
+def test_tails_have_an_inverse_far_out():
+    tails = Tails(np.zeros(3), np.array([1.0, -0.3, 1.0]), np.array([1.5, 0.4, 0.0]))
+    y = np.linspace(-30, 30, 61)[:, None] * np.ones(3)
+    np.testing.assert_allclose(untail(tails, tail(tails, y)[0]), y, atol=1e-10)
+
+
+# --- how they are found ---------------------------------------------------------------------------
+
+GROUPS = 12
+RNG = np.random.default_rng(1)
+SD = RNG.uniform(0.5, 2, GROUPS)
+Y = 1 + 0.5 * RNG.normal(size=GROUPS) + SD * RNG.normal(size=GROUPS)
+
+
+def of_scale(to_sd):
+    """Centred groups, whose exponential sd is a function of the scale."""
+
+    def log_joint(p, data):
+        sd, slope = jax.value_and_grad(to_sd)(p["scale"])
+        prior = -0.5 * jnp.sum(((p["z"] - p["mu"]) / sd) ** 2) - p["z"].size * jnp.log(sd)
+        prior += jnp.log(jnp.abs(slope)) - sd - 0.5 * (p["mu"] / 5) ** 2
+        return prior - 0.5 * jnp.sum(((data["y"] - p["z"]) / data["sd"]) ** 2)
+
+    return log_joint
+
+
+FORMS = {  # the scale as a sd's function, its support, and the power of the unconstrained scale
+    "sd": (lambda v: v, bbvi.positive, 1.0),
+    "log sd": (jnp.exp, bbvi.real, 1.0),
+    "variance": (jnp.sqrt, bbvi.positive, 0.5),
+    "precision": (lambda v: v**-0.5, bbvi.positive, -0.5),
+    "fraction": (lambda v: v, bbvi.interval(0.0, 4.0), 1.0),
+}
+
+
+def coordinates(log_joint, init, data=None, support=None, unit=0.4):
+    target, _, data = make_target(log_joint, init, data, support)
+    centre = np.zeros(target.dim)
+    return target, find_layers(target, centre, np.full(target.dim, unit), KEY, data, 64)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_scale_in_any_form_is_found(form):
+    to_sd, support, power = FORMS[form]
+    init = {"mu": 0.0, "scale": 1.0, "z": np.zeros(GROUPS)}
+    data = {"y": Y, "sd": SD}
+    target, x = coordinates(of_scale(to_sd), init, data, {"scale": support})
+    (layer,) = x.layers
+    effects = np.arange(2, 2 + GROUPS)
+    np.testing.assert_array_equal(np.flatnonzero(layer.power), effects)
+    np.testing.assert_array_equal(layer.scale[effects], 1)
+    np.testing.assert_array_equal(layer.power[effects], power)
+    np.testing.assert_array_equal(layer.hubs, [0])
+    # normal effects with normal data are independent of all else, and standard, wherever that is
+    y = np.random.default_rng(0).uniform(-2, 2, size=(50, target.dim))
+    _, score, ok = x.score(y)
+    assert ok.all()
+    np.testing.assert_allclose(score[:, effects], -y[:, effects], atol=1e-4)
+    assert np.sign(x.tails.unit[1]) == np.sign(power) and x.tails.bend[1] > 0
+    # towards small effects the scale's density is then a normal's
+    far = np.zeros((2, target.dim))
+    far[:, 1] = [-3, -5]
+    np.testing.assert_allclose(-np.diff(x.score(far)[1][:, 1]), -2, atol=0.3)
+
+
+def test_what_has_no_effects_has_no_layers():
+    rng = np.random.default_rng(0)
+    data = {"x": rng.normal(size=(40, 3)), "y": (rng.random(40) < 0.5).astype(float)}
+
+    def logistic(p, data):
+        eta = data["x"] @ p
+        return jnp.sum(data["y"] * eta - jnp.logaddexp(0, eta)) - 0.5 * jnp.sum(p**2)
+
+    def poisson(p):
+        return jnp.sum(3 * p - jnp.exp(p)) - 0.5 * jnp.sum((p - p[0]) ** 2)
+
+    for log_joint, init, extra in (
+        (logistic, np.zeros(3), (data,)),
+        (poisson, np.zeros(4), ()),
+        (lambda z: -0.5 * jnp.sum(z**2), np.zeros(3), ()),
+    ):
+        target, x = coordinates(log_joint, init, *extra)
+        assert x.layers == [], log_joint.__name__
+        assert 0 < x.num_gradients <= 60 * target.dim
+
+
+def test_effects_that_were_written_non_centred():
+    """It is the data that narrow them, around a mean that grows as they do."""
+
+    def noncentred(p):
+        s, u = p["s"], p["u"]
+        mean = p["mu"] + jnp.exp(s) * u
+        prior = -0.5 * (s**2 + p["mu"] ** 2 + jnp.sum(u**2))
+        return prior - 0.5 * jnp.sum(((Y - mean) / SD) ** 2)
+
+    target, x = coordinates(noncentred, {"mu": 0.0, "s": 0.0, "u": np.zeros(GROUPS)})
+    (layer,) = x.layers
+    effects = layer.power != 0
+    np.testing.assert_array_equal(np.flatnonzero(effects), np.arange(2, 2 + GROUPS))
+    assert set(layer.power[effects]) == {-1.0}
+    np.testing.assert_array_equal(layer.riders, [0])
+    y = np.random.default_rng(0).uniform(-2, 2, size=(50, target.dim))
+    _, score, ok = x.score(y)
+    assert ok.all()
+    np.testing.assert_allclose(score[:, effects], -y[:, effects], atol=1e-3)
+
+
+def test_scales_of_scales_of_effects():
+    """Schools in districts: two layers, the schools' first."""
+    of = np.repeat(np.arange(4), 3)
+    seen = np.random.default_rng(2).normal(size=12)
+
+    def nested(p):
+        log_p = -0.5 * (p["a"] ** 2 + p["b"] ** 2 + p["mu"] ** 2)
+        for effects, mean, s in ((p["d"], p["mu"], p["a"]), (p["s"], p["d"][of], p["b"])):
+            log_p += -0.5 * jnp.sum(((effects - mean) / jnp.exp(s)) ** 2) - effects.size * s
+        return log_p - 0.5 * jnp.sum((seen - p["s"]) ** 2)
+
+    init = {"a": 0.0, "b": 0.0, "d": np.zeros(4), "mu": 0.0, "s": np.zeros(12)}
+    target, x = coordinates(nested, init)
+    schools, districts = x.layers
+    np.testing.assert_array_equal(np.flatnonzero(schools.power), np.arange(7, 19))
+    np.testing.assert_array_equal(schools.hubs, [2, 3, 4, 5])
+    np.testing.assert_array_equal(np.flatnonzero(districts.power), [2, 3, 4, 5])
+    np.testing.assert_array_equal(districts.hubs, [6])
+    z = np.random.default_rng(0).normal(size=(9, target.dim))
+    params = FAMILY.join(
+        FullRankGaussian().init(jnp.zeros(19), jnp.ones(19)), x.tails, stacked(x.layers)
+    )
+    params = jax.tree.map(jnp.asarray, params)
+    y, log_det = FAMILY.straighten(params, z)
+    np.testing.assert_allclose(x.straighten(z), y, atol=1e-10)
+    np.testing.assert_allclose(FAMILY.place(params, y)[0], z, atol=1e-10)
+    log_p = jax.vmap(lambda z: target.log_density(z, None))(z)
+    np.testing.assert_allclose(x.score(y)[0], log_p + log_det, rtol=1e-8)
+
+
+def test_steps_of_a_walk_are_effects_together():
+    """Their prior has a precision that is not diagonal, and leaves out where the walk begins."""
+    y = np.cumsum(np.random.default_rng(0).normal(size=20))
+
+    def walk(p):
+        s, x = p["s"], p["x"]
+        steps = -0.5 * jnp.sum((jnp.diff(x) / jnp.exp(s)) ** 2) - (x.size - 1) * s
+        return steps - 0.5 * s**2 - 0.5 * jnp.sum((y - x) ** 2)
+
+    target, x = coordinates(walk, {"s": 0.0, "x": np.zeros(20)})
+    (layer,) = x.layers
+    assert np.sum(layer.power != 0) == 19
+    assert layer.basis.ndim == 2 and len(layer.hubs) == 1
+    at = 2 * np.random.default_rng(0).normal(size=(20, target.dim))
+    at[:, layer.hubs] = 0
+    effects = layer.power != 0
+    shift = (x.score(at)[1] + at)[:, effects]
+    assert np.abs(shift - shift.mean(0)).max() < 0.5
+
+
+# --- the stages -----------------------------------------------------------------------------------
+
+
+def moments_of_groups():
+    """Of mu and the sd, by quadrature."""
+    t = np.linspace(-9, 3, 4000)
+    sd = np.exp(t)
+    precision = 1 / (SD**2 + sd[:, None] ** 2)
+    total, shift = precision.sum(1) + 1 / 25, (Y * precision).sum(1)
+    log_p = 0.5 * np.log(precision).sum(1) - 0.5 * (Y**2 * precision).sum(1)
+    log_p += 0.5 * shift**2 / total - 0.5 * np.log(total) - sd + t
+    p = np.exp(log_p - log_p.max())
+    p /= p.sum()
+    mean = p @ (shift / total)
+    return {
+        "mu": (mean, np.sqrt(p @ (1 / total + (shift / total) ** 2) - mean**2)),
+        "scale": (p @ sd, np.sqrt(p @ sd**2 - (p @ sd) ** 2)),
+    }
+
+
+def fit_groups(key=0, **settings):
+    init = {"mu": 0.0, "scale": 1.0, "z": np.zeros(GROUPS)}
+    data, support = {"y": Y, "sd": SD}, {"scale": bbvi.positive}
+    return bbvi.fit(GROUPS_MODEL, init, data, support=support, key=key, **settings)
+
+
+GROUPS_MODEL = of_scale(lambda v: v)
+
+
+@pytest.mark.parametrize("key", range(3))
+def test_centred_groups_are_right_at_little_cost(key):
+    result = fit_groups(key)
+    assert result.verdict.level == "trusted"
+    assert isinstance(result.posterior.family, Noncentred)
+    assert result.num_gradients < 40_000
+    stages = [stage for stage, _ in result.timings]
+    assert "noncentred" in stages and "flow" not in stages
+    mean, sd = result.posterior.mean(), result.posterior.sd()
+    for name, (true_mean, true_sd) in moments_of_groups().items():
+        assert abs(mean[name] - true_mean) < 0.05 * true_sd
+        assert abs(sd[name] / true_sd - 1) < 0.05
+
+
+def test_it_is_saved_and_gone_on_from(tmp_path):
+    result = fit_groups()
+    result.save(tmp_path / "fit.npz")
+    loaded = bbvi.load(tmp_path / "fit.npz", GROUPS_MODEL)
+    point = {"mu": 1.0, "scale": 0.5, "z": np.full(GROUPS, 0.9)}
+    expected = result.posterior.log_prob(point)
+    np.testing.assert_allclose(loaded.posterior.log_prob(point), expected)
+    data = {"y": Y, "sd": SD}
+    start = loaded.to_mcmc(num_chains=2, data=data)  # where the funnel is straight
+    assert start.base is not None
+    assert np.isfinite(start.log_density(start.z[0]))
+    again = bbvi.fit(GROUPS_MODEL, loaded, data)
+    assert again.verdict.level == "trusted"
+
+
+def test_its_gradients_are_accounted_for():
+    result = fit_groups()
+    assert sum(spent for _, spent in result.spent) == result.num_gradients
+    assert dict(result.spent)["noncentred"] > 0
+
+
+def test_it_is_not_fitted_step_by_step():
+    _, _, params = a_member()
+    with pytest.raises(NotImplementedError, match="from gradients"):
+        FAMILY.to_frame(params, FAMILY.frame(params))
+
+
+def test_a_base_may_bend():
+    family = Noncentred(BentGaussian())
+    params = family.init(jnp.zeros(3), jnp.ones(3))
+    z = np.random.default_rng(0).normal(size=(5, 3))
+    expected = -0.5 * np.sum(z**2, 1) - 1.5 * np.log(2 * np.pi)
+    np.testing.assert_allclose(family.log_prob(params, z), expected)
