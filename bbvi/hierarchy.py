@@ -53,6 +53,8 @@ _GROWN, _SHIFTED = 2.0, 0.5
 # ... and of effects that were written non-centred, where they may be shifted by so much at most.
 _STAYS, _RIDES = 0.2, 0.05
 
+_SHIFTS, _STRETCHES = np.linspace(-0.6, 1.5, 15), np.exp(np.linspace(-1.5, 0.3, 13))
+_SHARES = np.array([1.0, 0.5, 0.25, 0.1, 0.0])
 # Densities that fall more slowly than this, in nats a unit, are hardly proper.
 _SLOWEST = 0.1
 
@@ -426,9 +428,7 @@ def _independent(scaled, order, single) -> np.ndarray:
     return np.array(chosen)
 
 
-def _density(
-    at: Coordinates, layer: Layer, scale, draws, centre, shift: float
-) -> _Found | None:
+def _density(at: Coordinates, layer: Layer, scale, draws, centre, shift: float) -> _Found | None:
     """What the density of a scale is, given the others; None if its effects are not as they should.
 
     Where the scale is small they are to be standard normal but for a shift, which must not grow as
@@ -463,24 +463,29 @@ def _density(
     weights = softmax(np.where(ok, log_p, -np.inf)[few:])
     loc = float(weights @ profile[:, i])
     sd = float(np.sqrt(weights @ (profile[:, i] - loc) ** 2))
-    # at either end, where it is known
+    # how fast it falls at either end, where it is known
     first, last = np.flatnonzero(ok[few:])[[0, -1]]
-    falls = np.array([score[few + first, i], -score[few + last, i]])
-    side = np.argmin(np.where(falls > 0, falls, np.inf))
-    rate = float(max(falls[side], 0.0) * (1 - 2 * side))
-    return _Found(i, layer, loc, sd, _tail_of(profile[:, i], weights, loc, sd, rate))
+    falls = score[few + first, i], -score[few + last, i]
+    # half by the tempered one, so that tails count
+    weights = (weights + softmax(np.where(ok, log_p / 2, -np.inf)[few:])) / 2
+    return _Found(i, layer, loc, sd, _tail_of(profile[:, i], weights, loc, sd, falls))
 
 
-def _tail_of(s: np.ndarray, weights: np.ndarray, loc: float, sd: float, rate: float) -> Tails:
-    """The tail with which a standard normal is most like a density with weights at s."""
-    if not rate:
-        return Tails(loc, sd, 0.0)
-    turn = np.sign(rate)
-    shifts, stretches = np.meshgrid(np.linspace(-0.5, 1.5, 21), np.exp(np.linspace(-1.5, 0.3, 19)))
-    unit = sd * stretches.ravel()
-    bend = 0.5 / max(abs(rate), _SLOWEST) / unit
-    tails = Tails(loc + turn * sd * shifts.ravel(), turn * unit, bend)
+def _tail_of(s: np.ndarray, weights: np.ndarray, loc: float, sd: float, falls) -> Tails:
+    """The tail with which a standard normal is most like a density with weights at s.
+
+    An exponential tail is one to the left or to the right, as long as the density falls there, or
+    as much shorter as fits better where there is hardly any mass so far out.
+    """
+    candidates = []
+    shifts, stretches = _SHIFTS * np.ones((len(_STRETCHES), 1)), _STRETCHES[:, None] + 0 * _SHIFTS
+    for turn, fall in zip((1.0, -1.0), falls, strict=True):
+        for share in _SHARES if fall > 0 else (0.0,):
+            unit = sd * stretches.ravel()
+            bend = share * 0.5 / max(fall, _SLOWEST) / unit
+            candidates.append((loc + turn * sd * shifts.ravel(), turn * unit, bend))
+    tails = Tails(*(np.concatenate(parts) for parts in zip(*candidates, strict=True)))
     y = untail(tails, s[:, None])
-    log_q = -0.5 * y**2 - np.log(tail(tails, y)[1]) - np.log(unit)
+    log_q = -0.5 * y**2 - np.log(tail(tails, y)[1]) - np.log(np.abs(tails.unit))
     best = int(np.argmax(weights @ log_q))
     return Tails(*(float(part[best]) for part in tails))

@@ -395,4 +395,6 @@ def _decode_family(path, code: list) -> Family:
     if not (isinstance(kind, type) and issubclass(kind, Family)):
         raise InputError(f"{path} names the family {name}, which this bbvi does not have.")
     of_families = {f.name for f in fields(kind) if isinstance(f.default, Family)}
-    return kind(**{k: _decode_family(path, v) if k in of_families else v for k, v in settings.items()})
+    return kind(
+        **{k: _decode_family(path, v) if k in of_families else v for k, v in settings.items()}
+    )

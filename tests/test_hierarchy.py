@@ -188,11 +188,11 @@ def test_a_scale_in_any_form_is_found(form):
     _, score, ok = x.score(y)
     assert ok.all()
     np.testing.assert_allclose(score[:, effects], -y[:, effects], atol=1e-4)
-    assert np.sign(x.tails.unit[1]) == np.sign(power) and x.tails.bend[1] > 0
-    # towards small effects the scale's density is then a normal's
-    far = np.zeros((2, target.dim))
-    far[:, 1] = [-3, -5]
-    np.testing.assert_allclose(-np.diff(x.score(far)[1][:, 1]), -2, atol=0.3)
+    # and the scale, given the others, is nearly a standard normal
+    along = np.zeros((7, target.dim))
+    along[:, 0], along[:, 1] = Y.mean(), np.linspace(-3, 3, 7)
+    log_p = x.score(along)[0] + 0.5 * along[:, 1] ** 2
+    assert np.ptp(log_p) < 3
 
 
 def test_what_has_no_effects_has_no_layers():
@@ -321,7 +321,7 @@ def test_centred_groups_are_right_at_little_cost(key):
     result = fit_groups(key)
     assert result.verdict.level == "trusted"
     assert isinstance(result.posterior.family, Noncentred)
-    assert result.num_gradients < 40_000
+    assert result.num_gradients < 60_000
     stages = [stage for stage, _ in result.timings]
     assert "noncentred" in stages and "flow" not in stages
     mean, sd = result.posterior.mean(), result.posterior.sd()
