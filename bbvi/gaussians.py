@@ -102,7 +102,8 @@ def _from_starts(starts, target, loc, keys, data, previous, purse, show) -> Firs
     if len(modes) > 1:
         stages = _mixture(target, gaussian, matches, modes, keys.judge, data, show)
     else:
-        stages = [gaussian, *moves(target, gaussian, keys.moves, data, show)]
+        to = partial(move, gaussian.family)
+        stages = [gaussian, *moves(target, gaussian, keys.moves, data, show, to)]
     stages = [looked_at(target, matches, keys.start, data, purse, s) for s in stages]
     return First(_probed(target, stages, keys.start, data, purse), matches, modes)
 
@@ -149,7 +150,7 @@ def moves(
     keys: list[Array],
     data: PyTree,
     show: Show,
-    to: Callable[[AnyArray, AnyArray], PyTree] = partial(move, FullRankGaussian()),
+    to: Callable[[AnyArray, AnyArray], PyTree],
 ) -> list[Fitted]:
     """Gaussians with the moments of the weighted draws of the one before.
 

@@ -1,4 +1,4 @@
-"""Scales and their effects, found from gradients where a scale is so small that nothing else counts."""
+"""Scales and their effects, found from gradients far out, where a scale is all that counts."""
 
 from collections.abc import Callable
 from functools import reduce
@@ -116,7 +116,7 @@ def most_gradients(dim: int) -> int:
 class _Scale(NamedTuple):
     """A coordinate that others' gradients grow with, and these."""
 
-    index: int
+    at: int
     power: float
     moved: np.ndarray
     half: np.ndarray  # whose gradients grow half as fast
@@ -125,7 +125,7 @@ class _Scale(NamedTuple):
 class _Found(NamedTuple):
     """A scale with its effects, and its density's mean, sd and tail."""
 
-    index: int
+    at: int
     layer: Layer
     loc: float
     sd: float
@@ -219,7 +219,7 @@ def _next_layer(
         needed = [other.hubs for other in others]
         return not (
             any((one.effects & hubs).any() for hubs in needed)
-            or any(one.effects[other.index] for other in others)
+            or any(one.effects[other.at] for other in others)
         )
 
     chosen: list[_Found] = []
@@ -228,7 +228,7 @@ def _next_layer(
         if chosen and not free[id(one)]:
             break
         needs = one.hubs
-        needs[one.index] = True
+        needs[one.at] = True
         if (one.effects & (taken | used)).any() or (needs & taken).any():
             continue
         chosen.append(one)
@@ -269,7 +269,7 @@ def _scales(at: Coordinates, draw, unit) -> list[_Scale]:
 
 def _effects(at: Coordinates, scale: _Scale, draw, centre, unit, saturates, single):
     """The layer of one scale, where its effects have a Gaussian prior."""
-    i, power = scale.index, scale.power
+    i, power = scale.at, scale.power
     depth, deeper = (_DEPTH_FLOAT32, _DEEPER_FLOAT32) if single else (_DEPTH, _DEEPER)
 
     def log_scale(x):
@@ -338,7 +338,7 @@ def _prior(at: Coordinates, scale: _Scale, draw, unit, depth, log_scale, single)
     """Effects (E,), hubs (H,), precision (E, E) for a scale of one, and means' (E, H) and (E,)."""
     moved = scale.moved
     deep = draw.copy()
-    deep[scale.index] -= depth / scale.power
+    deep[scale.at] -= depth / scale.power
     steps = np.diag(unit)[moved]
     _, score, ok = at.score(np.concatenate([deep[None], deep + steps, deep - steps]))
     if not ok[0]:
@@ -373,12 +373,12 @@ def _prior(at: Coordinates, scale: _Scale, draw, unit, depth, log_scale, single)
 
 
 def _ridden(at: Coordinates, layer: Layer, scale: _Scale, draw, centre, unit) -> Layer | None:
-    """The layer, where means are so many widths off that stay the same as the scale gets smaller."""
+    """The layer, where means are so many widths off, the same as the scale gets smaller."""
     effects = layer.power != 0
     riders = scale.half[~effects[scale.half]]
     near, far = (np.where(effects, 0, draw) for _ in _CHECKED_AT)
     for x, depth in zip((near, far), _CHECKED_AT, strict=True):
-        x[scale.index] = centre[scale.index] - depth / scale.power
+        x[scale.at] = centre[scale.at] - depth / scale.power
     at.layers.append(layer)
     _, score, ok = at.score(np.concatenate([[near, far], far + np.diag(unit)[riders]]))
     at.layers.pop()
@@ -434,7 +434,7 @@ def _density(at: Coordinates, layer: Layer, scale, draws, centre, shift: float) 
     Where the scale is small they are to be standard normal but for a shift, which must not grow as
     it gets smaller: means that are a little wrong lie many widths off then.
     """
-    effects, i = layer.power != 0, scale.index
+    effects, i = layer.power != 0, scale.at
     signs = np.where(np.arange(effects.sum()) % 2, -1.0, 1.0)
     small = []
     for place in draws:

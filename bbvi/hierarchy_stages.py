@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-import jax
 import numpy as np
 
 from bbvi._tree import split
@@ -16,7 +15,7 @@ from bbvi.evidence import efficiency
 from bbvi.families import Frame, Noncentred
 from bbvi.families.noncentred import stacked
 from bbvi.gaussians import MOST_MOVES, UNEVEN, and_spent, moves
-from bbvi.hierarchy import Coordinates, find_layers, most_gradients
+from bbvi.hierarchy import find_layers, most_gradients
 from bbvi.matching import affordable, match_to, move, on_device
 from bbvi.solvers import BatchAndMatch
 from bbvi.stage import Fitted, Show, judged_stage
@@ -90,8 +89,8 @@ def hierarchy_stages(
     if _is_enough(best):
         return [*(s for s in stages if s is not best), best], 0
     if purse.allows(expected_gradients(target.dim)):
-        args = (best, target, chain_key, data, purse, rounds, doublings)
-        stages.append(look(show("chains noncentred", partial(chain_stage, *args))))
+        chains = partial(chain_stage, best, target, chain_key, data, purse, rounds, doublings)
+        stages.append(look(show("chains noncentred", chains)))
     return stages, 0
 
 

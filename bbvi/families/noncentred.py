@@ -84,7 +84,7 @@ def stacked(layers: list[Layer]) -> Layer:
     dense = any(layer.basis.ndim == 2 for layer in layers)
     alike = []
     for layer in layers:
-        parts = {}
+        parts: dict[str, AnyArray] = {}
         for name, how in _LINEAR:
             room = most[name] - len(getattr(layer, name))
             parts[name] = np.pad(getattr(layer, name), (0, room))  # the first one, by nothing
@@ -101,7 +101,7 @@ def joined(one: Layer, other: Layer) -> Layer:
     mine = other.power != 0
     pairs = zip(one, other, strict=True)
     found = Layer(*(np.where(mine, b, a) if np.shape(a) == mine.shape else a for a, b in pairs))
-    parts = {}
+    parts: dict[str, AnyArray] = {}
     for name, how in _LINEAR:
         all_of = np.union1d(getattr(one, name), getattr(other, name)).astype(np.int32)
         linear = np.zeros((len(mine), len(all_of)))
@@ -251,7 +251,7 @@ def _normals(dim: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Noncentred(Family):
-    r"""A family of y, where z = T_1(T_2(... x)), x = x(y), and each T makes effects of their scales.
+    r"""A family of y, where z = T_1(T_2(... x(y))) and each T makes effects of their scales.
 
     See `Layer` for a map T, and `Tails` for x(y), in `bbvi.families.noncentred`. In y a hierarchy
     is nearly Gaussian that in z is a funnel, whether it was written centred or not.
