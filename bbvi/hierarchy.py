@@ -139,7 +139,7 @@ class _Found(NamedTuple):
     def hubs(self) -> np.ndarray:
         """What the means of the effects depend on."""
         hubs = np.zeros(len(self.layer.power), bool)
-        hubs[self.layer.hubs] = True
+        hubs[self.layer.hubs] = hubs[self.layer.riders] = True
         return hubs
 
     @property
