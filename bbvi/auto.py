@@ -64,12 +64,15 @@ class Auto:
        again: a step of adaptive importance sampling, without gradients. Where uneven weights would
        settle it, a few trajectories from the heaviest draws look for mass that no draw has met.
        In up to 12 dimensions mixtures of Gaussians move in this way, where that settles it.
-    4. Where the weighted draws can still not answer for the posterior, short Hamiltonian chains
+    4. Where gradients far out tell that some coordinates are the scales of others, a Gaussian in
+       coordinates in which these do not depend on them: matched, moved, and with chains from its
+       draws.
+    5. Where the weighted draws can still not answer for the posterior, short Hamiltonian chains
        from the Gaussian's draws, in units in which it is standard. Those that are only slow,
        or diverge a little, go on. Where their states bend, or narrow, with a few coordinates, a
        Gaussian that does so too is fitted to them: its weights, or chains in its units, may settle
        what they did not.
-    5. Where those do not settle either, a coupling flow that starts as that Gaussian (up to
+    6. Where those do not settle either, a coupling flow that starts as that Gaussian (up to
        1,024 dimensions); and, if its weights cannot be believed, short chains from its draws.
        Unless these weights have a variance, chains in plain coordinates then look for a seam in
        the flow, and answer where it cannot.
@@ -83,14 +86,15 @@ class Auto:
     Args:
         flow_steps: steps of the flow's training.
         flow_draws: draws a step.
-        flow: the family of stage 5.
+        flow: the family of stage 6.
 
     Example:
         >>> Auto(flow_steps=3000).flow_draws
         64
 
     Source: the match is that of Cai et al. 2024 (arXiv:2402.14758), the moves those of Cappé
-    et al. 2008 (Statistics and Computing 18), the flow that of Dinh et al. 2017.
+    et al. 2008 (Statistics and Computing 18), the flow that of Dinh et al. 2017; centring and not
+    is due to Papaspiliopoulos, Roberts and Sköld 2007 (Statistical Science 22).
     """
 
     flow_steps: int = 1500
@@ -234,7 +238,7 @@ class Auto:
         return stages
 
     def flow_solver(self) -> StochasticGradient:
-        """How stage 5 is trained: a planned number of steps, the rate falling to nothing."""
+        """How stage 6 is trained: a planned number of steps, the rate falling to nothing."""
         objective = ELBO(num_draws=self.flow_draws)
         optimizer = _flow_optimizer(self.flow_steps)
         return StochasticGradient(self.flow, objective, optimizer, 0.0, self.flow_steps)

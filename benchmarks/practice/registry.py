@@ -10,6 +10,7 @@ import numpy as np
 from benchmarks.posteriordb.model import Data, Model
 
 from . import (
+    centred,
     economy,
     environment,
     events,
@@ -57,5 +58,5 @@ class Practice:
 
 FILES = (regression, hierarchy, people, nature, series)
 FILES += (economy, events, hidden, learning, physics)
-FILES += (psychology, environment, structure, wide, fields)
+FILES += (psychology, environment, structure, wide, fields, centred)
 PRACTICE = {name: Practice(name, *made) for file in FILES for name, made in file.MODELS.items()}
