@@ -151,7 +151,22 @@ class _Found(NamedTuple):
 def find_layers(
     target: Target, centre: np.ndarray, unit: np.ndarray, key: Array, data: PyTree, rows: int
 ) -> Coordinates:
-    """Coordinates in which the effects of scales are independent of these.
+    r"""Coordinates in which the effects of scales do not depend on these.
+
+    Where a coordinate s scales the prior of others, its part in the log density is, in all these,
+
+        -0.5 exp(-2 p s) (theta - A u - a)'Q(theta - A u - a).
+
+    Moved far enough along s it is all that counts, and gradients there, at points that differ in
+    one coordinate each, give p, Q, A and a: exactly for a normal prior, whatever the data are.
+    Coordinates that Q leaves free given the others are no effects but the hubs u that the means
+    lean on. At the centre a difference of gradients is Q and what the data say, together. What does not
+    hold at other draws, or is not normal where it should be, is left as it is; so are scales that
+    vary little. Effects that were written non-centred are found in the same way, on the other side,
+    where the data count and the prior does not.
+
+    Of several scales those come first whose effects no others lean on; then the rest, in the new
+    coordinates. Three hundred to 1,500 gradients find all there is in 10 to 100 dimensions.
 
     Args:
         target: the target.
@@ -187,7 +202,8 @@ def find_layers(
         unit = np.where(effects, 1.0, unit)
         coordinates.layers.append(layer)
     coordinates.tails = tails
-    coordinates.centre = untail(tails, x[None])[0]
+    with np.errstate(all="ignore"):
+        coordinates.centre = untail(tails, x[None])[0]
     coordinates.unit = unit / np.abs(tails.unit)
     return coordinates
 

@@ -330,6 +330,22 @@ def test_centred_groups_are_right_at_little_cost(key):
         assert abs(sd[name] / true_sd - 1) < 0.05
 
 
+@pytest.mark.parametrize("key", range(2))
+def test_a_funnel_of_fifty_needs_no_chains(key):
+    """v ~ N(0, 1), 50 effects N(0, exp(v/2)): bent Gaussians and chains took 120,000 gradients."""
+
+    def funnel(p):
+        v, x = p["v"], p["x"]
+        return -0.5 * v**2 - 0.5 * jnp.sum(x**2) * jnp.exp(-v) - 0.5 * x.size * v
+
+    result = bbvi.fit(funnel, {"v": 0.0, "x": np.zeros(50)}, key=key)
+    assert result.verdict.level == "trusted"
+    assert not any("chains" in stage for stage, _ in result.timings)
+    assert abs(result.posterior.mean()["v"]) < 0.05
+    assert abs(result.posterior.sd()["v"] - 1) < 0.05
+    np.testing.assert_allclose(result.posterior.sd()["x"], np.exp(0.25), rtol=0.1)
+
+
 def test_it_is_saved_and_gone_on_from(tmp_path):
     result = fit_groups()
     result.save(tmp_path / "fit.npz")

@@ -276,9 +276,12 @@ class Noncentred(Family):
     base: Family = FullRankGaussian()
 
     def init(self, loc: Array, scale: Array) -> PyTree:
-        dim = loc.shape[0]
-        none = jax.tree.map(lambda x: jnp.zeros((0, *x.shape), x.dtype), plain_layer(dim))
-        none = jax.tree.map(lambda x: x.astype(loc.dtype) if x.dtype != np.int32 else x, none)
+
+        def no_layers(x):
+            dtype = x.dtype if np.issubdtype(x.dtype, np.integer) else loc.dtype
+            return jnp.zeros((0, *x.shape), dtype)
+
+        none = jax.tree.map(no_layers, plain_layer(loc.shape[0]))
         tails = Tails(jnp.zeros_like(loc), jnp.ones_like(loc), jnp.zeros_like(loc))
         return self.join(self.base.init(loc, scale), tails, none)
 
