@@ -160,10 +160,10 @@ def find_layers(
     Moved far enough along s it is all that counts, and gradients there, at points that differ in
     one coordinate each, give p, Q, A and a: exactly for a normal prior, whatever the data are.
     Coordinates that Q leaves free given the others are no effects but the hubs u that the means
-    lean on. At the centre a difference of gradients is Q and what the data say, together. What does not
-    hold at other draws, or is not normal where it should be, is left as it is; so are scales that
-    vary little. Effects that were written non-centred are found in the same way, on the other side,
-    where the data count and the prior does not.
+    lean on. At the centre a difference of gradients is Q and what the data say, together. What does
+    not hold at other draws, or is not normal where it should be, is left as it is; so are scales
+    that vary little. Effects that were written non-centred are found in the same way, on the other
+    side, where the data count and the prior does not.
 
     Of several scales those come first whose effects no others lean on; then the rest, in the new
     coordinates. Three hundred to 1,500 gradients find all there is in 10 to 100 dimensions.
