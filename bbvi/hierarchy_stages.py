@@ -22,7 +22,7 @@ from bbvi.stage import Fitted, Show, judged_stage
 from bbvi.target import Target
 
 FAMILY = Noncentred()
-# Times as many effective draws as of the Gaussian in plain coordinates, for chains to begin here: of
+# Times as many effective draws as of the Gaussian in plain coordinates, for chains to begin: of
 # hierarchies that settled they were four times as many or more, of four models that did not, with
 # other bends besides, no more.
 _WORTHWHILE = 1.5
