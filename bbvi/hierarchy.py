@@ -1,26 +1,23 @@
 """Scales and their effects, found from gradients far out, where a scale is all that counts."""
 
-from collections.abc import Callable
 from functools import reduce
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
 from bbvi._arrays import softmax
 from bbvi._types import Array, PyTree
 from bbvi.bijectors import Interval
-from bbvi.evaluate import generator, scores
+from bbvi.coordinates import Coordinates
+from bbvi.evaluate import generator
 from bbvi.families.noncentred import (
+    NO_DATA,
     Layer,
     Tails,
-    apply,
     conditional,
     invert,
     joined,
     plain_layer,
-    pull_back,
-    pull_back_tails,
     tail,
     untail,
 )
@@ -49,63 +46,14 @@ _BESIDE = 1e-3
 # elsewhere. What they are shifted by may grow by that factor and number between these depths.
 _CHECKED_AT = (3.0, 6.0)
 _CURVED = np.array([0.1, 1.0])
-_GROWN, _SHIFTED = 2.0, 0.5
-# ... and of effects that were written non-centred, where they may be shifted by so much at most.
-_STAYS, _RIDES = 0.2, 0.05
-
+_SHIFTED = (2.0, 0.5)
+# ... and of effects that were written non-centred, where they may not grow.
+_STAYS, _RIDES = (0.0, 0.2), 0.05
+# Where tails are tried, in sds from the mean, how wide, and how long beside what the density says.
 _SHIFTS, _STRETCHES = np.linspace(-0.6, 1.5, 15), np.exp(np.linspace(-1.5, 0.3, 13))
 _SHARES = np.array([1.0, 0.5, 0.25, 0.1, 0.0])
 # Densities that fall more slowly than this, in nats a unit, are hardly proper.
 _SLOWEST = 0.1
-
-Score = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
-
-
-class Coordinates:
-    """x of a target, in which layers have been taken off, and its scores, counted."""
-
-    def __init__(self, target: Target, data: PyTree, rows: int):
-        self._target, self._data, self._rows = target, data, rows
-        self.layers: list[Layer] = []
-        dim = target.dim
-        self.tails = Tails(np.zeros(dim), np.ones(dim), np.zeros(dim))
-        self.num_gradients = 0
-        self.centre, self.unit = np.zeros(dim), np.ones(dim)
-
-    def straighten(self, z: np.ndarray) -> np.ndarray:
-        """y (S, D) at z (S, D)."""
-        for layer in self.layers:
-            z = invert(layer, z)[0]
-        return untail(self.tails, z)
-
-    def score(self, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Log density, score and whether both are finite, of y (S, D), on the host."""
-        y = np.asarray(y, float)
-        with np.errstate(all="ignore"):
-            x, slope = tail(self.tails, y)
-            stages = [x]
-            log_det = np.sum(np.log(np.abs(self.tails.unit) * slope), axis=1)
-            for layer in reversed(self.layers):
-                z, more = apply(layer, stages[-1])
-                stages.append(z)
-                log_det = log_det + more
-            log_p, score, ok = self._scores(stages.pop())
-            for layer, at in zip(self.layers, reversed(stages), strict=True):
-                score = pull_back(layer, at, score)
-            score = pull_back_tails(self.tails, y, score)
-        return log_p + log_det, score, ok & np.isfinite(score).all(axis=1)
-
-    def _scores(self, z):
-        """In blocks of one shape, for which there is a program already."""
-        found = []
-        for start in range(0, len(z), self._rows):
-            block = z[start : start + self._rows]
-            padded = np.concatenate([block, np.repeat(block[-1:], self._rows - len(block), axis=0)])
-            seen = scores(self._target, padded.astype(self._target.dtype), self._data)
-            found.append([np.asarray(x, float)[: len(block)] for x in jax.device_get(seen)])
-        self.num_gradients += len(z)
-        log_p, score, ok = (np.concatenate(x) for x in zip(*found, strict=True))
-        return log_p, score, ok > 0
 
 
 def most_gradients(dim: int) -> int:
@@ -395,9 +343,7 @@ def _ridden(at: Coordinates, layer: Layer, scale: _Scale, draw, centre, unit) ->
     near, far = (np.where(effects, 0, draw) for _ in _CHECKED_AT)
     for x, depth in zip((near, far), _CHECKED_AT, strict=True):
         x[scale.at] = centre[scale.at] - depth / scale.power
-    at.layers.append(layer)
-    _, score, ok = at.score(np.concatenate([[near, far], far + np.diag(unit)[riders]]))
-    at.layers.pop()
+    _, score, ok = at.score_with(layer, np.concatenate([[near, far], far + np.diag(unit)[riders]]))
     shifts = score[:, effects]
     if not ok.all() or np.sqrt(np.mean(shifts[1] ** 2)) < _RIDES:
         return None
@@ -413,15 +359,13 @@ def _ridden(at: Coordinates, layer: Layer, scale: _Scale, draw, centre, unit) ->
 def _pulled(at: Coordinates, layer: Layer, centre) -> Layer:
     """The layer, with what data pull with that say something, as seen at the centre."""
     effects = layer.power != 0
-    at.layers.append(layer)
     x = invert(layer, centre[None])[0]
-    _, score, ok = at.score(x)
-    at.layers.pop()
+    _, score, ok = at.score_with(layer, x)
     given = conditional(layer, x)
     # where the score is not that of a standard normal, the mean is off by so many widths
     off = (score + x)[0] * np.exp(given.log_width[0])
     pull = off / np.exp(2 * given.w[0]) / given.rho[0]
-    informed = effects & (layer.log_omega > plain_layer(1).log_omega[0])
+    informed = effects & (layer.log_omega > NO_DATA)
     return layer._replace(pull=np.where(informed & ok[0], pull, 0))
 
 
@@ -444,7 +388,7 @@ def _independent(scaled, order, single) -> np.ndarray:
     return np.array(chosen)
 
 
-def _density(at: Coordinates, layer: Layer, scale, draws, centre, shift: float) -> _Found | None:
+def _density(at: Coordinates, layer: Layer, scale, draws, centre, shift) -> _Found | None:
     """What the density of a scale is, given the others; None if its effects are not as they should.
 
     Where the scale is small they are to be standard normal but for a shift, which must not grow as
@@ -462,9 +406,7 @@ def _density(at: Coordinates, layer: Layer, scale, draws, centre, shift: float) 
                 small.append(x)
     profile = np.where(effects, 0, centre) + np.zeros((len(_PROFILE), 1))
     profile[:, i] = centre[i] + _PROFILE / abs(scale.power)
-    at.layers.append(layer)
-    log_p, score, ok = at.score(np.concatenate([small, profile]))
-    at.layers.pop()
+    log_p, score, ok = at.score_with(layer, np.concatenate([small, profile]))
     few = len(small)
     if not (ok[:few].all() and ok[few:].any()):
         return None
@@ -473,8 +415,8 @@ def _density(at: Coordinates, layer: Layer, scale, draws, centre, shift: float) 
     shifted = np.sqrt(np.mean(((beside[:, :, 0] + beside[:, :, 1]) / 2) ** 2, axis=2))
     if not (curved[:, -1] < _CURVED).all():
         return None
-    grown = _GROWN * shifted[:, 0] if shift == _SHIFTED else 0
-    if not (shifted[:, -1] < grown + shift).all():
+    factor, number = shift
+    if not (shifted[:, -1] < factor * shifted[:, 0] + number).all():
         return None
     weights = softmax(np.where(ok, log_p, -np.inf)[few:])
     loc = float(weights @ profile[:, i])
@@ -502,6 +444,6 @@ def _tail_of(s: np.ndarray, weights: np.ndarray, loc: float, sd: float, falls) -
             candidates.append((loc + turn * sd * shifts.ravel(), turn * unit, bend))
     tails = Tails(*(np.concatenate(parts) for parts in zip(*candidates, strict=True)))
     y = untail(tails, s[:, None])
-    log_q = -0.5 * y**2 - np.log(tail(tails, y)[1]) - np.log(np.abs(tails.unit))
+    log_q = -0.5 * y**2 - tail(tails, y)[1]
     best = int(np.argmax(weights @ log_q))
     return Tails(*(float(part[best]) for part in tails))

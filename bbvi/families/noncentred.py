@@ -14,7 +14,7 @@ from bbvi._types import AnyArray, Array, PyTree
 from bbvi.families.base import Family, Frame
 from bbvi.families.fullrank import FullRankGaussian
 
-_NO_DATA = -1e4  # log precision of data that say nothing
+NO_DATA = -1e4  # log precision of data that say nothing
 
 
 class Layer(NamedTuple):
@@ -70,7 +70,7 @@ def plain_layer(dim: int) -> Layer:
     """A layer without effects, on the host."""
     of_scales = np.arange(dim, dtype=np.int32), np.zeros(dim), np.zeros(dim)
     leads, rides = ((np.zeros(0, np.int32), np.zeros((dim, 0)), np.zeros(dim)) for _ in range(2))
-    data = np.full(dim, _NO_DATA), np.zeros(dim)
+    data = np.full(dim, NO_DATA), np.zeros(dim)
     return Layer(*of_scales, *leads, *rides, *data, np.ones(dim), np.ones(dim), np.zeros(()))
 
 
@@ -182,8 +182,7 @@ def pull_back(layer: Layer, x: np.ndarray, score: np.ndarray) -> np.ndarray:
     by_w = by_y * (mean_by_w + width * x * given.rho) + given.rho
     at = x[:, layer.scale]
     by_s = layer.power * by_w * (1 - layer.saturates / (1 + np.exp(-at)))
-    for j in np.flatnonzero(effects):
-        found[:, layer.scale[j]] += by_s[:, j]
+    np.add.at(found.T, layer.scale[effects], by_s[:, effects].T)
     return found
 
 
@@ -216,10 +215,11 @@ def _soft(y):
 
 
 def tail(tails: Tails, y: AnyArray) -> tuple[AnyArray, AnyArray]:
-    """x (S, D) at y (S, D), and dx/dy over the unit (S, D)."""
+    """x (S, D) at y (S, D), and log |dx/dy| (S, D)."""
+    xp = namespace(y)
     soft, slope = _soft(y)
     x = tails.at + tails.unit * (y - tails.bend * soft**2)
-    return x, 1 - 2 * tails.bend * soft * slope
+    return x, xp.log(1 - 2 * tails.bend * soft * slope) + xp.log(xp.abs(tails.unit))
 
 
 def untail(tails: Tails, x: AnyArray) -> AnyArray:
@@ -291,15 +291,15 @@ class Noncentred(Family):
 
     def place(self, params: PyTree, y: Array) -> tuple[Array, Array]:
         """z (S, D) at y (S, D), and log |det dz/dy| (S,)."""
-        tails = Tails(**params["tails"])
-        x, slope = tail(tails, y)
-        steep = jnp.sum(jnp.log(slope) + jnp.log(jnp.abs(tails.unit)), axis=-1)
+        x, log_slopes = tail(Tails(**params["tails"]), y)
 
         def step(carry, layer):
             z, log_det = apply(Layer(**layer), carry[0])
             return (z, carry[1] + log_det), None
 
-        return jax.lax.scan(step, (x, steep), params["layers"], reverse=True)[0]
+        return jax.lax.scan(
+            step, (x, jnp.sum(log_slopes, axis=-1)), params["layers"], reverse=True
+        )[0]
 
     def straighten(self, params: PyTree, z: Array) -> tuple[Array, Array]:
         """y (S, D) at z (S, D), and log |det dz/dy| (S,) there."""
@@ -311,8 +311,7 @@ class Noncentred(Family):
         x, log_det = jax.lax.scan(step, (z, jnp.zeros_like(z[:, 0])), params["layers"])[0]
         tails = Tails(**params["tails"])
         y = untail(tails, x)
-        slope = tail(tails, y)[1]
-        return y, log_det + jnp.sum(jnp.log(slope) + jnp.log(jnp.abs(tails.unit)), axis=-1)
+        return y, log_det + jnp.sum(tail(tails, y)[1], axis=-1)
 
     def reparam(self, params: PyTree, eps: Array) -> tuple[Array, Array]:
         y, log_q = self.base.reparam(params["base"], eps)

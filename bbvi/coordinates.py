@@ -1,0 +1,71 @@
+"""Coordinates of a target in which layers of effects have been taken off, and scores there."""
+
+import jax
+import numpy as np
+
+from bbvi._types import PyTree
+from bbvi.evaluate import scores
+from bbvi.families.noncentred import (
+    Layer,
+    Tails,
+    apply,
+    invert,
+    pull_back,
+    pull_back_tails,
+    tail,
+    untail,
+)
+from bbvi.target import Target
+
+
+class Coordinates:
+    """x of a target, in which layers have been taken off, and its scores, counted."""
+
+    def __init__(self, target: Target, data: PyTree, rows: int):
+        self._target, self._data, self._rows = target, data, rows
+        self.layers: list[Layer] = []
+        dim = target.dim
+        self.tails = Tails(np.zeros(dim), np.ones(dim), np.zeros(dim))
+        self.num_gradients = 0
+        self.centre, self.unit = np.zeros(dim), np.ones(dim)
+
+    def straighten(self, z: np.ndarray) -> np.ndarray:
+        """y (S, D) at z (S, D)."""
+        for layer in self.layers:
+            z = invert(layer, z)[0]
+        return untail(self.tails, z)
+
+    def score(self, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Log density, score and whether both are finite, of y (S, D), on the host."""
+        y = np.asarray(y, float)
+        with np.errstate(all="ignore"):
+            x, log_slopes = tail(self.tails, y)
+            stages, log_det = [x], np.sum(log_slopes, axis=1)
+            for layer in reversed(self.layers):
+                z, more = apply(layer, stages[-1])
+                stages.append(z)
+                log_det = log_det + more
+            log_p, score, ok = self._scores(stages.pop())
+            for layer, at in zip(self.layers, reversed(stages), strict=True):
+                score = pull_back(layer, at, score)
+            score = pull_back_tails(self.tails, y, score)
+        return log_p + log_det, score, ok & np.isfinite(score).all(axis=1)
+
+    def score_with(self, layer: Layer, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The same in coordinates in which one layer more has been taken off."""
+        self.layers.append(layer)
+        found = self.score(x)
+        self.layers.pop()
+        return found
+
+    def _scores(self, z):
+        """In blocks of one shape, for which there is a program already."""
+        found = []
+        for start in range(0, len(z), self._rows):
+            block = z[start : start + self._rows]
+            padded = np.concatenate([block, np.repeat(block[-1:], self._rows - len(block), axis=0)])
+            seen = scores(self._target, padded.astype(self._target.dtype), self._data)
+            found.append([np.asarray(x, float)[: len(block)] for x in jax.device_get(seen)])
+        self.num_gradients += len(z)
+        log_p, score, ok = (np.concatenate(x) for x in zip(*found, strict=True))
+        return log_p, score, ok > 0
