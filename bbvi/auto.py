@@ -16,13 +16,13 @@ from bbvi.chain_stages import across_seams, chain_stage
 from bbvi.chains import expected_gradients
 from bbvi.coverage import covers, visits
 from bbvi.evidence import KHAT_FINITE, may_be_off
-from bbvi.families import CouplingFlow, FullRankGaussian, GaussianMixture, LowRankGaussian
+from bbvi.families import CouplingFlow, GaussianMixture, LowRankGaussian
 from bbvi.gaussians import MOST_MOVES, FirstKeys, and_spent, first_stages, looked_at
 from bbvi.hierarchy_stages import hierarchy_stages
 from bbvi.matching import find_start
 from bbvi.modes import VISIBLE_NATS
 from bbvi.objectives import ELBO
-from bbvi.population import MOST_DIM, population_stage
+from bbvi.population import MIXTURES, MOST_DIM, population_stage
 from bbvi.solvers import StochasticGradient
 from bbvi.stage import Fitted, Show, better, fit_stage, plain_stage
 from bbvi.target import Target
@@ -143,10 +143,7 @@ class Auto:
         if first.settled:
             return stages
         look = partial(looked_at, target, matches, start_key, data, purse)
-        single = max(
-            (s for s in first.stages if isinstance(s.family, FullRankGaussian)),
-            key=lambda s: s.diagnostics.ess,
-        )
+        single = first.single
         doublings = _DOUBLINGS if target.work <= _LIGHT else _DOUBLINGS_IF_HEAVY
         doublings += _MORE_DOUBLINGS * (target.dim > _SLOW_FLOW)
 
@@ -171,30 +168,31 @@ class Auto:
             best, rounds = reduce(better, stages), []
 
             def mixtures():
-                args = (best, target, population_key, data, purse)
+                args = (best, target, MIXTURES, population_key, data, purse)
                 rounds.append(population_stage(*args))
-                return rounds[0].last
+                return rounds[0].best or best
 
             show("population", mixtures)
             if rounds[0].answers:
-                stages.append(look(rounds[0].last))
+                stages.append(look(rounds[0].best))
                 if stages[-1].settled:
                     return stages
             else:
                 stages[-1] = and_spent(stages[-1], rounds[0].num_gradients)
         chains_cost = expected_gradients(target.dim)
-        if len(modes) == 1:
+        if len(modes) == 1 or first.joined:
             if not purse.allows(chains_cost):
                 return stages
-            chains = show(
-                f"chains {single.name}",
-                partial(chain_stage, single, target, chain_key, data, purse, _ROUNDS, doublings),
-            )
-            stages.append(look(chains))
+            args = (single, target, chain_key, data, purse, _ROUNDS, doublings)
+            run_chains = partial(chain_stage, *args, begin_at=first.mixture)
+            chains = show(f"chains {single.name}", run_chains)
+            stages.append(look_at_modes(chains))
             if stages[-1].settled:
                 return stages
-            args = (chains, target, bent_key, data, purse, show, look, _ROUNDS, doublings)
-            stages += bent_stages(*args)
+            args = (chains, target, bent_key, data, purse, show, look_at_modes, _ROUNDS, doublings)
+            found, spent = bent_stages(*args)
+            stages[-1] = and_spent(stages[-1], spent)
+            stages += found
             if stages[-1].settled:
                 return stages
         warm = previous if previous is not None and previous[0] == self.flow else None

@@ -6,7 +6,7 @@ import numpy as np
 
 from bbvi._types import PyTree
 from bbvi.families import BentGaussian
-from bbvi.families.bent import MOST_DRIVERS, features, most_drivers
+from bbvi.families.bent import CURVED, KNOTS, MOST_DRIVERS, features, most_drivers
 
 # A coordinate drives others if squares of correlations sum to this: its own with the logarithms of
 # their squares, its square's with them, and its products' with them with those that drive already.
@@ -18,9 +18,10 @@ _WORTH = 4.0  # draws of chains that are worth one
 # Of a residual over its width, squared: what one draw may say of the width at most.
 _MOST = 25.0
 _LONGEST = 0.5  # step of a log width
+_SMOOTH = 1e-4  # of third differences of a curve at its knots, in draws
 # A kink, and nearly a parabola: effects of a hundred groups were 10% short with a parabola,
 # which leaves the neck of their funnel, and ridges that are parabolas were wrong without.
-_ROUNDNESS = (1.0, 0.25)
+_SHAPES = ((1.0, False), (0.25, False), (0.25, True))
 # Where log widths fall by so much with a driver, on average and in the end, means come to rest at
 # about twice that rate, as the mean of an effect does with the square of its scale. Of four rates
 # the one that fits best is taken, unless it fits worse than none, by so many nats: where draws are,
@@ -57,13 +58,13 @@ def bend(draws: np.ndarray) -> PyTree | None:
         raise np.linalg.LinAlgError("draws that do not vary")
     x = (draws - centre) / unit
     fits = []
-    for roundness in _ROUNDNESS:
+    for roundness, curved in _SHAPES:
         shape = np.zeros((2, most_drivers(x.shape[1])))
         shape[0] = roundness
-        drivers = _drivers(x[:: -(-len(x) // _SOME)], shape)
-        if not drivers:
+        drivers = _drivers(x[:: -(-len(x) // _SOME)], shape, curved)
+        if not drivers:  # the first one does not depend on the shape
             return None
-        fits.append(_regress(x, drivers, shape))
+        fits.append(_regress(x, drivers, shape, curved=curved))
     fit = max(fits, key=lambda fit: fit.log_likelihood)
     fit = _at_rest(x, fit)
     number = len(fit.drivers)
@@ -105,17 +106,17 @@ class _Fit(NamedTuple):
     log_likelihood: float
 
 
-def _drivers(x: np.ndarray, shape: np.ndarray) -> list[int]:
+def _drivers(x: np.ndarray, shape: np.ndarray, curved: bool) -> list[int]:
     """Columns of x (S, D) on which the others depend, the first one most."""
     drivers: list[int] = []
     rest = x
-    most = min(MOST_DRIVERS, x.shape[1] - 1)
+    most = min(CURVED if curved else MOST_DRIVERS, x.shape[1] - 1)
     while len(drivers) < most:
         strength = _dependence(x, rest, drivers)
         if not strength.max() > _DRIVES:
             break
         drivers.append(int(np.argmax(strength)))
-        rest = _regress(x, drivers, shape).rest
+        rest = _regress(x, drivers, shape, curved=curved).rest
     return drivers
 
 
@@ -148,7 +149,8 @@ def _dependence(x: np.ndarray, rest: np.ndarray, drivers: list[int]) -> np.ndarr
     own, left = _clipped(x), _clipped(rest)
     widths = _standard(np.log(left**2 + _SMALL))
     strength = np.zeros(x.shape[1])
-    for by, of in ((own, widths), (_standard(own**2), left)):
+    cubes = own**3 - np.mean(own**4, axis=0) * own
+    for by, of in ((own, widths), (_standard(own**2), left), (_standard(cubes), left)):
         squares = (by.T @ of / len(x)) ** 2
         squares[others, np.arange(len(others))] = 0
         strength += np.sum(np.maximum(squares - chance, 0), axis=1)
@@ -161,7 +163,11 @@ def _dependence(x: np.ndarray, rest: np.ndarray, drivers: list[int]) -> np.ndarr
 
 
 def _regress(
-    x: np.ndarray, drivers: list[int], shape: np.ndarray, signs: np.ndarray | float = 1.0
+    x: np.ndarray,
+    drivers: list[int],
+    shape: np.ndarray,
+    signs: np.ndarray | float = 1.0,
+    curved: bool = False,
 ) -> _Fit:
     root = np.linalg.cholesky(np.cov(x[:, drivers].T).reshape(len(drivers), -1)) * signs
     a = np.zeros((len(x), shape.shape[1]))
@@ -173,12 +179,14 @@ def _regress(
     of_means = [plain, present, present & ~plain, plain[one] & plain[other]]
     for each in (True, False):
         of_means += [pairs & (each | ~plain[i]) for i in (one, other)]
+    of_means.append(np.repeat((plain & curved)[:CURVED], len(KNOTS)))
     used = np.concatenate(of_means), np.concatenate([present, present])
-    of_means, of_widths = (_with_one(f * u) for f, u in zip(features(a, shape), used, strict=True))
+    of_means, of_widths = (with_one(f * u) for f, u in zip(features(a, shape), used, strict=True))
+    smooth = _SMOOTH * roughness(of_means.shape[1], min(CURVED, a.shape[1]))
     y = np.delete(x, drivers, axis=1)
     widths = np.zeros((of_widths.shape[1], y.shape[1]))
     for _ in range(_ROUNDS):
-        means = _weighted(of_means, y, np.exp(-2 * of_widths @ widths))
+        means = regression(of_means, y, np.exp(-2 * of_widths @ widths), smooth)
         squares = (y - of_means @ means) ** 2
         widths[0] = 0
         widths[0] = 0.5 * np.log(np.mean(squares * np.exp(-2 * of_widths @ widths), axis=0))
@@ -193,6 +201,8 @@ def _regress(
     factor = np.linalg.cholesky(np.cov(rest.T).reshape(y.shape[1], -1))
     log_det = sum(np.sum(np.log(np.abs(np.diagonal(x)))) for x in (root, factor))
     log_likelihood = -float(log_det + np.mean(np.sum(log_widths, axis=1)))
+    # what as many coefficients more would gain by chance
+    log_likelihood -= np.sum(used[0]) * y.shape[1] * _WORTH / len(x)
     return _Fit(shape, drivers, root, means[0], means[1:], widths[1:], rest, factor, log_likelihood)
 
 
@@ -217,26 +227,45 @@ def _shrunk(widths: np.ndarray, of_widths: np.ndarray, shape: np.ndarray) -> np.
     return widths
 
 
-def _with_one(x):
+def with_one(x):
     return np.hstack([np.ones((len(x), 1)), x])
 
 
-def _weighted(features: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def roughness(size: int, drivers: int) -> np.ndarray:
+    """The penalty (F, F) on third differences of a curve at its knots, where no draws are."""
+    knots = len(KNOTS)
+    differences = np.diff(np.eye(knots), 3, axis=0)
+    penalty = np.zeros((size, size))
+    for i in range(drivers):
+        at = slice(size - (drivers - i) * knots, size - (drivers - i - 1) * knots)
+        penalty[at, at] = differences.T @ differences
+    return penalty
+
+
+def regression(
+    features: np.ndarray, y: np.ndarray, weights: np.ndarray, penalty: np.ndarray
+) -> np.ndarray:
     """Coefficients (F, M) of regressions of y (S, M), each with weights (S, M) of its own."""
     weights = weights / weights.mean(axis=0)
-    return _solve(features, weights, features.T @ (weights * y))
+    return _solve(features, weights, features.T @ (weights * y), len(y) * penalty)
 
 
-def _solve(features: np.ndarray, weights: np.ndarray, right: np.ndarray) -> np.ndarray:
+def _solve(
+    features: np.ndarray, weights: np.ndarray, right: np.ndarray, penalty: np.ndarray | float = 0.0
+) -> np.ndarray:
     """The (F, M) whose column m solves sum_s w_sm f_s f_s' = right_m; zero where f is."""
     found = np.zeros_like(right)
     used = features.any(axis=0)
+    if isinstance(penalty, np.ndarray):
+        penalty = penalty[used][:, used]
     features, right = features[:, used], right[used]
-    size = features.shape[1]
-    products = (features[:, :, None] * features[:, None]).reshape(len(features), -1)
-    matrices = (products.T @ weights).T.reshape(-1, size, size)
+    columns = np.ascontiguousarray(features.T)
+    one, other = np.tril_indices(len(columns))
+    sums = (columns[one] * columns[other]) @ weights
+    matrices = np.zeros((weights.shape[1], len(columns), len(columns)))
+    matrices[:, one, other] = matrices[:, other, one] = sums.T
     # a weight that is all on a few draws leaves some features without any
-    matrices = matrices + 1e-9 * len(features) * np.eye(size)
+    matrices = matrices + 1e-9 * len(features) * np.eye(len(columns)) + penalty
     found[used] = np.linalg.solve(matrices, right.T[..., None])[..., 0].T
     return found
 

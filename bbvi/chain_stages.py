@@ -26,6 +26,7 @@ from bbvi.families import FullRankGaussian
 from bbvi.matching import move, on_device
 from bbvi.stage import Fitted
 from bbvi.target import Target
+from bbvi.tempering import resampled
 
 # How far off, in sds, chains may begin where nothing says so. How far they have moved does not: of
 # a line through points with errors on both axes they had moved by 0.11, which is narrow in forty
@@ -109,6 +110,7 @@ def chain_stage(
     rounds: int,
     doublings: int,
     start_error: float = _START_ERROR,
+    begin_at: Fitted | None = None,
 ) -> Fitted:
     """A stage whose corrected moments and draws are those of short chains from its draws.
 
@@ -122,10 +124,16 @@ def chain_stage(
         doublings: chains that are slow or diverge go on for as long again, so often at most, where
             that can.
         start_error: how far off they may begin, in sds, whatever they move.
+        begin_at: a stage at whose draws they begin instead, by their weights, tempered. The stage
+            itself is then a Gaussian.
     """
     run = _Runner(stage, target, data, purse, (stage.family, stage.params), start_error)
     first_key, *keys = split(key, 1 + max(rounds, doublings))
-    run.begin(first_key)
+    more = {}
+    if begin_at is not None:
+        draws = resampled(begin_at.diagnostics, num_chains(target.dim), generator(first_key))
+        more = {"first": jnp.asarray(stage.frame.invert(draws), target.dtype)}
+    run.begin(first_key, **more)
     run.again(keys[: rounds - 1])
     run.longer(keys[:doublings])
     return run.end(f"chains {stage.name}")

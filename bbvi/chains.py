@@ -11,6 +11,7 @@ from bbvi._compile import loop_jit, quick_jit
 from bbvi._linalg import einsum
 from bbvi._tree import split
 from bbvi._types import AnyArray, Array, PyTree
+from bbvi.base_space import standardised
 from bbvi.diagnostics import Moments
 from bbvi.evaluate import generator
 from bbvi.families import Family
@@ -141,15 +142,12 @@ def run_chains(
     most_leaps: Any,
     first: Array | None = None,
 ) -> Chains:
-    r"""Run Hamiltonian chains in the base space of an approximation, from its own draws.
+    """Run Hamiltonian chains in the base space of an approximation, from its own draws.
 
-    With z = z(eps) the approximation's map from base normals, the target seen from there is
-
-        log pi(eps) = log p(z(eps)) + log |det dz/deps|,
-
-    the standard normal if the approximation is exact. The nearer it is, the longer are the
-    steps that chains can take; the step size follows the acceptance while they settle. Chains
-    that forget where they began have left behind what was wrong with the approximation.
+    The target seen from there (see `bbvi.base_space.standardised`) is the standard normal if the
+    approximation is exact. The nearer it is, the longer are the steps that chains can take; the
+    step size follows the acceptance while they settle. Chains that forget where they began have
+    left behind what was wrong with the approximation.
 
     Args:
         target: the target.
@@ -262,17 +260,7 @@ def _advance(
     dtype, number = target.dtype, eps.shape[0]
 
     def density(eps):
-        def total(eps):
-            z, log_q = family.reparam(params, eps)
-            still = jax.lax.stop_gradient(z)
-            log_p, score, ok = target.score(still, data)
-            tangent = jnp.sum(score * (z - still), axis=-1)
-            value = log_p + tangent - 0.5 * jnp.sum(eps**2, axis=-1) - log_q
-            value = jnp.where(ok & jnp.isfinite(value), value, -jnp.inf)
-            return jnp.sum(jnp.where(jnp.isfinite(value), value, 0)), value
-
-        (_, value), slope = jax.value_and_grad(total, has_aux=True)(eps)
-        return value, jnp.where(jnp.isfinite(slope), slope, 0)
+        return standardised(target, family, params, eps, data)[1:]
 
     def trajectory(state, t):
         eps, value, slope, stride, spent = state

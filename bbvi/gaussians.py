@@ -21,7 +21,9 @@ from bbvi.solvers.starts import ORIGINS, PATH_EVALUATIONS, Starts, race
 from bbvi.stage import Fitted, Show, better, judged_stage
 from bbvi.status import Status
 from bbvi.target import Target
-from bbvi.unseen import log_gaussian, most_unseen_gradients, unseen_mass
+from bbvi.unseen import affine_space, log_gaussian, most_unseen_gradients, unseen_mass
+from bbvi.ways import joined
+from bbvi.ways import most_gradients as most_gradients_of_ways
 
 # A move of the Gaussian needs so many effective draws a dimension, and goes on while each
 # brings a tenth more: a move costs one judgement, a few milliseconds for most targets.
@@ -53,19 +55,35 @@ class First(NamedTuple):
         stages: the Gaussians, or a Gaussian and a mixture.
         matches: all Gaussians matched, and the starts.
         modes: which of those are modes of their own, the best first.
+        joined: whether all of several modes lie on one ridge; the last stage is then the Gaussian
+            with the moments of their mixture.
         before: stages of a place that was left for a better one.
     """
 
     stages: list[Fitted]
     matches: Matches
     modes: list[int]
+    joined: bool = False
     before: tuple[Fitted, ...] = ()
+
+    @property
+    def single(self) -> Fitted:
+        """The Gaussian from which other stages go on."""
+        if self.joined:
+            return self.stages[-1]
+        gaussians = (s for s in self.stages if isinstance(s.family, FullRankGaussian))
+        return max(gaussians, key=lambda s: s.diagnostics.ess)
+
+    @property
+    def mixture(self) -> Fitted | None:
+        """The mixture of several modes."""
+        return next((s for s in self.stages if isinstance(s.family, GaussianMixture)), None)
 
     @property
     def settled(self) -> bool:
         """Whether no richer stage is needed."""
         # where there are several modes, a fit of one of them cannot see what it lacks
-        able = self.stages if len(self.modes) == 1 else self.stages[-1:]
+        able = self.stages if len(self.modes) == 1 else self.stages[1:]
         return any(s.settled for s in able)
 
 
@@ -99,13 +117,22 @@ def _from_starts(starts, target, loc, keys, data, previous, purse, show) -> Firs
     gaussian, matches = _gaussian(target, loc, starts, keys, data, previous, purse, show)
     purse.spend(gaussian.num_gradients)
     modes = separate_modes(target, matches.frame, matches.elbo, data)
+    on_one_ridge = False
     if len(modes) > 1:
         stages = _mixture(target, gaussian, matches, modes, keys.judge, data, show)
+        if not stages[-1].settled and purse.allows(most_gradients_of_ways(len(modes))):
+            frames = pick(matches.frame, np.array(modes))
+            on_one_ridge, spent = joined(target, frames, data)
+            purse.spend(spent)
+            stages[0] = and_spent(stages[0], spent)
+        if on_one_ridge:
+            stages.append(_spread(target, stages[-1], keys.moves[0], data, show))
     else:
         to = partial(move, gaussian.family)
         stages = [gaussian, *moves(target, gaussian, keys.moves, data, show, to)]
     stages = [looked_at(target, matches, keys.start, data, purse, s) for s in stages]
-    return First(_probed(target, stages, keys.start, data, purse), matches, modes)
+    stages = _probed(target, stages, keys.start, data, purse)
+    return First(stages, matches, modes, on_one_ridge)
 
 
 def _gaussian(target, loc, starts, keys, data, previous, purse, show) -> tuple[Fitted, Matches]:
@@ -142,6 +169,17 @@ def _mixture(target, gaussian, matches, modes, judge_key, data, show) -> list[Fi
     stage = show("mixture", partial(judged_stage, *args))
     mixture = stage._replace(num_gradients=0, num_skipped=0)
     return [gaussian._replace(mode_weights=tuple(map(float, weights))), mixture]
+
+
+def _spread(target, mixture, key, data, show) -> Fitted:
+    """The Gaussian with the moments of a mixture."""
+    family, frame = FullRankGaussian(), mixture.frame
+
+    def run():
+        return on_device(target, family.init(frame.loc, frame.scale)), mixture.log
+
+    args = ("spread", mixture.solver, family, target, run, key, data)
+    return show("spread", partial(judged_stage, *args))._replace(num_gradients=0, num_skipped=0)
 
 
 def moves(
@@ -254,8 +292,8 @@ def _probed(target, stages, key, data, purse) -> list[Fitted]:
         return stages
     if not purse.allows(most_unseen_gradients(target.dim)):
         return stages
-    frame = best.frame
-    unseen, spent, _ = unseen_mass(target, frame, log_gaussian(frame), d, key, data)
+    space = affine_space(target, best.frame, log_gaussian(best.frame), data)
+    unseen, spent, _ = unseen_mass(target, space, d, key, data)
     purse.spend(spent)
     # what the best one's draws do not meet, those of the others hardly do
     return [and_spent(s._replace(unseen=unseen), spent if s is best else 0) for s in stages]

@@ -1,65 +1,87 @@
-"""Population Monte Carlo: mixtures of Gaussians, each fitted to the weighted draws of the last."""
+"""Population Monte Carlo: fits, each to the weighted draws of the last."""
 
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
-from bbvi._arrays import at_levels, softmax
+from bbvi._arrays import softmax
 from bbvi._tree import split
 from bbvi._types import AnyArray, Array, PyTree
 from bbvi.budget import Purse
-from bbvi.diagnostics import Diagnostics
 from bbvi.evaluate import generator
 from bbvi.evidence import KHAT_FINITE, efficiency
-from bbvi.families import GaussianMixture
+from bbvi.families import Family, GaussianMixture
 from bbvi.matching import as_run
+from bbvi.solvers import BatchAndMatch
 from bbvi.stage import Fitted, judged_stage
 from bbvi.status import Status
 from bbvi.target import Target
-from bbvi.unseen import most_unseen_gradients, unseen_mass
+from bbvi.tempering import resampled
+from bbvi.unseen import Space, affine_space, most_unseen_gradients, unseen_mass
 
 # In more dimensions so few Gaussians do not cover what one does not: of 14 fits of 13 to 20 two
 # were settled by this, of 68 of up to 11 28.
 MOST_DIM = 12
 FAMILY = GaussianMixture()
 _COMPONENTS = 16
-_ROUNDS, _PROBES = 10, 4
+_STEPS = 12  # of expectation maximisation
+_PROBES = 4
 # Rounds after which weights of so few effective draws are given up, as a share of an exact fit's.
 _PATIENCE, _HOPELESS = 4, 0.05
-_POINTS, _STEPS = 2048, 12  # that expectation maximisation takes, resampled, and its steps
-# Weights are tempered until so many draws count, and so many for each dimension.
-_LEAST, _LEAST_PER_DIMENSION = 400, 20
-_HALVINGS = 30  # of the interval of powers
-_MET = 256  # points, among those, where trajectories have met mass that draws had not
+# Of so many points one is from where trajectories have met mass that draws had not, each at most so
+# often: of five points as one in eight, no fit came back.
+_MET, _OFTEN = 8, 16
+
+
+class Kind(NamedTuple):
+    """What is fitted to weighted draws.
+
+    Attributes:
+        name: of the stage.
+        family: of the fits.
+        fit: parameters from points (N, D) and a generator of the host; raises
+            numpy.linalg.LinAlgError where there are none.
+        space: units in which a fit is about standard, from target, parameters and data.
+        points: N, resampled.
+        rounds: of fits, at most.
+        refine: other parameters, and gradients spent, from such a space, parameters, the number of
+            its points and a generator of the host; None where there are none.
+    """
+
+    name: str
+    family: Family
+    fit: Callable[[AnyArray, np.random.Generator], PyTree]
+    space: Callable[[Target, PyTree, PyTree], Space]
+    points: int
+    rounds: int
+    refine: Callable[[Space, PyTree, int, np.random.Generator], tuple[PyTree, int]] | None = None
 
 
 class Population(NamedTuple):
     """What the rounds have come to.
 
     Attributes:
-        last: the last mixture.
+        best: the fit with the most effective draws, or that which answers; None without any.
         answers: whether its weighted draws answer for the posterior.
         num_gradients: evaluations spent, all rounds together.
     """
 
-    last: Fitted
+    best: Fitted | None
     answers: bool
     num_gradients: int
 
 
 def population_stage(
-    stage: Fitted, target: Target, key: Array, data: PyTree, purse: Purse
+    stage: Fitted, target: Target, kind: Kind, key: Array, data: PyTree, purse: Purse
 ) -> Population:
-    r"""A mixture whose weighted draws answer for the posterior, where there is one.
+    r"""A fit whose weighted draws answer for the posterior, where there is one.
 
-    Rings, waves and bends of few dimensions are no Gaussian, but sixteen cover them. The mixture
-
-        q(z) = sum_k w_k N(z; m_k, C_k)
-
-    is fitted to draws of the stage by their weights, tempered to p^beta q^(1 - beta) until enough
-    of them count; then to its own draws, and so on, without gradients. A mixture can also fit
+    It is fitted to draws of the stage by their weights, tempered to p^beta q^(1 - beta) until
+    enough of them count; then to its own draws, and so on, without gradients. It can also fit
     tightly what is only a part, with weights that look even and a heavy tail: the weights must
     have a variance, and trajectories meet no mass that draws have not; where they do, these points
     join the next fit. (Of an arc four of five were 0.1 to 0.2 sd off where any tail was taken; of a
@@ -68,6 +90,7 @@ def population_stage(
     Args:
         stage: what its first draws are of.
         target: the target.
+        kind: what is fitted.
         key: a typed random key.
         data: the user's data.
         purse: what may be spent, and is.
@@ -76,62 +99,61 @@ def population_stage(
     Míguez 2015 (Statistics and Computing 25).
     """
     began = time.perf_counter()
-    last, met = stage, np.zeros((0, target.dim))
+    sources, best, met = [stage], None, np.zeros((0, target.dim))
     probes = spent = 0
-    for number, round_key in enumerate(split(key, _ROUNDS)):
+    answers = False
+
+    def judged(params, key, number):
+        log = stage.log._replace(step=np.int32(number), status=np.int32(Status.COMPLETED))
+        run = partial(as_run, target, params, log)
+        args = (kind.name, stage.solver, kind.family, target, run, key, data)
+        return judged_stage(*args)._replace(num_gradients=0, num_skipped=0)
+
+    for number, round_key in enumerate(split(key, kind.rounds), 1):
         random = generator(round_key)
         try:
-            points = _resampled(last.diagnostics, target.dim, random)
+            each = kind.points // len(sources)
+            points = np.concatenate([resampled(s.diagnostics, each, random) for s in sources])
             if len(met):
-                points = np.concatenate([points, met[random.integers(len(met), size=_MET)]])
-            params = fit_mixture(points, random)
+                more = min(kind.points // _MET, _OFTEN * len(met))
+                points = np.concatenate([points, met[random.integers(len(met), size=more)]])
+            params = kind.fit(points, random)
         except np.linalg.LinAlgError:  # the draws lie in a plane
             break
-        log = stage.log._replace(step=np.int32(number + 1), status=np.int32(Status.COMPLETED))
-        run = partial(as_run, target, params, log)
-        args = ("population", stage.solver, FAMILY, target, run, round_key, data)
-        last = judged_stage(*args)._replace(num_gradients=0, num_skipped=0)
+        sources = [judged(params, round_key, number)]
+        if kind.refine is not None:
+            space = kind.space(target, params, data)
+            refined, cost = kind.refine(space, params, BatchAndMatch().draws(target.dim), random)
+            purse.spend(cost)
+            spent += cost
+            sources.append(judged(refined, round_key, number))
+        last = max(sources, key=lambda s: s.diagnostics.ess)
         d = last.diagnostics
+        if best is None or d.ess > best.diagnostics.ess:
+            best = last
         if last.settled:
             if probes == _PROBES or not purse.allows(most_unseen_gradients(target.dim)):
                 break
-            frame, log_mixture = FAMILY.frame(params), partial(FAMILY.log_mixture, params)
-            unseen = unseen_mass(target, frame, log_mixture, d, round_key, data)
+            space = kind.space(target, jax.device_get(last.params), data)
+            unseen = unseen_mass(target, space, d, round_key, data)
             purse.spend(unseen.num_gradients)
             probes, spent = probes + 1, spent + unseen.num_gradients
             if not unseen.moves and float(d.khat) < KHAT_FINITE:
-                seconds = (time.perf_counter() - began, 0.0)
-                last = last._replace(seconds=seconds, num_gradients=spent)
-                return Population(last, True, spent)
+                best, answers = last, True
+                break
             met = np.concatenate([met, unseen.points])
-        if number + 1 >= _PATIENCE and efficiency(d) < _HOPELESS:
+        if number >= _PATIENCE and efficiency(d) < _HOPELESS:
             break
-    return Population(last, False, spent)
-
-
-def _resampled(d: Diagnostics, dim: int, random: np.random.Generator) -> np.ndarray:
-    """Points (N, D) by the weights of a judgement's draws, tempered."""
-    z, log_weights = (np.asarray(x, float) for x in (d.draws, d.log_weights))
-    kept = np.isfinite(log_weights) & np.isfinite(z).all(axis=1)
-    z, log_weights = z[kept], log_weights[kept]
-    least = _LEAST + _LEAST_PER_DIMENSION * dim
-    if len(z) < least:
-        raise np.linalg.LinAlgError("too few draws")
-
-    def enough(power):
-        return 1 / np.sum(softmax(power * log_weights) ** 2) >= least
-
-    power, low, high = 1.0, 0.0, 1.0
-    if not enough(power):
-        for _ in range(_HALVINGS):
-            middle = (low + high) / 2
-            low, high = (middle, high) if enough(middle) else (low, middle)
-        power = low
-    return z[at_levels(softmax(power * log_weights), _POINTS, random.random())]
+    if best is not None:
+        seconds = (time.perf_counter() - began, 0.0)
+        best = best._replace(seconds=seconds, num_gradients=spent)
+    return Population(best, answers, spent)
 
 
 def fit_mixture(points: AnyArray, random: np.random.Generator) -> PyTree:
-    """A mixture of Gaussians by expectation maximisation.
+    r"""A mixture of Gaussians by expectation maximisation.
+
+        q(z) = sum_k w_k N(z; m_k, C_k)
 
     Each covariance has, as D + 2 points' worth, that of all points, narrower by the share of space
     that a component has; centres begin as in k-means++ (Arthur and Vassilvitskii 2007).
@@ -173,3 +195,13 @@ def fit_mixture(points: AnyArray, random: np.random.Generator) -> PyTree:
         "loc": centre + mean @ scale.T,
         "factor": scale @ factor,
     }
+
+
+def _space(target: Target, params: PyTree, data: PyTree) -> Space:
+    return affine_space(
+        target, FAMILY.frame(params), partial(FAMILY.log_mixture, params), data
+    )
+
+
+# Rings, waves and bends of few dimensions are no Gaussian, but sixteen cover them.
+MIXTURES = Kind("population", FAMILY, fit_mixture, _space, 2048, 10)

@@ -122,6 +122,10 @@ class Family:
         """log q (S,) at points (S, D)."""
         raise NotImplementedError
 
+    def base(self, params: PyTree, z: Array) -> Array:
+        """Base normals (S, D) of draws (S, D), where these are a one-to-one function of them."""
+        raise NotImplementedError(f"{type(self).__name__} does not give the normals of its draws")
+
     def reparam_held(self, params: PyTree, eps: Array) -> tuple[Array, Array]:
         """The same numbers as `reparam`, the parameters of log q held fixed (stuck the landing).
 

@@ -15,6 +15,9 @@ from bbvi.families.base import LOG_2PI, Family, Frame, broadcast_scale
 MOST_DRIVERS = 5
 # In sds of a driver: what follows it does so no further.
 _CLIPPED = 8.0
+# Knots of the cubic splines, one sd of a driver apart; the outer ones bend what is within four.
+KNOTS = np.arange(-9.0, 10.0) / 2
+CURVED = 2  # drivers with a curve, the first ones
 
 
 def most_drivers(dim: int) -> int:
@@ -25,7 +28,8 @@ def most_drivers(dim: int) -> int:
 def feature_sizes(dim: int) -> tuple[int, int]:
     """How many features means and log widths have in D = `dim`, F and 2 K."""
     number = most_drivers(dim)
-    return 3 * number + 5 * number * (number - 1) // 2, 2 * number
+    curves = len(KNOTS) * min(number, CURVED)
+    return 3 * number + 5 * number * (number - 1) // 2 + curves, 2 * number
 
 
 def features(a: AnyArray, shape: AnyArray) -> tuple[AnyArray, AnyArray]:
@@ -47,13 +51,21 @@ def features(a: AnyArray, shape: AnyArray) -> tuple[AnyArray, AnyArray]:
     for f in (bend, switch):
         pairs += [f[:, one] * a[:, other], a[:, one] * f[:, other]]
     kink = xp.concatenate([a, _level(a, 1.0)], axis=1)
-    return xp.concatenate([a, bend, switch, *pairs], axis=1), kink
+    curve = _bump(2 * (a[:, :CURVED, None] - KNOTS.astype(a.dtype))).reshape(len(a), -1)
+    return xp.concatenate([a, bend, switch, *pairs, curve], axis=1), kink
 
 
 @lru_cache(maxsize=1)
 def _normals() -> np.ndarray:
     """Standard normals for the drivers, by which moments of features are known."""
     return np.random.default_rng(0).standard_normal((4096, MOST_DRIVERS))
+
+
+def _bump(t):
+    """The cubic B-spline whose knots are -2, ..., 2."""
+    xp, t = namespace(t), abs(t)
+    outer, inner = xp.maximum(2 - t, 0), xp.maximum(1 - t, 0)
+    return (outer * outer * outer - 4 * inner * inner * inner) / 6
 
 
 def _level(a, roundness):
@@ -132,13 +144,10 @@ class BentGaussian(Family):
         return z[:, params["places"]], self._log_q(params, eps, widening)
 
     def log_prob(self, params: PyTree, z: Array) -> Array:
-        x, factor = z[:, params["order"]] - params["loc"], params["factor"]
-        few = len(params["widths"]) // 2
-        # right of drivers, which follow none; what is wrong of others drives none
-        drivers = solve_lower(factor[:few, :few], x[:, :few].T).T
-        shift, widening = self._follow(params, drivers)
-        eps = solve_lower(factor, ((x - shift) * jnp.exp(-widening)).T).T
-        return self._log_q(params, eps, widening)
+        return self._log_q(params, *self._invert(params, z))
+
+    def base(self, params: PyTree, z: Array) -> Array:
+        return self._invert(params, z)[0]
 
     def frame(self, params: PyTree) -> Frame:
         """Units of the mean and the covariance, as 4,096 normals for the drivers tell it."""
@@ -159,6 +168,15 @@ class BentGaussian(Family):
         raise NotImplementedError("a bent Gaussian is fitted to draws, and not step by step.")
 
     from_frame = to_frame
+
+    def _invert(self, params, z):
+        """Base normals of z (S, D), and what is added to log widths."""
+        x, factor = z[:, params["order"]] - params["loc"], params["factor"]
+        few = len(params["widths"]) // 2
+        # right of drivers, which follow none; what is wrong of others drives none
+        drivers = solve_lower(factor[:few, :few], x[:, :few].T).T
+        shift, widening = self._follow(params, drivers)
+        return solve_lower(factor, ((x - shift) * jnp.exp(-widening)).T).T, widening
 
     @staticmethod
     def _follow(params, eps):

@@ -114,6 +114,14 @@ class CouplingFlow(Family):
         return z, with_score(log_q, score, z)
 
     def log_prob(self, params: PyTree, z: Array) -> Array:
+        x, log_det = self._invert(params, z)
+        return standard_log_prob(x) - log_det
+
+    def base(self, params: PyTree, z: Array) -> Array:
+        return self._invert(params, z)[0]
+
+    def _invert(self, params, z):
+        """Base normals of z (S, D), and log |det dz/deps| there."""
         affine = params["affine"]
         y, bent = unbend(affine_frame(affine).invert(z), params["skew"], params["log_tail"])
 
@@ -124,7 +132,7 @@ class CouplingFlow(Family):
 
         start = (y, jnp.zeros_like(y[:, 0]))
         (x, log_det), _ = jax.lax.scan(layer, start, self._stack(params), reverse=True)
-        return standard_log_prob(x) - log_det - bent - jnp.sum(affine["log_diag"])
+        return x, log_det + bent + jnp.sum(affine["log_diag"])
 
     def event(self, params: PyTree) -> tuple[int, object]:
         return super().event(params["affine"])
