@@ -10,7 +10,7 @@ import optax
 
 from bbvi._tree import pick, split
 from bbvi._types import Array, PyTree
-from bbvi.bent_stages import bent_stages
+from bbvi.bent_stages import BENT, bent_stages
 from bbvi.budget import Purse
 from bbvi.chain_stages import across_seams, chain_stage
 from bbvi.chains import expected_gradients
@@ -164,15 +164,17 @@ class Auto:
         stages += found
         if stages[-1].settled:
             return stages
-        if target.dim <= MOST_DIM:
+        for kind, tried in ((BENT, first.joined), (MIXTURES, target.dim <= MOST_DIM)):
+            if not tried:
+                continue
             best, rounds = reduce(better, stages), []
 
-            def mixtures():
-                args = (best, target, MIXTURES, population_key, data, purse)
+            def fits(kind=kind, best=best, rounds=rounds):
+                args = (best, target, kind, population_key, data, purse)
                 rounds.append(population_stage(*args))
                 return rounds[0].best or best
 
-            show("population", mixtures)
+            show(kind.name, fits)
             if rounds[0].answers:
                 stages.append(look(rounds[0].best))
                 if stages[-1].settled:

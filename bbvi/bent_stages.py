@@ -125,4 +125,4 @@ def _refine(
 
 # Chains in plain units do not get far on a sharp ridge; weights go on, a little each time. Of
 # twenty fits of five ridges in 11 to 51 dimensions none was right without.
-BENT = Kind("bent", FAMILY, _fit, _space, 8192, 16, _refine)
+BENT = Kind("bent", FAMILY, _fit, _space, 8192, 16, 2, 1.0, _refine)

@@ -13,7 +13,7 @@ from bbvi._tree import split
 from bbvi._types import AnyArray, Array, PyTree
 from bbvi.budget import Purse
 from bbvi.evaluate import generator
-from bbvi.evidence import KHAT_FINITE, efficiency
+from bbvi.evidence import KHAT_FINITE, agree, efficiency
 from bbvi.families import Family, GaussianMixture
 from bbvi.matching import as_run
 from bbvi.solvers import BatchAndMatch
@@ -32,6 +32,7 @@ _STEPS = 12  # of expectation maximisation
 _PROBES = 4
 # Rounds after which weights of so few effective draws are given up, as a share of an exact fit's.
 _PATIENCE, _HOPELESS = 4, 0.05
+_MORE = 1.05  # times as many effective draws as before are more
 # Of so many points one is from where trajectories have met mass that draws had not, each at most so
 # often: of five points as one in eight, no fit came back.
 _MET, _OFTEN = 8, 16
@@ -48,6 +49,8 @@ class Kind(NamedTuple):
         space: units in which a fit is about standard, from target, parameters and data.
         points: N, resampled.
         rounds: of fits, at most.
+        patience: rounds without more effective draws, after which it ends.
+        most_off: how far raw and corrected moments may be apart, in what counts as right.
         refine: other parameters, and gradients spent, from such a space, parameters, the number of
             its points and a generator of the host; None where there are none.
     """
@@ -58,6 +61,8 @@ class Kind(NamedTuple):
     space: Callable[[Target, PyTree, PyTree], Space]
     points: int
     rounds: int
+    patience: float = np.inf
+    most_off: float = np.inf
     refine: Callable[[Space, PyTree, int, np.random.Generator], tuple[PyTree, int]] | None = None
 
 
@@ -100,7 +105,7 @@ def population_stage(
     """
     began = time.perf_counter()
     sources, best, met = [stage], None, np.zeros((0, target.dim))
-    probes = spent = 0
+    probes = spent = grown = 0
     answers = False
 
     def judged(params, key, number):
@@ -130,8 +135,10 @@ def population_stage(
         last = max(sources, key=lambda s: s.diagnostics.ess)
         d = last.diagnostics
         if best is None or d.ess > best.diagnostics.ess:
+            if best is None or d.ess > _MORE * best.diagnostics.ess:
+                grown = number
             best = last
-        if last.settled:
+        if last.settled and agree(d, kind.most_off):
             if probes == _PROBES or not purse.allows(most_unseen_gradients(target.dim)):
                 break
             space = kind.space(target, jax.device_get(last.params), data)
@@ -143,6 +150,8 @@ def population_stage(
                 break
             met = np.concatenate([met, unseen.points])
         if number >= _PATIENCE and efficiency(d) < _HOPELESS:
+            break
+        if number - grown == kind.patience:
             break
     if best is not None:
         seconds = (time.perf_counter() - began, 0.0)
