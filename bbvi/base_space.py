@@ -1,4 +1,4 @@
-"""A posterior seen from the base space of a family, where of an exact fit it is a standard normal."""
+"""A posterior seen from the base space of a family: of an exact fit, a standard normal."""
 
 import jax
 import jax.numpy as jnp
@@ -47,4 +47,4 @@ compiled = quick_jit(0, (0, 1), small=SMALL_EVALUATION)(standardised)
 @once_jit((0,))
 def enter(family: Family, params: PyTree, z: Array) -> Array:
     """The base normals (S, D) of points (S, D), compiled."""
-    return family.base(params, z)
+    return family.normals(params, z)

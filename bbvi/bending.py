@@ -18,9 +18,11 @@ _WORTH = 4.0  # draws of chains that are worth one
 # Of a residual over its width, squared: what one draw may say of the width at most.
 _MOST = 25.0
 _LONGEST = 0.5  # step of a log width
-_SMOOTH = 1e-4  # of third differences of a curve at its knots, in draws
+_SMOOTH = 1e-4  # of the roughness of a curve, in draws; ten times less or more change little
 # A kink, and nearly a parabola: effects of a hundred groups were 10% short with a parabola,
-# which leaves the neck of their funnel, and ridges that are parabolas were wrong without.
+# which leaves the neck of their funnel, and ridges that are parabolas were wrong without. And any
+# curve: of exact draws of five sharp ridges the other two had 81%, 11%, 29%, nothing and nothing of
+# the effective draws of an exact fit, with it they have 80% to 98%.
 _SHAPES = ((1.0, False), (0.25, False), (0.25, True))
 # Where log widths fall by so much with a driver, on average and in the end, means come to rest at
 # about twice that rate, as the mean of an effect does with the square of its scale. Of four rates
@@ -40,8 +42,8 @@ def bend(draws: np.ndarray) -> PyTree | None:
 
     by weighted least squares for beta and Newton's method for c in turn, and the residuals have
     a covariance. For f and g see `bbvi.families.bent.features`: of several f the likeliest is
-    taken. The fit is for what comes after the draws too: where a funnel narrows further than they
-    go, so should it.
+    taken, less what as many coefficients gain by chance. The fit is for what comes after the draws
+    too: where a funnel narrows further than they go, so should it.
 
     Args:
         draws: (S, D).
@@ -172,15 +174,7 @@ def _regress(
     root = np.linalg.cholesky(np.cov(x[:, drivers].T).reshape(len(drivers), -1)) * signs
     a = np.zeros((len(x), shape.shape[1]))
     a[:, : len(drivers)] = np.linalg.solve(root, x[:, drivers].T).T
-    present = np.arange(a.shape[1]) < len(drivers)
-    plain = present & (shape[1] == 0)
-    one, other = np.triu_indices(a.shape[1], 1)
-    pairs = present[one] & present[other]
-    of_means = [plain, present, present & ~plain, plain[one] & plain[other]]
-    for each in (True, False):
-        of_means += [pairs & (each | ~plain[i]) for i in (one, other)]
-    of_means.append(np.repeat((plain & curved)[:CURVED], len(KNOTS)))
-    used = np.concatenate(of_means), np.concatenate([present, present])
+    used = _used(shape, len(drivers), curved)
     of_means, of_widths = (with_one(f * u) for f, u in zip(features(a, shape), used, strict=True))
     smooth = _SMOOTH * roughness(of_means.shape[1], min(CURVED, a.shape[1]))
     y = np.delete(x, drivers, axis=1)
@@ -206,6 +200,19 @@ def _regress(
     return _Fit(shape, drivers, root, means[0], means[1:], widths[1:], rest, factor, log_likelihood)
 
 
+def _used(shape: np.ndarray, number: int, curved: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Which features of means (F,) and of log widths (2 K,) so many drivers have."""
+    present = np.arange(shape.shape[1]) < number
+    plain = present & (shape[1] == 0)
+    one, other = np.triu_indices(len(present), 1)
+    pairs = present[one] & present[other]
+    of_means = [plain, present, present & ~plain, plain[one] & plain[other]]
+    for each in (True, False):
+        of_means += [pairs & (each | ~plain[i]) for i in (one, other)]
+    of_means.append(np.repeat((plain & curved)[:CURVED], len(KNOTS)))
+    return np.concatenate(of_means), np.concatenate([present, present])
+
+
 def _shrunk(widths: np.ndarray, of_widths: np.ndarray, shape: np.ndarray) -> np.ndarray:
     """Slopes on the narrowing side nearer their mean, by what is noise of their spread."""
     few = shape.shape[1]
@@ -227,12 +234,16 @@ def _shrunk(widths: np.ndarray, of_widths: np.ndarray, shape: np.ndarray) -> np.
     return widths
 
 
-def with_one(x):
+def with_one(x: np.ndarray) -> np.ndarray:
+    """Features (S, F) with a one before them."""
     return np.hstack([np.ones((len(x), 1)), x])
 
 
 def roughness(size: int, drivers: int) -> np.ndarray:
-    """The penalty (F, F) on third differences of a curve at its knots, where no draws are."""
+    """The matrix (F, F) of squares of third differences of curves, which are the last features.
+
+    Where there are no draws, what has the smallest goes on as a parabola does.
+    """
     knots = len(KNOTS)
     differences = np.diff(np.eye(knots), 3, axis=0)
     penalty = np.zeros((size, size))
@@ -245,7 +256,10 @@ def roughness(size: int, drivers: int) -> np.ndarray:
 def regression(
     features: np.ndarray, y: np.ndarray, weights: np.ndarray, penalty: np.ndarray
 ) -> np.ndarray:
-    """Coefficients (F, M) of regressions of y (S, M), each with weights (S, M) of its own."""
+    """Coefficients (F, M) of regressions of y (S, M), each with weights (S, M) of its own.
+
+    The penalty (F, F) counts as much as so many draws as there are.
+    """
     weights = weights / weights.mean(axis=0)
     return _solve(features, weights, features.T @ (weights * y), len(y) * penalty)
 

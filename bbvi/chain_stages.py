@@ -132,7 +132,7 @@ def chain_stage(
     more = {}
     if begin_at is not None:
         draws = resampled(begin_at.diagnostics, num_chains(target.dim), generator(first_key))
-        more = {"first": jnp.asarray(stage.frame.invert(draws), target.dtype)}
+        more = {"first": jnp.asarray(stage.frame.invert(jnp.asarray(draws)), target.dtype)}
     run.begin(first_key, **more)
     run.again(keys[: rounds - 1])
     run.longer(keys[:doublings])

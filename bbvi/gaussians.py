@@ -52,7 +52,7 @@ class First(NamedTuple):
     """What the first stages found.
 
     Attributes:
-        stages: the Gaussians, or a Gaussian and a mixture.
+        stages: the Gaussians; or a Gaussian, a mixture and, where they are joined, another.
         matches: all Gaussians matched, and the starts.
         modes: which of those are modes of their own, the best first.
         joined: whether all of several modes lie on one ridge; the last stage is then the Gaussian
@@ -68,7 +68,7 @@ class First(NamedTuple):
 
     @property
     def single(self) -> Fitted:
-        """The Gaussian from which other stages go on."""
+        """The Gaussian from whose draws, or in whose units, other stages go on."""
         if self.joined:
             return self.stages[-1]
         gaussians = (s for s in self.stages if isinstance(s.family, FullRankGaussian))

@@ -13,7 +13,7 @@ from bbvi._tree import split
 from bbvi._types import AnyArray, Array, PyTree
 from bbvi.budget import Purse
 from bbvi.evaluate import generator
-from bbvi.evidence import KHAT_FINITE, agree, efficiency
+from bbvi.evidence import KHAT_FINITE, MOST_NOISE, agree, efficiency
 from bbvi.families import Family, GaussianMixture
 from bbvi.matching import as_run
 from bbvi.solvers import BatchAndMatch
@@ -70,12 +70,13 @@ class Population(NamedTuple):
     """What the rounds have come to.
 
     Attributes:
-        best: the fit with the most effective draws, or that which answers; None without any.
+        best: the fit with the most effective draws, or that which answers; without any, the stage
+            that the first draws were to be of.
         answers: whether its weighted draws answer for the posterior.
         num_gradients: evaluations spent, all rounds together.
     """
 
-    best: Fitted | None
+    best: Fitted
     answers: bool
     num_gradients: int
 
@@ -107,6 +108,7 @@ def population_stage(
     sources, best, met = [stage], None, np.zeros((0, target.dim))
     probes = spent = grown = 0
     answers = False
+    size = BatchAndMatch().draws(target.dim)
 
     def judged(params, key, number):
         log = stage.log._replace(step=np.int32(number), status=np.int32(Status.COMPLETED))
@@ -117,18 +119,18 @@ def population_stage(
     for number, round_key in enumerate(split(key, kind.rounds), 1):
         random = generator(round_key)
         try:
-            each = kind.points // len(sources)
-            points = np.concatenate([resampled(s.diagnostics, each, random) for s in sources])
+            points = _points_of(sources, kind.points, random)
             if len(met):
                 more = min(kind.points // _MET, _OFTEN * len(met))
                 points = np.concatenate([points, met[random.integers(len(met), size=more)]])
             params = kind.fit(points, random)
-        except np.linalg.LinAlgError:  # the draws lie in a plane
+        except np.linalg.LinAlgError:  # the draws lie in a plane, or do not bend
             break
         sources = [judged(params, round_key, number)]
-        if kind.refine is not None:
+        affordable = purse.allows(most_unseen_gradients(target.dim))
+        if kind.refine is not None and affordable:
             space = kind.space(target, params, data)
-            refined, cost = kind.refine(space, params, BatchAndMatch().draws(target.dim), random)
+            refined, cost = kind.refine(space, params, size, random)
             purse.spend(cost)
             spent += cost
             sources.append(judged(refined, round_key, number))
@@ -138,8 +140,8 @@ def population_stage(
             if best is None or d.ess > _MORE * best.diagnostics.ess:
                 grown = number
             best = last
-        if last.settled and agree(d, kind.most_off):
-            if probes == _PROBES or not purse.allows(most_unseen_gradients(target.dim)):
+        if last.settled and agree(d, kind.most_off) and _alike(last, sources):
+            if probes == _PROBES or not affordable:
                 break
             space = kind.space(target, jax.device_get(last.params), data)
             unseen = unseen_mass(target, space, d, round_key, data)
@@ -153,10 +155,31 @@ def population_stage(
             break
         if number - grown == kind.patience:
             break
-    if best is not None:
-        seconds = (time.perf_counter() - began, 0.0)
-        best = best._replace(seconds=seconds, num_gradients=spent)
+    if best is None:
+        return Population(stage, False, spent)
+    seconds = (time.perf_counter() - began, 0.0)
+    best = best._replace(seconds=seconds, num_gradients=spent)
     return Population(best, answers, spent)
+
+
+def _points_of(sources: list[Fitted], number: int, random: np.random.Generator) -> AnyArray:
+    """Points (N, D) by the weights of draws, of each stage as many as its draws count."""
+    sizes = np.nan_to_num([float(s.diagnostics.ess) for s in sources])
+    if not sizes.sum() > 0:
+        raise np.linalg.LinAlgError("no draws count")
+    shares = np.round(number * sizes / sizes.sum()).astype(int)
+    pairs = zip(sources, shares, strict=True)
+    return np.concatenate([resampled(s.diagnostics, n, random) for s, n in pairs if n])
+
+
+def _alike(fit: Fitted, others: list[Fitted]) -> bool:
+    """Whether all fits whose weights may answer say the same, and none has seen more."""
+    moments = [s.diagnostics.corrected for s in others if s.settled]
+    this = fit.diagnostics.corrected
+    with np.errstate(all="ignore"):
+        means = np.array([np.abs(m.mean - this.mean) / this.sd for m in moments])
+        sds = np.array([np.abs(np.log(m.sd / this.sd)) for m in moments])
+    return not (np.maximum(means, sds) > MOST_NOISE).any()
 
 
 def fit_mixture(points: AnyArray, random: np.random.Generator) -> PyTree:
@@ -207,9 +230,7 @@ def fit_mixture(points: AnyArray, random: np.random.Generator) -> PyTree:
 
 
 def _space(target: Target, params: PyTree, data: PyTree) -> Space:
-    return affine_space(
-        target, FAMILY.frame(params), partial(FAMILY.log_mixture, params), data
-    )
+    return affine_space(target, FAMILY.frame(params), partial(FAMILY.log_mixture, params), data)
 
 
 # Rings, waves and bends of few dimensions are no Gaussian, but sixteen cover them.

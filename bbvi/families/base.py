@@ -122,7 +122,7 @@ class Family:
         """log q (S,) at points (S, D)."""
         raise NotImplementedError
 
-    def base(self, params: PyTree, z: Array) -> Array:
+    def normals(self, params: PyTree, z: Array) -> Array:
         """Base normals (S, D) of draws (S, D), where these are a one-to-one function of them."""
         raise NotImplementedError(f"{type(self).__name__} does not give the normals of its draws")
 

@@ -84,10 +84,10 @@ class BentGaussian(Family):
         s_r(a) = 2 (sqrt(1 + r^2 a^2) - 1)/r^2,
 
     where A, C and D are zero for the drivers themselves. Features f of the means are a_i, s_r(a_i)
-    and their products with all a_k. For r near zero s_r is a parabola, such as a product of two
-    parameters makes of its ridge. Where others narrow towards small a_i, as effects do with their
-    scale, their means come to rest as fast: the features are log(1 + exp(b a_i))/b and
-    1/(1 + exp(-b a_i)) instead.
+    and their products with all a_k, and cubic B-splines of the first two drivers. For r near zero
+    s_r is a parabola, such as a product of two parameters makes of its ridge. Where others narrow
+    towards small a_i, as effects do with their scale, their means come to rest as fast: the
+    features are log(1 + exp(b a_i))/b and 1/(1 + exp(-b a_i)) instead.
 
     Fitted to draws rather than optimised: see `bbvi.bending.bend`. `init` makes one that is not
     bent yet.
@@ -146,7 +146,7 @@ class BentGaussian(Family):
     def log_prob(self, params: PyTree, z: Array) -> Array:
         return self._log_q(params, *self._invert(params, z))
 
-    def base(self, params: PyTree, z: Array) -> Array:
+    def normals(self, params: PyTree, z: Array) -> Array:
         return self._invert(params, z)[0]
 
     def frame(self, params: PyTree) -> Frame:

@@ -10,7 +10,7 @@ import numpy as np
 from bbvi._linalg import dot
 from bbvi._score import with_score
 from bbvi._types import Array, PyTree
-from bbvi.families.base import Family, Frame
+from bbvi.families.base import Family, Frame, with_tails
 from bbvi.families.fullrank import FullRankGaussian
 from bbvi.families.marginal import affine_frame, bend, score_behind, standard_log_prob, unbend
 
@@ -117,8 +117,14 @@ class CouplingFlow(Family):
         x, log_det = self._invert(params, z)
         return standard_log_prob(x) - log_det
 
-    def base(self, params: PyTree, z: Array) -> Array:
+    def normals(self, params: PyTree, z: Array) -> Array:
         return self._invert(params, z)[0]
+
+    def log_mixture(self, params: PyTree, z: Array) -> Array:
+        """log density (S,) of what `propose_at` draws, half of it with heavier tails."""
+        x, log_det = self._invert(params, z)
+        squares = jnp.sum(x**2, axis=-1)
+        return with_tails(standard_log_prob(x) - log_det, squares, z.shape[1])
 
     def _invert(self, params, z):
         """Base normals of z (S, D), and log |det dz/deps| there."""
