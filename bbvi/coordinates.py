@@ -33,13 +33,24 @@ class Coordinates:
         """y (S, D) at z (S, D)."""
         for layer in self.layers:
             z = invert(layer, z)[0]
-        return untail(self.tails, z)
+        columns, tails = self._tailed()
+        z = np.array(z)
+        z[:, columns] = untail(tails, z[:, columns])
+        return z
+
+    def _tailed(self) -> tuple[np.ndarray, Tails]:
+        """Which coordinates have tails, and these: of thousands there are a few."""
+        at, unit, bend = self.tails
+        columns = np.flatnonzero((at != 0) | (unit != 1) | (bend != 0))
+        return columns, Tails(at[columns], unit[columns], bend[columns])
 
     def score(self, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Log density, score and whether both are finite, of y (S, D), on the host."""
         y = np.asarray(y, float)
         with np.errstate(all="ignore"):
-            x, log_slopes = tail(self.tails, y)
+            columns, tails = self._tailed()
+            x = np.array(y)
+            x[:, columns], log_slopes = tail(tails, y[:, columns])
             stages, log_det = [x], np.sum(log_slopes, axis=1)
             for layer in reversed(self.layers):
                 z, more = apply(layer, stages[-1])
@@ -48,7 +59,7 @@ class Coordinates:
             log_p, score, ok = self._scores(stages.pop())
             for layer, at in zip(self.layers, reversed(stages), strict=True):
                 score = pull_back(layer, at, score)
-            score = pull_back_tails(self.tails, y, score)
+            score[:, columns] = pull_back_tails(tails, y[:, columns], score[:, columns])
         return log_p + log_det, score, ok & np.isfinite(score).all(axis=1)
 
     def score_with(self, layer: Layer, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

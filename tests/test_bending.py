@@ -10,14 +10,16 @@ from bbvi.bending import bend
 from bbvi.chain_checks import moved_on
 from bbvi.diagnostics import diagnose
 from bbvi.families import BentGaussian, FullRankGaussian
-from bbvi.families.bent import feature_sizes
+from bbvi.families.bent import CURVED, KNOTS, feature_sizes
+from bbvi.following import follow
 from bbvi.target import make_target
+from bbvi.unseen import base_space
 
 pytestmark = pytest.mark.usefixtures("x64")
 FAMILY = BentGaussian()
 
 
-def a_member(dim, drivers, roundness=1.0, rate=0.0, seed=0):
+def a_member(dim, drivers, roundness=1.0, rate=0.0, curved=False, seed=0):
     """A member whose drivers are the last coordinates."""
     rng = np.random.default_rng(seed)
     order = np.roll(np.arange(dim), drivers).astype(np.int32)
@@ -29,7 +31,8 @@ def a_member(dim, drivers, roundness=1.0, rate=0.0, seed=0):
     alone = np.arange(most) < drivers
     one, other = np.triu_indices(most, 1)
     pairs = (one < drivers) & (other < drivers)
-    means[~np.concatenate([np.tile(alone, 3), np.tile(pairs, 5)])] = 0
+    curves = np.repeat((alone & curved)[:CURVED], len(KNOTS))
+    means[~np.concatenate([np.tile(alone, 3), np.tile(pairs, 5), curves])] = 0
     widths[~np.tile(alone, 2)] = 0
     means[:, :drivers] = widths[:, :drivers] = 0
     shape = np.stack([np.full(most, roundness), np.full(most, rate)])
@@ -37,10 +40,13 @@ def a_member(dim, drivers, roundness=1.0, rate=0.0, seed=0):
     return jax.tree.map(jnp.asarray, params)
 
 
-@pytest.mark.parametrize(("roundness", "rate"), [(1.0, 0.0), (0.25, 0.0), (1.0, 1.5)])
+@pytest.mark.parametrize(
+    ("roundness", "rate", "curved"),
+    [(1.0, 0.0, False), (0.25, 0.0, False), (1.0, 1.5, False), (0.25, 0.0, True)],
+)
 @pytest.mark.parametrize(("dim", "drivers"), [(2, 1), (5, 1), (7, 3), (8, 5)])
-def test_its_density_is_that_of_its_draws(dim, drivers, roundness, rate):
-    params = a_member(dim, drivers, roundness, rate)
+def test_its_density_is_that_of_its_draws(dim, drivers, roundness, rate, curved):
+    params = a_member(dim, drivers, roundness, rate, curved)
     eps = np.random.default_rng(1).normal(size=(50, dim))
     z, log_q = FAMILY.reparam(params, eps)
     jacobian = jax.vmap(jax.jacfwd(lambda e: FAMILY.reparam(params, e[None])[0][0]))(eps)
@@ -48,6 +54,7 @@ def test_its_density_is_that_of_its_draws(dim, drivers, roundness, rate):
     expected = -0.5 * np.sum(eps**2, 1) - log_det - 0.5 * dim * np.log(2 * np.pi)
     np.testing.assert_allclose(log_q, expected, rtol=1e-9)
     np.testing.assert_allclose(FAMILY.log_prob(params, z), log_q, rtol=1e-9)
+    np.testing.assert_allclose(FAMILY.normals(params, z), eps, rtol=1e-7, atol=1e-9)
 
 
 def test_unbent_it_is_a_gaussian():
@@ -79,6 +86,37 @@ def test_a_fit_finds_a_ridge(roundness):
     fitted = fit_to(params)
     assert fitted["shape"][0, 0] == roundness
     assert not fitted["shape"][1].any()
+
+
+def test_a_fit_finds_a_curve():
+    params = a_member(7, 1, curved=True)
+    params["widths"] = 0 * params["widths"]
+    fitted = fit_to(params)
+    assert fitted["means"][-CURVED * len(KNOTS) :].any()
+
+
+def test_a_curve_follows_a_ridge_to_where_no_draws_are():
+    """x_j ~ N(b_j v^2, 0.1), of which all draws have v in (-1, 1)."""
+    rng, slopes = np.random.default_rng(0), np.linspace(0.3, 1, 10)
+
+    def ridge(z):
+        return -0.5 * z[0] ** 2 - 0.5 * jnp.sum(((z[1:] - slopes * z[0] ** 2) / 0.1) ** 2)
+
+    v = rng.uniform(-1, 1, size=4000)
+    params = bend(
+        np.column_stack([v, slopes * v[:, None] ** 2 + 0.1 * rng.normal(size=(4000, 10))])
+    )
+    target, _, _ = make_target(ridge, np.zeros(11), None, None)
+    density = base_space(target, FAMILY, params, None).density
+    followed, spent = follow(density, params, 64, rng)
+    assert 0 < spent <= 4000
+    # on the ridge, two and a half times as far out as any draw: at normals of zero but for v
+    eps = np.zeros((2, 11))
+    eps[:, 0] = 2.5 / v.std() * np.array([-1, 1])
+    for member, near in ((params, False), (followed, True)):
+        z = np.asarray(FAMILY.reparam(jax.tree.map(jnp.asarray, member), eps)[0])
+        miss = np.abs(z[:, 1:] - slopes * z[:, :1] ** 2).max() / 0.1
+        assert (miss < 0.5) == near
 
 
 @pytest.mark.parametrize("side", [-1, 1])

@@ -68,6 +68,61 @@ def _draw_product(rng, number):
     return {"a": a[kept][:number], "b": b[kept][:number]}
 
 
+# --- sharp ridges: all others follow one or two coordinates closely -------------------------------
+
+_SLOPES = np.linspace(0.3, 1.0, 10)
+
+
+def _ridge(curve, sd, drivers=1):
+    """Standard normal drivers v, and x_j ~ N(curve_j(v), sd)."""
+
+    def log_joint(params, data):
+        v, x = params["v"], params["x"]
+        return -0.5 * jnp.sum(v**2) - 0.5 * jnp.sum(((x - curve(jnp, v)) / sd) ** 2)
+
+    def draw(rng, number):
+        v = rng.normal(size=(number, drivers))
+        x = curve(np, v)
+        return {"v": v, "x": x + sd * rng.normal(size=x.shape)}
+
+    size = curve(np, np.zeros(drivers)).size
+    return Model(log_joint, lambda data: {"v": (real, (drivers,)), "x": (real, (size,))}), draw
+
+
+def _parabola(xp, v):
+    return _SLOPES * v**2
+
+
+def _cubic(xp, v):
+    return _SLOPES * v**3
+
+
+def _sines(xp, v):
+    return 2 * xp.sin(2 * _SLOPES * v)
+
+
+def _helix(xp, v):
+    return xp.concatenate([2 * xp.cos(3 * v), 2 * xp.sin(3 * v)], axis=-1)
+
+
+def _saddle(xp, v):
+    return _SLOPES * v[..., :1] * v[..., 1:]
+
+
+def rosenbrock(params, data):
+    """The hybrid of Pagani, Wiegand and Nadarajah 2022 (Scandinavian J. of Statistics 49)."""
+    root, leaves = params["root"], params["leaves"]
+    before = jnp.stack([jnp.full(2, root), leaves[:, 0]], axis=1)
+    return -0.5 * (root - 1) ** 2 - 0.5 * jnp.sum(((leaves - before**2) / 0.3) ** 2)
+
+
+def _draw_rosenbrock(rng, number):
+    root = 1 + rng.normal(size=number)
+    first = root[:, None] ** 2 + 0.3 * rng.normal(size=(number, 2))
+    second = first**2 + 0.3 * rng.normal(size=(number, 2))
+    return {"root": root, "leaves": np.stack([first, second], axis=2)}
+
+
 # --- funnels: the spread of some is the exponential of another -----------------------------------
 
 
@@ -97,6 +152,15 @@ MODELS = {
     "parabolas": _pair(parabolas, _draw_parabolas, real, (5,)),
     "wave": _pair(wave, _draw_wave, real),
     "product": _pair(product, _draw_product, positive, names=("a", "b")),
+    "ridge": _ridge(_parabola, 0.2),
+    "ridge_cubic": _ridge(_cubic, 0.3),
+    "ridge_of_sines": _ridge(_sines, 0.2),
+    "helix": _ridge(_helix, 0.3),
+    "saddle": _ridge(_saddle, 0.2, 2),
+    "rosenbrock": (
+        Model(rosenbrock, lambda data: {"root": (real, ()), "leaves": (real, (2, 2))}),
+        _draw_rosenbrock,
+    ),
     "funnel_narrow": _funnel(0.5, 10),
     "funnel": _funnel(1.0, 10),
     "funnel_of_50": _funnel(1.0, 50),
