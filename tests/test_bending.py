@@ -110,13 +110,13 @@ def test_a_curve_follows_a_ridge_to_where_no_draws_are():
     density = base_space(target, FAMILY, params, None).density
     followed, spent = follow(density, params, 64, rng)
     assert 0 < spent <= 4000
-    # on the ridge, two and a half times as far out as any draw: at normals of zero but for v
+    # on the ridge, nearly twice as far out as any draw: at normals of zero but for v
     eps = np.zeros((2, 11))
-    eps[:, 0] = 2.5 / v.std() * np.array([-1, 1])
+    eps[:, 0] = 1.8 / v.std() * np.array([-1, 1])
     for member, near in ((params, False), (followed, True)):
         z = np.asarray(FAMILY.reparam(jax.tree.map(jnp.asarray, member), eps)[0])
         miss = np.abs(z[:, 1:] - slopes * z[:, :1] ** 2).max() / 0.1
-        assert (miss < 0.5) == near
+        assert (miss < 1) == near
 
 
 @pytest.mark.parametrize("side", [-1, 1])

@@ -7,7 +7,16 @@ import pytest
 
 import bbvi
 from bbvi.examples import eight_schools
-from bbvi.unseen import log_gaussian, most_unseen_gradients, unseen_mass
+from bbvi.families import CouplingFlow, Frame, FullRankGaussian
+from bbvi.target import make_target
+from bbvi.unseen import (
+    affine_space,
+    base_space,
+    log_flow,
+    log_gaussian,
+    most_unseen_gradients,
+    unseen_mass,
+)
 
 pytestmark = pytest.mark.usefixtures("x64")
 EFFECTS, NOISE = 20, 0.2
@@ -34,8 +43,8 @@ def found_by(log_joint, key):
     assert fit.diagnostics.khat < 0.5  # weights say nothing against it
     posterior = fit.posterior
     frame = posterior.family.frame(jax.device_get(posterior.params))
-    args = (frame, log_gaussian(frame), fit.diagnostics, jax.random.key(key), DATA)
-    return unseen_mass(posterior.target, *args)
+    space = affine_space(posterior.target, frame, log_gaussian(frame), DATA)
+    return unseen_mass(posterior.target, space, fit.diagnostics, jax.random.key(key), DATA)
 
 
 @pytest.mark.parametrize("key", [0, 2, 7])
@@ -51,6 +60,40 @@ def test_beyond_the_draws_of_an_exact_fit_there_is_nothing(key):
     moved, spent, _ = found_by(normal, key)
     assert moved == 0
     assert spent > 0
+
+
+@pytest.mark.parametrize("family", [FullRankGaussian(), CouplingFlow(layers=2, width=4)])
+def test_spaces_agree_on_weights(family):
+    """Of log weights, in units of a frame and in a base space, up to a constant."""
+    target, _, _ = make_target(lambda z: -0.5 * jnp.sum(z**4), np.zeros(3), None, None)
+    params = family.init(jnp.array([0.3, 0.0, -0.2]), jnp.array([0.5, 1.0, 2.0]))
+    frame = family.frame(jax.device_get(params))
+    flow = isinstance(family, CouplingFlow)
+    log_mixture = log_flow(target, family, params) if flow else log_gaussian(dense(frame))
+    one = affine_space(target, dense(frame), log_mixture, None)
+    z = np.random.default_rng(0).normal(size=(64, 3))
+    spaces = [one, base_space(target, family, params, None)] if flow else [one]
+    weights = []
+    for space in spaces:
+        x = space.enter(z)
+        back, log_p, slope = space.density(x)
+        np.testing.assert_allclose(back, z, atol=1e-6)
+        moved = x.copy()
+        moved[:, 0] += 1e-4
+        change = (space.density(moved)[1] - log_p) / 1e-4
+        np.testing.assert_allclose(change, slope[:, 0], rtol=0.01, atol=0.01)
+        weights.append(space.log_ratio(x, z, log_p))
+    proposal = family.propose(params, jax.random.key(0), 64)
+    exact = log_mixture(np.asarray(proposal.z))
+    np.testing.assert_allclose(exact, proposal.log_mixture, rtol=1e-6)
+    for other in weights[1:]:
+        gap = np.asarray(weights[0] - other)
+        np.testing.assert_allclose(gap, gap[0], atol=1e-6)
+
+
+def dense(frame):
+    scale = np.asarray(frame.scale)
+    return Frame(np.asarray(frame.loc), np.diag(scale) if scale.ndim == 1 else scale)
 
 
 def test_logarithms_that_go_on_for_ever_do_not_count_where_their_exponential_is_zero():
