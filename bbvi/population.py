@@ -116,6 +116,9 @@ def population_stage(
         args = (kind.name, stage.solver, kind.family, target, run, key, data)
         return judged_stage(*args)._replace(num_gradients=0, num_skipped=0)
 
+    def may_answer(fit):
+        return fit.settled and agree(fit.diagnostics, kind.most_off)
+
     for number, round_key in enumerate(split(key, kind.rounds), 1):
         random = generator(round_key)
         try:
@@ -134,13 +137,13 @@ def population_stage(
             purse.spend(cost)
             spent += cost
             sources.append(judged(refined, round_key, number))
-        last = max(sources, key=lambda s: s.diagnostics.ess)
+        last = max(sources, key=lambda s: (may_answer(s), float(s.diagnostics.ess)))
         d = last.diagnostics
         if best is None or d.ess > best.diagnostics.ess:
             if best is None or d.ess > _MORE * best.diagnostics.ess:
                 grown = number
             best = last
-        if last.settled and agree(d, kind.most_off) and _alike(last, sources):
+        if may_answer(last) and _alike(last, sources):
             if probes == _PROBES or not affordable:
                 break
             space = kind.space(target, jax.device_get(last.params), data)
