@@ -176,8 +176,15 @@ def _points_of(sources: list[Fitted], number: int, random: np.random.Generator) 
 
 
 def _alike(fit: Fitted, others: list[Fitted]) -> bool:
-    """Whether all fits whose weights may answer say the same, and none has seen more."""
-    moments = [s.diagnostics.corrected for s in others if s.settled]
+    """Whether other fits say the same, and those of more effective draws say something.
+
+    Of two fits the one with a better curve, and more draws that count, may be the noisier: it sees
+    a tail that the other does not.
+    """
+    ess = float(fit.diagnostics.ess)
+    if any(float(s.diagnostics.ess) > ess and not s.answers for s in others):
+        return False
+    moments = [s.diagnostics.corrected for s in others if s.answers]
     this = fit.diagnostics.corrected
     with np.errstate(all="ignore"):
         means = np.array([np.abs(m.mean - this.mean) / this.sd for m in moments])
