@@ -59,13 +59,15 @@ def bend(draws: np.ndarray) -> PyTree | None:
     if not (np.isfinite(unit).all() and (unit > 0).all()):
         raise np.linalg.LinAlgError("draws that do not vary")
     x = (draws - centre) / unit
+    some = x[:: -(-len(x) // _SOME)]
+    strength = _dependence(some, some, [])
+    if not strength.max() > _DRIVES:
+        return None
     fits = []
     for roundness, curved in _SHAPES:
         shape = np.zeros((2, most_drivers(x.shape[1])))
         shape[0] = roundness
-        drivers = _drivers(x[:: -(-len(x) // _SOME)], shape, curved)
-        if not drivers:  # the first one does not depend on the shape
-            return None
+        drivers = _drivers(some, strength, shape, curved)
         fits.append(_regress(x, drivers, shape, curved=curved))
     fit = max(fits, key=lambda fit: fit.log_likelihood)
     fit = _at_rest(x, fit)
@@ -108,17 +110,16 @@ class _Fit(NamedTuple):
     log_likelihood: float
 
 
-def _drivers(x: np.ndarray, shape: np.ndarray, curved: bool) -> list[int]:
-    """Columns of x (S, D) on which the others depend, the first one most."""
+def _drivers(x: np.ndarray, strength: np.ndarray, shape: np.ndarray, curved: bool) -> list[int]:
+    """Columns of x (S, D) on which the others depend, the first one, by its strength, most."""
     drivers: list[int] = []
-    rest = x
     most = min(CURVED if curved else MOST_DRIVERS, x.shape[1] - 1)
-    while len(drivers) < most:
-        strength = _dependence(x, rest, drivers)
-        if not strength.max() > _DRIVES:
-            break
+    while strength.max() > _DRIVES:
         drivers.append(int(np.argmax(strength)))
+        if len(drivers) == most:
+            break
         rest = _regress(x, drivers, shape, curved=curved).rest
+        strength = _dependence(x, rest, drivers)
     return drivers
 
 

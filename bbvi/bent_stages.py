@@ -121,12 +121,6 @@ def _space(target: Target, params: PyTree, data: PyTree) -> Space:
     return base_space(target, FAMILY, on_device(target, params), data)
 
 
-def _refine(
-    space: Space, params: PyTree, size: int, random: np.random.Generator
-) -> tuple[PyTree, int]:
-    return follow(space.density, params, size, random)
-
-
 # Weights that settle a fit whose own moments are others have been too few: without that limit three
 # of twenty fits of five ridges had sds 11% to 58% off.
-BENT = Kind("bent", FAMILY, _bent, _space, 8192, _ROUNDS, 2, 1.0, _refine)
+BENT = Kind("bent", FAMILY, _bent, _space, 8192, _ROUNDS, 2, 1.0, follow)

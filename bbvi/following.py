@@ -1,12 +1,11 @@
 """The curve of a bent Gaussian, moved onto the ridge by scores."""
 
-from collections.abc import Callable
-
 import numpy as np
 
-from bbvi._types import AnyArray, PyTree
+from bbvi._types import PyTree
 from bbvi.bending import regression, roughness, with_one
 from bbvi.families.bent import CURVED, features
+from bbvi.unseen import Space
 
 # Points, of drivers so many times as wide as they are, within so many sds; steps of each.
 _POINTS, _WIDE, _FARTHEST, _STEPS = 512, 1.8, 4.5, 6
@@ -19,7 +18,7 @@ _SMOOTH = 1e-6  # these points have no noise
 
 @np.errstate(all="ignore")  # far out much overflows, and is left out
 def follow(
-    density: Callable[[AnyArray], tuple[AnyArray, AnyArray, AnyArray]],
+    space: Space,
     params: PyTree,
     size: int,
     random: np.random.Generator,
@@ -38,8 +37,7 @@ def follow(
     alone, and all are with this.
 
     Args:
-        density: z (S, D), log density and score (S, D) of base normals (S, D); see
-            `bbvi.base_space.standardised`.
+        space: the base space of the bent Gaussian.
         params: of the bent Gaussian.
         size: S, for which there is a program.
         random: of the host.
@@ -58,7 +56,7 @@ def follow(
     def at(eps):
         nonlocal spent
         spent += len(eps)
-        found = (density(eps[i : i + size]) for i in range(0, len(eps), size))
+        found = (space.density(eps[i : i + size]) for i in range(0, len(eps), size))
         z, log_p, score = (np.concatenate(x).astype(float) for x in zip(*found, strict=True))
         score[:, :few] = 0
         return z, log_p, score

@@ -107,8 +107,8 @@ def test_a_curve_follows_a_ridge_to_where_no_draws_are():
         np.column_stack([v, slopes * v[:, None] ** 2 + 0.1 * rng.normal(size=(4000, 10))])
     )
     target, _, _ = make_target(ridge, np.zeros(11), None, None)
-    density = base_space(target, FAMILY, params, None).density
-    followed, spent = follow(density, params, 64, rng)
+    space = base_space(target, FAMILY, params, None)
+    followed, spent = follow(space, params, 64, rng)
     assert 0 < spent <= 4000
     # on the ridge, nearly twice as far out as any draw: at normals of zero but for v
     eps = np.zeros((2, 11))
