@@ -17,16 +17,16 @@ from bbvi.chains import expected_gradients
 from bbvi.coverage import covers, visits
 from bbvi.evidence import KHAT_FINITE, may_be_off
 from bbvi.families import CouplingFlow, GaussianMixture, LowRankGaussian
-from bbvi.gaussians import MOST_MOVES, FirstKeys, and_spent, first_stages, looked_at
+from bbvi.gaussians import MOST_MOVES, FirstKeys, and_spent, first_stages, looked_at, probed
 from bbvi.hierarchy_stages import hierarchy_stages
 from bbvi.matching import find_start
 from bbvi.modes import VISIBLE_NATS
 from bbvi.objectives import ELBO
-from bbvi.population import MIXTURES, MOST_DIM, Population, population_stage
+from bbvi.population import MIXTURES, MOST_DIM, population_stage
 from bbvi.solvers import StochasticGradient
-from bbvi.stage import Fitted, Show, better, fit_stage, plain_stage
+from bbvi.stage import Fitted, Job, Show, better, fit_stage, plain_stage
 from bbvi.target import Target
-from bbvi.unseen import affine_space, log_flow, most_unseen_gradients, unseen_mass
+from bbvi.unseen import affine_space, log_flow
 
 # Up to here a dense covariance and its eigenvalues cost less than the gradients that go with
 # them; beyond, a full match needs thousands of draws a step.
@@ -163,8 +163,8 @@ class Auto:
         def look_at_modes(stage):
             return look(of_all_modes(stage) if len(modes) > 1 else stage)
 
-        args = (single, target, hierarchy_key, data, purse, show, look_at_modes, _ROUNDS, doublings)
-        found, spent = hierarchy_stages(*args)
+        job = Job(target, data, purse, show, look_at_modes, _ROUNDS, doublings)
+        found, spent = hierarchy_stages(single, job, hierarchy_key)
         stages[-1] = and_spent(stages[-1], spent)
         stages += found
         if stages[-1].settled:
@@ -172,32 +172,25 @@ class Auto:
         for kind, tried in ((BENT, first.joined), (MIXTURES, target.dim <= MOST_DIM)):
             if not tried:
                 continue
-            best = reduce(better, stages)
-            rounds: list[Population] = []
-
-            def fits(kind=kind, best=best, rounds=rounds):
-                args = (best, target, kind, population_key, data, purse)
-                rounds.append(population_stage(*args))
-                return rounds[0].best
-
-            show(kind.name, fits)
-            if rounds[0].answers:
-                stages.append(look_at_modes(rounds[0].best))
+            best, answers, spent = population_stage(
+                reduce(better, stages), job, kind, population_key
+            )
+            if answers:
+                stages.append(look_at_modes(best))
                 if stages[-1].settled:
                     return stages
             else:
-                stages[-1] = and_spent(stages[-1], rounds[0].num_gradients)
+                stages[-1] = and_spent(stages[-1], spent)
         chains_cost = expected_gradients(target.dim)
         if len(modes) == 1 or first.joined:
             if not purse.allows(chains_cost):
                 return stages
-            plain = partial(chain_stage, single, target, chain_key, data, purse, _ROUNDS, doublings)
-            chains = show(f"chains {single.name}", partial(plain, begin_at=first.mixture))
+            plain = partial(chain_stage, single, job, chain_key, begin_at=first.mixture)
+            chains = show(f"chains {single.name}", plain)
             stages.append(look_at_modes(chains))
             if stages[-1].settled:
                 return stages
-            args = (chains, target, bent_key, data, purse, show, look_at_modes, _ROUNDS, doublings)
-            found, spent = bent_stages(*args)
+            found, spent = bent_stages(chains, job, bent_key)
             stages[-1] = and_spent(stages[-1], spent)
             stages += found
             if stages[-1].settled:
@@ -217,22 +210,19 @@ class Auto:
             modes = [i for i in modes if matches.elbo[i] > bound - VISIBLE_NATS]
         purse.spend(flow.num_gradients)
         stages.append(self._probed(look(flow), target, judge_key, data, purse))
+        # the last word: what a slow chain has not moved yet counts too
+        last = job._replace(rounds=_LAST_ROUNDS, doublings=_DOUBLINGS)
         if not stages[-1].settled and purse.allows(chains_cost):
-            # the last word: what a slow chain has not moved yet counts too
-            run_chains = partial(
-                chain_stage, flow, target, chain_key, data, purse, _LAST_ROUNDS, _DOUBLINGS
-            )
             off = may_be_off(flow.diagnostics)
-            chains = show("chains flow", partial(run_chains, start_error=off))
-            stages.append(look(chains))
+            run_chains = partial(chain_stage, flow, last, chain_key, start_error=off)
+            stages.append(look(show("chains flow", run_chains)))
         flow = stages[-1]
         known = flow.settled and float(flow.diagnostics.khat) < KHAT_FINITE
         if not known and purse.allows(chains_cost):
             stages.pop()
 
             def across():
-                args = (flow, target, chain_key, data, purse, _DOUBLINGS)
-                checked, found = across_seams(*args)
+                checked, found = across_seams(flow, last, chain_key)
                 stages.append(checked)
                 states = found.diagnostics.draws[~found.diagnostics.own]
                 if found.sound and visits(states, pick(matches.frame, np.array(modes, int))):
@@ -249,13 +239,11 @@ class Auto:
         k-hat of 0.48, and 7% of the mass was nowhere: trajectories that leave its coordinates find
         it.
         """
-        if not (flow.settled and purse.allows(most_unseen_gradients(target.dim))):
+        if not flow.settled:
             return flow
         log_mixture = log_flow(target, flow.family, flow.params)
         space = affine_space(target, flow.frame, log_mixture, data)
-        unseen, spent, _ = unseen_mass(target, space, flow.diagnostics, key, data)
-        purse.spend(spent)
-        return and_spent(flow._replace(unseen=unseen), spent)
+        return probed(target, space, key, data, purse, flow)
 
     def flow_solver(self) -> StochasticGradient:
         """How stage 6 is trained: a planned number of steps, the rate falling to nothing."""

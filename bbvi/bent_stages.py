@@ -1,6 +1,5 @@
 """Stages of the default from bent Gaussians, fitted to the states of chains that did not settle."""
 
-from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -8,7 +7,6 @@ import numpy as np
 from bbvi._tree import split
 from bbvi._types import AnyArray, Array, PyTree
 from bbvi.bending import FAMILY, bend
-from bbvi.budget import Purse
 from bbvi.chain_checks import moved_on
 from bbvi.chain_stages import chain_stage
 from bbvi.chains import expected_gradients
@@ -16,8 +14,8 @@ from bbvi.evidence import efficiency
 from bbvi.following import follow
 from bbvi.gaussians import and_spent
 from bbvi.matching import on_device
-from bbvi.population import Kind, Population, population_stage
-from bbvi.stage import Fitted, Show
+from bbvi.population import Kind, population_stage
+from bbvi.stage import Fitted, Job
 from bbvi.target import Target
 from bbvi.unseen import Space, base_space
 
@@ -32,17 +30,7 @@ _NEAR = 4.0
 _ROUNDS, _ROUNDS_AGAIN = 10, 3
 
 
-def bent_stages(
-    chains: Fitted,
-    target: Target,
-    key: Array,
-    data: PyTree,
-    purse: Purse,
-    show: Show,
-    look: Callable[[Fitted], Fitted],
-    rounds: int,
-    doublings: int,
-) -> tuple[list[Fitted], int]:
+def bent_stages(chains: Fitted, job: Job, key: Array) -> tuple[list[Fitted], int]:
     """Bent Gaussians, and chains in the units of these, until one settles.
 
     In units of a Gaussian chains are slow where a few coordinates bend or narrow all others, as
@@ -54,14 +42,8 @@ def bent_stages(
 
     Args:
         chains: a stage with chains.
-        target: its target.
+        job: what stages share.
         key: a typed random key.
-        data: the user's data.
-        purse: what may be spent, and is.
-        show: shows a stage.
-        look: looks for what a stage misses.
-        rounds: see `bbvi.chain_stages.chain_stage`.
-        doublings: likewise.
 
     Returns:
         the stages, and gradients that are in the account of none of them.
@@ -70,21 +52,16 @@ def bent_stages(
     settled, share, spent = None, 0.0, 0
     for number, fit_key in enumerate(split(key, _FITS)):
         bent_key, chain_key = split(fit_key, 2)
-        if not purse.allows(expected_gradients(target.dim)) or chains.chains is None:
+        affordable = job.purse.allows(expected_gradients(job.target.dim))
+        if not affordable or chains.chains is None:
             break
-        rounds_made: list[Population] = []
         kind = BENT if number == 0 else BENT._replace(rounds=_ROUNDS_AGAIN)
-
-        def make(chains=chains, kind=kind, key=bent_key, made=rounds_made):
-            made.append(population_stage(chains, target, kind, key, data, purse))
-            return made[0].best
-
-        bent = show("bent", make)
-        answers, spent = rounds_made[0].answers, spent + rounds_made[0].num_gradients
+        bent, answers, cost = population_stage(chains, job, kind, bent_key)
+        spent += cost
         if bent is chains:  # they do not bend, or have not left a plane
             break
         if answers:
-            stages.append(look(bent))
+            stages.append(job.look(bent))
             spent = 0
             if stages[-1].settled:
                 break
@@ -93,9 +70,10 @@ def bent_stages(
             break
         worthwhile = efficiency(d) > _WORTHWHILE * share
         share = efficiency(d)
-        most = doublings if number == _FITS - 1 or not worthwhile else _DOUBLINGS
-        args = (bent, target, chain_key, data, purse, rounds, most)
-        before, chains = chains, look(show("chains bent", partial(chain_stage, *args)))
+        again = worthwhile and number < _FITS - 1
+        most = job._replace(doublings=_DOUBLINGS) if again else job
+        run = partial(chain_stage, bent, most, chain_key)
+        before, chains = chains, job.look(job.show("chains bent", run))
         if not answers:
             seconds = (chains.seconds[0] + sum(seconds), chains.seconds[1])
             chains = and_spent(chains._replace(seconds=seconds), spent)

@@ -8,8 +8,7 @@ import numpy as np
 
 from bbvi._arrays import at_levels, softmax
 from bbvi._tree import split
-from bbvi._types import Array, PyTree
-from bbvi.budget import Purse
+from bbvi._types import Array
 from bbvi.chain_checks import contradiction, sds_apart, steps_too_long, would_forget
 from bbvi.chains import (
     Chains,
@@ -24,8 +23,7 @@ from bbvi.evaluate import generator
 from bbvi.evidence import SETTLED_NOISE, moment_noise
 from bbvi.families import FullRankGaussian
 from bbvi.matching import move, on_device
-from bbvi.stage import Fitted
-from bbvi.target import Target
+from bbvi.stage import Fitted, Job
 from bbvi.tempering import resampled
 
 # How far off, in sds, chains may begin where nothing says so. How far they have moved does not: of
@@ -37,9 +35,10 @@ _START_ERROR = 1.0
 class _Runner:
     """Runs chains of a stage, pays for them, and keeps what they found so far."""
 
-    def __init__(self, stage, target, data, purse, where, start_error):
+    def __init__(self, stage, job, where, start_error):
         self.began = time.perf_counter()
-        self._stage, self._target, self._data, self._purse = stage, target, data, purse
+        self._stage = stage
+        self._target, self._data, self._purse = job.target, job.data, job.purse
         self._where = where
         self._known = {
             "weighted_noise": float(moment_noise(stage.diagnostics).max()),
@@ -103,12 +102,8 @@ class _Runner:
 
 def chain_stage(
     stage: Fitted,
-    target: Target,
+    job: Job,
     key: Array,
-    data: PyTree,
-    purse: Purse,
-    rounds: int,
-    doublings: int,
     start_error: float = _START_ERROR,
     begin_at: Fitted | None = None,
 ) -> Fitted:
@@ -116,32 +111,26 @@ def chain_stage(
 
     Args:
         stage: the stage.
-        target: its target.
+        job: what stages share.
         key: a typed random key.
-        data: the user's data.
-        purse: what may be spent, and is.
-        rounds: as many chains again are run, so often at most, where that can settle it.
-        doublings: chains that are slow or diverge go on for as long again, so often at most, where
-            that can.
         start_error: how far off they may begin, in sds, whatever they move.
         begin_at: a stage at whose draws they begin instead, by their weights, tempered. The stage
             itself is then a Gaussian.
     """
-    run = _Runner(stage, target, data, purse, (stage.family, stage.params), start_error)
-    first_key, *keys = split(key, 1 + max(rounds, doublings))
+    dim, dtype = job.target.dim, job.target.dtype
+    run = _Runner(stage, job, (stage.family, stage.params), start_error)
+    first_key, *keys = split(key, 1 + max(job.rounds, job.doublings))
     more = {}
     if begin_at is not None:
-        draws = resampled(begin_at.diagnostics, num_chains(target.dim), generator(first_key))
-        more = {"first": jnp.asarray(stage.frame.invert(jnp.asarray(draws)), target.dtype)}
+        draws = resampled(begin_at.diagnostics, num_chains(dim), generator(first_key))
+        more = {"first": jnp.asarray(stage.frame.invert(jnp.asarray(draws)), dtype)}
     run.begin(first_key, **more)
-    run.again(keys[: rounds - 1])
-    run.longer(keys[:doublings])
+    run.again(keys[: job.rounds - 1])
+    run.longer(keys[: job.doublings])
     return run.end(f"chains {stage.name}")
 
 
-def across_seams(
-    stage: Fitted, target: Target, key: Array, data: PyTree, purse: Purse, doublings: int
-) -> tuple[Fitted, Fitted]:
+def across_seams(stage: Fitted, job: Job, key: Array) -> tuple[Fitted, Fitted]:
     """A flow, and chains from its draws in coordinates in which these are merely standardised.
 
     A flow maps all of space, and has to cut a ring, or clusters that touch, somewhere. Its draws
@@ -150,24 +139,21 @@ def across_seams(
 
     Args:
         stage: the flow, perhaps with chains in its own coordinates.
-        target: its target.
+        job: what stages share.
         key: a typed random key.
-        data: the user's data.
-        purse: what may be spent, and is.
-        doublings: chains that have to answer themselves, and are slow, go on so often at most.
 
     Returns:
         the stage, with a `seam` if it had settled and these chains contradict its moments or
         know better, and the chains as a stage of their own.
     """
-    d, family = stage.diagnostics, FullRankGaussian()
-    start_key, first_key, *keys = split(key, 2 + doublings)
+    d, family, target = stage.diagnostics, FullRankGaussian(), job.target
+    start_key, first_key, *keys = split(key, 2 + job.doublings)
     moved = move(family, d.draws, d.log_weights)
     weights = softmax(np.asarray(d.log_weights, float))
     number = num_chains(target.dim)
     which = at_levels(weights, number, generator(start_key).random())
     first = jnp.asarray(family.frame(moved).invert(d.draws[which]), target.dtype)
-    run = _Runner(stage, target, data, purse, (family, on_device(target, moved)), _START_ERROR)
+    run = _Runner(stage, job, (family, on_device(target, moved)), _START_ERROR)
     run.begin(first_key, first=first)
     if not stage.settled:
         run.longer(keys)

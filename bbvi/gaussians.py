@@ -21,7 +21,7 @@ from bbvi.solvers.starts import ORIGINS, PATH_EVALUATIONS, Starts, race
 from bbvi.stage import Fitted, Show, better, judged_stage
 from bbvi.status import Status
 from bbvi.target import Target
-from bbvi.unseen import affine_space, log_gaussian, most_unseen_gradients, unseen_mass
+from bbvi.unseen import Space, affine_space, log_gaussian, most_unseen_gradients, unseen_mass
 from bbvi.ways import joined
 from bbvi.ways import most_gradients as most_gradients_of_ways
 
@@ -283,17 +283,33 @@ def looked_at(
     return and_spent(stage._replace(left_out=missing, neck=neck, unseen=0.0), spent)
 
 
+def probed(
+    target: Target, space: Space, key: Array, data: PyTree, purse: Purse, stage: Fitted
+) -> Fitted:
+    """The stage, with what none of its draws has met, where that can be paid for.
+
+    Args:
+        target: the target.
+        space: units in which the stage's fit is about standard.
+        key: a typed random key.
+        data: the user's data.
+        purse: what may be spent, and is.
+        stage: the stage.
+    """
+    if not purse.allows(most_unseen_gradients(target.dim)):
+        return stage
+    unseen, spent, _ = unseen_mass(target, space, stage.diagnostics, key, data)
+    purse.spend(spent)
+    return and_spent(stage._replace(unseen=unseen), spent)
+
+
 def _probed(target, stages, key, data, purse) -> list[Fitted]:
     """Gaussians, of which the best would answer by uneven weights, and what no draw has met."""
     best = reduce(better, stages)
-    d = best.diagnostics
     gaussian = isinstance(best.family, FullRankGaussian)
-    if not (best.settled and gaussian and efficiency(d) < UNEVEN):
-        return stages
-    if not purse.allows(most_unseen_gradients(target.dim)):
+    if not (best.settled and gaussian and efficiency(best.diagnostics) < UNEVEN):
         return stages
     space = affine_space(target, best.frame, log_gaussian(best.frame), data)
-    unseen, spent, _ = unseen_mass(target, space, d, key, data)
-    purse.spend(spent)
+    seen = probed(target, space, key, data, purse, best)
     # what the best one's draws do not meet, those of the others hardly do
-    return [and_spent(s._replace(unseen=unseen), spent if s is best else 0) for s in stages]
+    return [seen if s is best else s._replace(unseen=seen.unseen) for s in stages]

@@ -1,14 +1,12 @@
 """Stages of the default in coordinates in which effects do not depend on their scales."""
 
 import time
-from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 
 from bbvi._tree import split
 from bbvi._types import AnyArray, Array, PyTree
-from bbvi.budget import Purse
 from bbvi.chain_stages import chain_stage
 from bbvi.chains import expected_gradients
 from bbvi.evidence import efficiency
@@ -18,8 +16,7 @@ from bbvi.gaussians import MOST_MOVES, UNEVEN, and_spent, moves
 from bbvi.hierarchy import find_layers, most_gradients
 from bbvi.matching import affordable, match_to, move, on_device
 from bbvi.solvers import BatchAndMatch
-from bbvi.stage import Fitted, Show, judged_stage
-from bbvi.target import Target
+from bbvi.stage import Fitted, Job, judged_stage
 
 FAMILY = Noncentred()
 # Times as many effective draws as of the Gaussian in plain coordinates, for chains to begin: of
@@ -28,17 +25,7 @@ FAMILY = Noncentred()
 _WORTHWHILE = 1.5
 
 
-def hierarchy_stages(
-    gaussian: Fitted,
-    target: Target,
-    key: Array,
-    data: PyTree,
-    purse: Purse,
-    show: Show,
-    look: Callable[[Fitted], Fitted],
-    rounds: int,
-    doublings: int,
-) -> tuple[list[Fitted], int]:
+def hierarchy_stages(gaussian: Fitted, job: Job, key: Array) -> tuple[list[Fitted], int]:
     """A Gaussian, its moves and short chains, in coordinates that gradients have told.
 
     In plain ones the neck of a hierarchy is out of reach of draws and of chains, and what they miss
@@ -49,18 +36,13 @@ def hierarchy_stages(
 
     Args:
         gaussian: a Gaussian in plain coordinates.
-        target: its target.
+        job: what stages share.
         key: a typed random key.
-        data: the user's data.
-        purse: what may be spent, and is.
-        show: shows a stage.
-        look: looks for what a stage misses.
-        rounds: see `bbvi.chain_stages.chain_stage`.
-        doublings: likewise.
 
     Returns:
         the stages, none where there are no effects, and the gradients it took to find that out.
     """
+    target, data, purse, show, look, *_ = job
     find_key, match_key, judge_key, chain_key, *move_keys = split(key, 4 + MOST_MOVES)
     if not purse.allows(most_gradients(target.dim)):
         return [], 0
@@ -100,8 +82,8 @@ def hierarchy_stages(
         return [*(s for s in stages if s is not best), best], 0
     better = best.diagnostics.ess > _WORTHWHILE * gaussian.diagnostics.ess
     if better and purse.allows(expected_gradients(target.dim)):
-        chains = partial(chain_stage, best, target, chain_key, data, purse, rounds, doublings)
-        stages.append(look(show("chains noncentred", chains)))
+        chains = show("chains noncentred", partial(chain_stage, best, job, chain_key))
+        stages.append(look(chains))
     return stages, 0
 
 

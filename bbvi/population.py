@@ -11,13 +11,12 @@ import numpy as np
 from bbvi._arrays import softmax
 from bbvi._tree import split
 from bbvi._types import AnyArray, Array, PyTree
-from bbvi.budget import Purse
 from bbvi.evaluate import generator
 from bbvi.evidence import KHAT_FINITE, MOST_NOISE, agree, efficiency
 from bbvi.families import Family, GaussianMixture
 from bbvi.matching import as_run
 from bbvi.solvers import BatchAndMatch
-from bbvi.stage import Fitted, judged_stage
+from bbvi.stage import Fitted, Job, judged_stage
 from bbvi.status import Status
 from bbvi.target import Target
 from bbvi.tempering import resampled
@@ -81,9 +80,7 @@ class Population(NamedTuple):
     num_gradients: int
 
 
-def population_stage(
-    stage: Fitted, target: Target, kind: Kind, key: Array, data: PyTree, purse: Purse
-) -> Population:
+def population_stage(stage: Fitted, job: Job, kind: Kind, key: Array) -> Population:
     r"""A fit whose weighted draws answer for the posterior, where there is one.
 
     It is fitted to draws of the stage by their weights, tempered to p^beta q^(1 - beta) until
@@ -95,16 +92,28 @@ def population_stage(
 
     Args:
         stage: what its first draws are of.
-        target: the target.
+        job: what stages share.
         kind: what is fitted.
         key: a typed random key.
-        data: the user's data.
-        purse: what may be spent, and is.
 
     Source: Cappé et al. 2008 (Statistics and Computing 18), with the tempering of Koblents and
     Míguez 2015 (Statistics and Computing 25).
     """
+    found = None
+
+    def best() -> Fitted:
+        nonlocal found
+        found = _rounds(stage, job, kind, key)
+        return found.best
+
+    job.show(kind.name, best)
+    assert found is not None, "a stage that is shown is made"
+    return found
+
+
+def _rounds(stage, job, kind, key) -> Population:
     began = time.perf_counter()
+    target, data, purse = job.target, job.data, job.purse
     sources, best, met = [stage], None, np.zeros((0, target.dim))
     probes = spent = grown = 0
     answers = False

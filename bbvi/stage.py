@@ -10,6 +10,7 @@ import numpy as np
 
 from bbvi._compile import worth_preparing
 from bbvi._types import Array, PyTree
+from bbvi.budget import Purse
 from bbvi.chain_checks import chain_faults
 from bbvi.chains import Chains
 from bbvi.diagnostics import Diagnostics, default_draws, diagnose, prepare_diagnose
@@ -177,6 +178,29 @@ Show = Callable[[str, Callable[[], Fitted]], Fitted]
 def plain_stage(name: str, make: Callable[[], Fitted]) -> Fitted:
     """A stage that is made without a word."""
     return make()
+
+
+class Job(NamedTuple):
+    """What the later stages of one fit share.
+
+    Attributes:
+        target: the target.
+        data: the user's data.
+        purse: what may be spent, and is.
+        show: shows a stage.
+        look: the stage, with what is known of the mass that it misses.
+        rounds: as many short chains again are run, so often at most, where that can settle a stage.
+        doublings: chains that are slow or diverge go on for as long again, so often at most, where
+            that can.
+    """
+
+    target: Target
+    data: PyTree
+    purse: Purse
+    show: Show
+    look: Callable[[Fitted], Fitted]
+    rounds: int
+    doublings: int
 
 
 def fit_stage(
