@@ -10,7 +10,7 @@ import optax
 
 from bbvi._tree import pick, split
 from bbvi._types import Array, PyTree
-from bbvi.bent_stages import BENT, bent_stages
+from bbvi.bent_stages import BENT, bends, bent_stages
 from bbvi.budget import Purse
 from bbvi.chain_stages import across_seams, chain_stage
 from bbvi.chains import expected_gradients
@@ -169,12 +169,13 @@ class Auto:
         stages += found
         if stages[-1].settled:
             return stages
-        for kind, tried in ((BENT, first.joined), (MIXTURES, target.dim <= MOST_DIM)):
+        best = reduce(better, stages)
+        bent = first.joined or bends(best, bent_key)
+        for kind, tried in ((BENT, bent), (MIXTURES, target.dim <= MOST_DIM)):
             if not tried:
                 continue
-            best, answers, spent = population_stage(
-                reduce(better, stages), job, kind, population_key
-            )
+            best = reduce(better, stages)
+            best, answers, spent = population_stage(best, job, kind, population_key)
             if answers:
                 stages.append(look_at_modes(best))
                 if stages[-1].settled:

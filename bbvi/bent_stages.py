@@ -4,19 +4,24 @@ from functools import partial
 
 import numpy as np
 
+from bbvi._linalg import cholesky
 from bbvi._tree import split
 from bbvi._types import AnyArray, Array, PyTree
 from bbvi.bending import FAMILY, bend
 from bbvi.chain_checks import moved_on
 from bbvi.chain_stages import chain_stage
 from bbvi.chains import expected_gradients
+from bbvi.evaluate import generator
 from bbvi.evidence import efficiency
+from bbvi.families import Frame
+from bbvi.families.base import LOG_2PI
 from bbvi.following import follow
 from bbvi.gaussians import and_spent
 from bbvi.matching import on_device
-from bbvi.population import Kind, population_stage
+from bbvi.population import MOST_DIM, Kind, population_stage
 from bbvi.stage import Fitted, Job
 from bbvi.target import Target
+from bbvi.tempering import resampled
 from bbvi.unseen import Space, base_space
 
 # Each to chains that went further than those before; a third one where the second had so many times
@@ -26,8 +31,55 @@ _FITS, _WORTHWHILE, _DOUBLINGS = 3, 1.5, 1
 # Nats between bound and evidence. Of twelve fits nearer than that ten settled; of five further off,
 # by 5 to 1,100, none: chains began in places from which they diverged.
 _NEAR = 4.0
+# Effective draws a dimension that may show bends (in up to `MOST_DIM` any), points of each half,
+# and nats that they must be worth.
+_SHOW, _HALF, _BENDS = 20, 4096, 0.1
 # Rounds of fits to weighted draws: at first, and again where chains know more.
 _ROUNDS, _ROUNDS_AGAIN = 10, 3
+
+
+def bends(stage: Fitted, key: Array) -> bool:
+    r"""Whether weighted draws show bends, and not by chance.
+
+    A bent Gaussian of one half of the draws must say more of the other half than a Gaussian does,
+
+        log q_bent(z) - log q_gauss(z) > 0.1 nats
+
+    for most of them, and the other way round. Fitted to noise it says less: by 0.2 to 0.6 nats on
+    fifteen posteriors in 18 to 62 dimensions that do not bend, or whose few draws do not show it;
+    of those that bend, in 2 to 12 dimensions, it says 0.2 to 1 more.
+
+    Args:
+        stage: a Gaussian, or a mixture.
+        key: a typed random key.
+    """
+    d, random = stage.diagnostics, generator(key)
+    dim = d.draws.shape[1]
+    if not (dim <= MOST_DIM or float(d.ess) > _SHOW * dim):
+        return False
+    halves = np.array_split(random.permutation(len(d.draws)), 2)
+    try:
+        parts = [
+            resampled(
+                d._replace(draws=d.draws[half], log_weights=d.log_weights[half]), _HALF, random
+            )
+            for half in halves
+        ]
+        return all(_gain(one, other) > _BENDS for one, other in (parts, parts[::-1]))
+    except np.linalg.LinAlgError:
+        return False
+
+
+def _gain(points: AnyArray, others: AnyArray) -> float:
+    """Nats by which a bent Gaussian of points says more than a Gaussian of most of the others."""
+    params = bend(points)
+    if params is None:
+        return 0.0
+    dim = points.shape[1]
+    frame = Frame(points.mean(axis=0), cholesky(np.cov(points.T)))
+    log_norm = np.sum(np.log(np.diagonal(frame.scale))) + 0.5 * dim * LOG_2PI
+    plain = -0.5 * np.sum(frame.invert(others) ** 2, axis=1) - log_norm
+    return float(np.median(np.asarray(FAMILY.log_prob(params, others)) - plain))
 
 
 def bent_stages(chains: Fitted, job: Job, key: Array) -> tuple[list[Fitted], int]:

@@ -176,7 +176,7 @@ class BentGaussian(Family):
         # right of drivers, which follow none; what is wrong of others drives none
         drivers = solve_lower(factor[:few, :few], x[:, :few].T).T
         shift, widening = self._follow(params, drivers)
-        return solve_lower(factor, ((x - shift) * jnp.exp(-widening)).T).T, widening
+        return solve_lower(factor, ((x - shift) * namespace(x).exp(-widening)).T).T, widening
 
     @staticmethod
     def _follow(params, eps):
@@ -186,6 +186,7 @@ class BentGaussian(Family):
 
     @staticmethod
     def _log_q(params, eps, widening):
-        diagonal = jnp.abs(jnp.diagonal(params["factor"]))  # drivers may be turned round
-        log_det = jnp.sum(widening, axis=-1) + jnp.sum(jnp.log(diagonal))
-        return -0.5 * jnp.sum(eps**2, axis=-1) - log_det - 0.5 * eps.shape[-1] * LOG_2PI
+        xp = namespace(eps)
+        diagonal = xp.abs(xp.diagonal(params["factor"]))  # drivers may be turned round
+        log_det = xp.sum(widening, axis=-1) + xp.sum(xp.log(diagonal))
+        return -0.5 * xp.sum(eps**2, axis=-1) - log_det - 0.5 * eps.shape[-1] * LOG_2PI
