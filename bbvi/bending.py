@@ -32,7 +32,7 @@ _NARROWS, _RATES, _AS_GOOD = 0.1, (0.7, 1.0, 1.5, 2.2), 0.5
 FAMILY = BentGaussian()
 
 
-def bend(draws: np.ndarray) -> PyTree | None:
+def bend(draws: np.ndarray, worth: float = np.inf) -> PyTree | None:
     r"""The bent Gaussian that draws are closest to, or None if nothing bends.
 
     Drivers are chosen one by one, each as the one on which what is left of the others depends
@@ -47,6 +47,7 @@ def bend(draws: np.ndarray) -> PyTree | None:
 
     Args:
         draws: (S, D).
+        worth: how many independent ones they are worth, where many are the same.
 
     Raises:
         numpy.linalg.LinAlgError: if the draws have no covariance that can be factorised.
@@ -60,17 +61,17 @@ def bend(draws: np.ndarray) -> PyTree | None:
         raise np.linalg.LinAlgError("draws that do not vary")
     x = (draws - centre) / unit
     some = x[:: -(-len(x) // _SOME)]
-    strength = _dependence(some, some, [])
+    strength = _dependence(some, some, [], worth)
     if not strength.max() > _DRIVES:
         return None
     fits = []
     for roundness, curved in _SHAPES:
         shape = np.zeros((2, most_drivers(x.shape[1])))
         shape[0] = roundness
-        drivers = _drivers(some, strength, shape, curved)
-        fits.append(_regress(x, drivers, shape, curved=curved))
+        drivers = _drivers(some, strength, shape, curved, worth)
+        fits.append(_regress(x, drivers, shape, worth, curved=curved))
     fit = max(fits, key=lambda fit: fit.log_likelihood)
-    fit = _at_rest(x, fit)
+    fit = _at_rest(x, fit, worth)
     number = len(fit.drivers)
     order = np.concatenate([fit.drivers, _others(x, fit.drivers)]).astype(np.int32)
     factor = np.zeros((len(order), len(order)))
@@ -110,7 +111,14 @@ class _Fit(NamedTuple):
     log_likelihood: float
 
 
-def _drivers(x: np.ndarray, strength: np.ndarray, shape: np.ndarray, curved: bool) -> list[int]:
+def _chance(x: np.ndarray, worth: float) -> float:
+    """Squares of correlations that are noise."""
+    return _WORTH / min(len(x), worth)
+
+
+def _drivers(
+    x: np.ndarray, strength: np.ndarray, shape: np.ndarray, curved: bool, worth: float
+) -> list[int]:
     """Columns of x (S, D) on which the others depend, the first one, by its strength, most."""
     drivers: list[int] = []
     most = min(CURVED if curved else MOST_DRIVERS, x.shape[1] - 1)
@@ -118,12 +126,12 @@ def _drivers(x: np.ndarray, strength: np.ndarray, shape: np.ndarray, curved: boo
         drivers.append(int(np.argmax(strength)))
         if len(drivers) == most:
             break
-        rest = _regress(x, drivers, shape, curved=curved).rest
-        strength = _dependence(x, rest, drivers)
+        rest = _regress(x, drivers, shape, worth, curved=curved).rest
+        strength = _dependence(x, rest, drivers, worth)
     return drivers
 
 
-def _at_rest(x: np.ndarray, fit: _Fit) -> _Fit:
+def _at_rest(x: np.ndarray, fit: _Fit, worth: float) -> _Fit:
     """The same where means come to rest as fast as widths narrow, if they narrow."""
     few, number = len(fit.widths) // 2, len(fit.drivers)
     slope, turn = (w[:number].mean(axis=1) for w in (fit.widths[:few], fit.widths[few:]))
@@ -136,7 +144,7 @@ def _at_rest(x: np.ndarray, fit: _Fit) -> _Fit:
     for rate in _RATES:
         shape = fit.shape.copy()
         shape[1, :number] = np.where(narrows, rate, 0)
-        fits.append(_regress(x, fit.drivers, shape, signs))
+        fits.append(_regress(x, fit.drivers, shape, worth, signs))
     new = max(fits, key=lambda fit: fit.log_likelihood)
     return new if new.log_likelihood > fit.log_likelihood - _AS_GOOD else fit
 
@@ -145,10 +153,10 @@ def _others(x: np.ndarray, drivers: list[int]) -> np.ndarray:
     return np.setdiff1d(np.arange(x.shape[1]), drivers)
 
 
-def _dependence(x: np.ndarray, rest: np.ndarray, drivers: list[int]) -> np.ndarray:
+def _dependence(x: np.ndarray, rest: np.ndarray, drivers: list[int], worth: float) -> np.ndarray:
     """How much what is left of the others, `rest` (S, M), depends on each column of x (S, D)."""
     others = _others(x, drivers)
-    chance = _WORTH / len(x)  # makes squares of that size
+    chance = _chance(x, worth)
     own, left = _clipped(x), _clipped(rest)
     widths = _standard(np.log(left**2 + _SMALL))
     strength = np.zeros(x.shape[1])
@@ -169,6 +177,7 @@ def _regress(
     x: np.ndarray,
     drivers: list[int],
     shape: np.ndarray,
+    worth: float,
     signs: np.ndarray | float = 1.0,
     curved: bool = False,
 ) -> _Fit:
@@ -190,14 +199,15 @@ def _regress(
             step = _solve(of_widths, scaled, of_widths.T @ (scaled - 1)) / 2
             widths += np.clip(step, -_LONGEST, _LONGEST)
     widths[0] = 0
-    widths[1:] = _shrunk(widths[1:], of_widths, shape)
+    chance = _chance(x, worth)
+    widths[1:] = _shrunk(widths[1:], of_widths, shape, chance * len(x))
     log_widths = of_widths @ widths
     rest = (y - of_means @ means) * np.exp(-log_widths)
     factor = np.linalg.cholesky(np.cov(rest.T).reshape(y.shape[1], -1))
     log_det = sum(np.sum(np.log(np.abs(np.diagonal(x)))) for x in (root, factor))
     log_likelihood = -float(log_det + np.mean(np.sum(log_widths, axis=1)))
     # what as many coefficients more would gain by chance
-    log_likelihood -= np.sum(used[0]) * y.shape[1] * _WORTH / len(x)
+    log_likelihood -= np.sum(used[0]) * y.shape[1] * chance
     return _Fit(shape, drivers, root, means[0], means[1:], widths[1:], rest, factor, log_likelihood)
 
 
@@ -214,11 +224,13 @@ def _used(shape: np.ndarray, number: int, curved: bool) -> tuple[np.ndarray, np.
     return np.concatenate(of_means), np.concatenate([present, present])
 
 
-def _shrunk(widths: np.ndarray, of_widths: np.ndarray, shape: np.ndarray) -> np.ndarray:
+def _shrunk(
+    widths: np.ndarray, of_widths: np.ndarray, shape: np.ndarray, for_one: float
+) -> np.ndarray:
     """Slopes on the narrowing side nearer their mean, by what is noise of their spread."""
     few = shape.shape[1]
     used = np.flatnonzero(of_widths.any(axis=0))
-    information = 2 * of_widths[:, used].T @ of_widths[:, used] / _WORTH
+    information = 2 * of_widths[:, used].T @ of_widths[:, used] / for_one
     inverse = np.zeros((of_widths.shape[1],) * 2)
     inverse[np.ix_(used, used)] = np.linalg.inv(information)
     widths = widths.copy()

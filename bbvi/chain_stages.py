@@ -122,7 +122,7 @@ def chain_stage(
     first_key, *keys = split(key, 1 + max(job.rounds, job.doublings))
     more = {}
     if begin_at is not None:
-        draws = resampled(begin_at.diagnostics, num_chains(dim), generator(first_key))
+        draws = resampled(begin_at.diagnostics, num_chains(dim), generator(first_key)).points
         more = {"first": jnp.asarray(stage.frame.invert(jnp.asarray(draws)), dtype)}
     run.begin(first_key, **more)
     run.again(keys[: job.rounds - 1])

@@ -181,7 +181,7 @@ def _points_of(sources: list[Fitted], number: int, random: np.random.Generator) 
         raise np.linalg.LinAlgError("no draws count")
     shares = np.round(number * sizes / sizes.sum()).astype(int)
     pairs = zip(sources, shares, strict=True)
-    return np.concatenate([resampled(s.diagnostics, n, random) for s, n in pairs if n])
+    return np.concatenate([resampled(s.diagnostics, n, random).points for s, n in pairs if n])
 
 
 def _alike(fit: Fitted, others: list[Fitted]) -> bool:

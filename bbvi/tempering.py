@@ -1,8 +1,11 @@
 """Draws by their weights, tempered until enough of them count."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 from bbvi._arrays import at_levels, softmax
+from bbvi._types import AnyArray
 from bbvi.diagnostics import Diagnostics
 
 # So many draws count, and so many for each dimension.
@@ -10,8 +13,20 @@ _LEAST, _LEAST_PER_DIMENSION = 400, 20
 _HALVINGS = 30  # of the interval of powers
 
 
-def resampled(d: Diagnostics, number: int, random: np.random.Generator) -> np.ndarray:
-    """Points (N, D) by the weights of a judgement's draws, to the largest power that leaves enough.
+class Resampled(NamedTuple):
+    """Points by the weights of draws.
+
+    Attributes:
+        points: (N, D).
+        worth: how many independent ones they are worth.
+    """
+
+    points: AnyArray
+    worth: float
+
+
+def resampled(d: Diagnostics, number: int, random: np.random.Generator) -> Resampled:
+    """Points by the weights of a judgement's draws, to the largest power that leaves enough.
 
     The power beta makes them draws of p^beta q^(1 - beta).
 
@@ -30,13 +45,14 @@ def resampled(d: Diagnostics, number: int, random: np.random.Generator) -> np.nd
     if len(z) < least:
         raise np.linalg.LinAlgError("too few draws")
 
-    def enough(power):
-        return 1 / np.sum(softmax(power * log_weights) ** 2) >= least
+    def count(power):
+        return 1 / float(np.sum(softmax(power * log_weights) ** 2))
 
     power, low, high = 1.0, 0.0, 1.0
-    if not enough(power):
+    if count(power) < least:
         for _ in range(_HALVINGS):
             middle = (low + high) / 2
-            low, high = (middle, high) if enough(middle) else (low, middle)
+            low, high = (middle, high) if count(middle) >= least else (low, middle)
         power = low
-    return z[at_levels(softmax(power * log_weights), number, random.random())]
+    which = at_levels(softmax(power * log_weights), number, random.random())
+    return Resampled(z[which], count(power))
