@@ -36,12 +36,14 @@ def test_points_of_a_plane_have_no_mixture():
 def test_weights_are_tempered_until_enough_draws_count():
     result = bbvi.fit(lambda x: -0.5 * jnp.sum(x**2), jnp.zeros(2), solver=bbvi.BatchAndMatch())
     d, rng = result.diagnostics, np.random.default_rng(0)
-    even = resampled(d, 2048, rng)
+    even, worth = resampled(d, 2048, rng)
     assert even.shape == (2048, 2)
     assert len(np.unique(even[:, 0])) > 1900
+    assert worth > 1900
     slope = 300 * np.clip(np.asarray(d.draws)[:, 0], -3, 3)
     steep = d._replace(log_weights=np.asarray(d.log_weights) + slope)
-    tempered = resampled(steep, 2048, rng)
+    tempered, worth = resampled(steep, 2048, rng)
+    assert abs(worth - 440) < 1
     assert 300 < len(np.unique(tempered[:, 0])) < 1200
     assert np.mean(tempered[:, 0]) > 0.5
     few = d._replace(log_weights=np.where(np.arange(len(d.draws)) < 50, 0.0, -np.inf))

@@ -12,6 +12,7 @@ from benchmarks.posteriordb.model import Data, Model
 from . import (
     centred,
     economy,
+    engineering,
     environment,
     events,
     fields,
@@ -25,6 +26,7 @@ from . import (
     regression,
     series,
     structure,
+    trials,
     wide,
 )
 
@@ -59,4 +61,5 @@ class Practice:
 FILES = (regression, hierarchy, people, nature, series)
 FILES += (economy, events, hidden, learning, physics)
 FILES += (psychology, environment, structure, wide, fields, centred)
+FILES += (engineering, trials)
 PRACTICE = {name: Practice(name, *made) for file in FILES for name, made in file.MODELS.items()}
