@@ -5,18 +5,24 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from bbvi.budget import Purse
+from bbvi.chain_stages import chain_stage
 from bbvi.families import FullRankGaussian
 from bbvi.solvers import BatchAndMatch
 from bbvi.solvers.base import empty_log
-from bbvi.stage import better, judged_stage
+from bbvi.stage import Job, better, judged_stage, plain_stage
 from bbvi.status import Status
 from bbvi.target import make_target
 
 
 @pytest.fixture(scope="module")
-def exact():
+def target():
+    return make_target(lambda z: -0.5 * jnp.sum(z**2), np.zeros(2), None, None)[0]
+
+
+@pytest.fixture(scope="module")
+def exact(target):
     """A stage whose approximation is the target."""
-    target, _, _ = make_target(lambda z: -0.5 * jnp.sum(z**2), np.zeros(2), None, None)
     family = FullRankGaussian()
     log = empty_log(target.dtype)._replace(status=jnp.int32(Status.CONVERGED))
 
@@ -54,6 +60,21 @@ def test_weights_in_doubt_correct_where_the_means_are_known(exact):
 
 def test_an_exact_fit_is_not_corrected(exact):
     assert exact.answers and exact.settled and not exact.corrects
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (Status.MAX_STEPS, Status.COMPLETED),
+        (Status.CONVERGED, Status.CONVERGED),
+        (Status.NONFINITE, Status.NONFINITE),
+    ],
+)
+def test_chains_may_begin_where_a_match_has_not_ended(exact, target, before, after):
+    """52 coefficients were right, and doubted because the match before the chains was cut short."""
+    job = Job(target, None, Purse(None, 0.0), plain_stage, lambda stage: stage, 1, 0)
+    stage = chain_stage(exact._replace(status=before), job, jax.random.key(0))
+    assert stage.sound and stage.status is after
 
 
 def test_of_one_approximation_what_is_less_noisy_is_kept(exact):
