@@ -1,11 +1,9 @@
 """Scales and their effects, found from gradients far out, where a scale is all that counts."""
 
 from functools import reduce
-from typing import NamedTuple
 
 import numpy as np
 
-from bbvi._arrays import softmax
 from bbvi._types import Array, PyTree
 from bbvi.bijectors import Interval
 from bbvi.coordinates import Coordinates
@@ -18,9 +16,9 @@ from bbvi.families.noncentred import (
     invert,
     joined,
     plain_layer,
-    tail,
     untail,
 )
+from bbvi.scales import CHECKED_AT, SHIFTED, STAYS, Found, Scale, density_of
 from bbvi.target import Target
 
 # By how much a coordinate is moved either way, to see whose gradients grow exponentially.
@@ -30,8 +28,6 @@ _RATE_OFF, _MOST_RATE = 0.4, 4
 # Effects of a scale that varies less, in nats, have nearly the same width everywhere. A Gaussian
 # in plain coordinates has seen as little as an eighth of it.
 _VARIES, _SEEN = 0.05, 0.01
-# Where the density of a scale is looked at, given the others: nats of width around the centre's.
-_PROFILE = np.arange(-8.0, 8.01, 0.25)
 _MOST_LAYERS = 4
 # Coordinates that are looked at, those that most others' gradients grow with: of hierarchies up to
 # 37 were asked for, of choices among many options 190, which took minutes and came to nothing.
@@ -44,59 +40,14 @@ _INDEPENDENT, _INDEPENDENT_FLOAT32 = 1e-6, 1e-3  # what is left of the precision
 _ASYMMETRY, _BENT = 1e-2, 1e-2
 # What is so little beside a diagonal is left out.
 _BESIDE = 1e-3
-# Where scales are small, so many nats of width below the centre's, scores of effects at two places
-# may differ by so much, squared, from those of standard normals: where they were read off, and
-# elsewhere. What they are shifted by may grow by that factor and number between these depths.
-_CHECKED_AT = (3.0, 6.0)
-_CURVED = np.array([0.1, 1.0])
-_SHIFTED = (2.0, 0.5)
-# ... and of effects that were written non-centred, where they may not grow.
-_STAYS, _RIDES = (0.0, 0.2), 0.05
-# Where tails are tried, in sds from the mean, how wide, and how long beside what the density says.
-_SHIFTS, _STRETCHES = np.linspace(-0.6, 1.5, 15), np.exp(np.linspace(-1.5, 0.3, 13))
-_SHARES = np.array([1.0, 0.5, 0.25, 0.1, 0.0])
-# Densities that fall more slowly than this, in nats a unit, are hardly proper.
-_SLOWEST = 0.1
+# Of effects that were written non-centred: a shift that is less is none, and one that grows by
+# less, as a share of its square, stays.
+_RIDES = 0.05
 
 
 def most_gradients(dim: int) -> int:
     """What `find_layers` spends at most, roughly."""
     return _MOST_LAYERS * 10 * dim
-
-
-class _Scale(NamedTuple):
-    """A coordinate that others' gradients grow with, and these."""
-
-    at: int
-    power: float
-    moved: np.ndarray
-    half: np.ndarray  # whose gradients grow half as fast
-
-
-class _Found(NamedTuple):
-    """A scale with its effects, and its density's mean, sd and tail."""
-
-    at: int
-    layer: Layer
-    loc: float
-    sd: float
-    tail: Tails
-
-    @property
-    def effects(self) -> np.ndarray:
-        return self.layer.power != 0
-
-    @property
-    def hubs(self) -> np.ndarray:
-        """What the means of the effects depend on."""
-        hubs = np.zeros(len(self.layer.power), bool)
-        hubs[self.layer.hubs] = hubs[self.layer.riders] = True
-        return hubs
-
-    @property
-    def spread(self) -> float:
-        """Of the log scale, in nats."""
-        return self.sd * float(np.abs(self.layer.power).max())
 
 
 def find_layers(
@@ -161,10 +112,10 @@ def find_layers(
 
 def _next_layer(
     at: Coordinates, centre, unit, saturates, random, single
-) -> tuple[Layer | None, list[_Found]]:
+) -> tuple[Layer | None, list[Found]]:
     """Effects of as many scales as do not depend on one another, and these."""
     draws = centre + unit * random.standard_normal((2, len(centre)))
-    found: list[_Found] = []
+    found: list[Found] = []
     for scale in _scales(at, draws[0], unit):
         if at.num_gradients > most_gradients(len(centre)):
             break
@@ -174,9 +125,9 @@ def _next_layer(
         ridden = _ridden(at, layer, scale, draws[0], centre, unit)
         seen = None
         if ridden is not None:
-            seen = _density(at, _pulled(at, ridden, centre), scale, draws, centre, _STAYS)
+            seen = density_of(at, _pulled(at, ridden, centre), scale, draws, centre, STAYS)
         if seen is None:
-            seen = _density(at, _pulled(at, layer, centre), scale, draws, centre, _SHIFTED)
+            seen = density_of(at, _pulled(at, layer, centre), scale, draws, centre, SHIFTED)
         if seen is not None and seen.spread >= _VARIES:
             found.append(seen)
     taken = np.zeros(len(centre), bool)  # effects
@@ -191,7 +142,7 @@ def _next_layer(
             or any(one.effects[other.at] for other in others)
         )
 
-    chosen: list[_Found] = []
+    chosen: list[Found] = []
     free = {id(one): is_free(one) for one in found}
     for one in sorted(found, key=lambda one: (not free[id(one)], -one.spread)):
         if chosen and not free[id(one)]:
@@ -206,7 +157,7 @@ def _next_layer(
     return (reduce(joined, [one.layer for one in chosen]) if chosen else None), chosen
 
 
-def _scales(at: Coordinates, draw, unit) -> list[_Scale]:
+def _scales(at: Coordinates, draw, unit) -> list[Scale]:
     """Coordinates with which the gradients of others grow as exp(2 |p| s) far out."""
     dim = len(draw)
     found = []
@@ -232,12 +183,12 @@ def _scales(at: Coordinates, draw, unit) -> list[_Scale]:
             power = 0.5 * rate * (1 - 2 * side)
             half = others & (np.abs(rates[side, i] / rate - 0.5) < 0.25)
             if abs(power) * unit[i] >= _SEEN:
-                found.append(_Scale(i, power, *map(np.flatnonzero, (moved, half))))
+                found.append(Scale(i, power, *map(np.flatnonzero, (moved, half))))
     found.sort(key=lambda scale: -len(scale.moved))
     return found[:_MOST_SCALES]
 
 
-def _effects(at: Coordinates, scale: _Scale, draw, centre, unit, saturates, single):
+def _effects(at: Coordinates, scale: Scale, draw, centre, unit, saturates, single):
     """The layer of one scale, where its effects have a Gaussian prior."""
     i, power = scale.at, scale.power
     depth, deeper = (_DEPTH_FLOAT32, _DEEPER_FLOAT32) if single else (_DEPTH, _DEEPER)
@@ -304,7 +255,7 @@ def _effects(at: Coordinates, scale: _Scale, draw, centre, unit, saturates, sing
     return layer._replace(basis=whole[0], inverse=whole[1])
 
 
-def _prior(at: Coordinates, scale: _Scale, draw, unit, depth, log_scale, single):
+def _prior(at: Coordinates, scale: Scale, draw, unit, depth, log_scale, single):
     """Effects (E,), hubs (H,), precision (E, E) for a scale of one, and means' (E, H) and (E,)."""
     moved = scale.moved
     deep = draw.copy()
@@ -342,12 +293,12 @@ def _prior(at: Coordinates, scale: _Scale, draw, unit, depth, log_scale, single)
     return own, hubs, of_own * np.exp(2 * log_scale(deep)), lead, rest
 
 
-def _ridden(at: Coordinates, layer: Layer, scale: _Scale, draw, centre, unit) -> Layer | None:
+def _ridden(at: Coordinates, layer: Layer, scale: Scale, draw, centre, unit) -> Layer | None:
     """The layer, where means are so many widths off, the same as the scale gets smaller."""
     effects = layer.power != 0
     riders = scale.half[~effects[scale.half]]
-    near, far = (np.where(effects, 0, draw) for _ in _CHECKED_AT)
-    for x, depth in zip((near, far), _CHECKED_AT, strict=True):
+    near, far = (np.where(effects, 0, draw) for _ in CHECKED_AT)
+    for x, depth in zip((near, far), CHECKED_AT, strict=True):
         x[scale.at] = centre[scale.at] - depth / scale.power
     _, score, ok = at.score_with(layer, np.concatenate([[near, far], far + np.diag(unit)[riders]]))
     shifts = score[:, effects]
@@ -392,64 +343,3 @@ def _independent(scaled, order, single) -> np.ndarray:
         inverse[n, n] = 1 / root
         chosen.append(int(k))
     return np.array(chosen)
-
-
-def _density(at: Coordinates, layer: Layer, scale, draws, centre, shift) -> _Found | None:
-    """What the density of a scale is, given the others; None if its effects are not as they should.
-
-    Where the scale is small they are to be standard normal but for a shift, which must not grow as
-    it gets smaller: means that are a little wrong lie many widths off then.
-    """
-    effects, i = layer.power != 0, scale.at
-    signs = np.where(np.arange(effects.sum()) % 2, -1.0, 1.0)
-    small = []
-    for place in draws:
-        for depth in _CHECKED_AT:
-            for u in (0.7 * signs, -0.7 * signs):
-                x = place.copy()
-                x[i] = centre[i] - depth / scale.power
-                x[effects] = u
-                small.append(x)
-    profile = np.where(effects, 0, centre) + np.zeros((len(_PROFILE), 1))
-    profile[:, i] = centre[i] + _PROFILE / abs(scale.power)
-    log_p, score, ok = at.score_with(layer, np.concatenate([small, profile]))
-    few = len(small)
-    if not (ok[:few].all() and ok[few:].any()):
-        return None
-    beside = (score[:few] + small)[:, effects].reshape(len(draws), len(_CHECKED_AT), 2, -1)
-    curved = np.mean((beside[:, :, 0] - beside[:, :, 1]) ** 2, axis=2)
-    shifted = np.sqrt(np.mean(((beside[:, :, 0] + beside[:, :, 1]) / 2) ** 2, axis=2))
-    if not (curved[:, -1] < _CURVED).all():
-        return None
-    factor, number = shift
-    if not (shifted[:, -1] < factor * shifted[:, 0] + number).all():
-        return None
-    weights = softmax(np.where(ok, log_p, -np.inf)[few:])
-    loc = float(weights @ profile[:, i])
-    sd = float(np.sqrt(weights @ (profile[:, i] - loc) ** 2))
-    # how fast it falls at either end, where it is known
-    first, last = np.flatnonzero(ok[few:])[[0, -1]]
-    falls = score[few + first, i], -score[few + last, i]
-    # half by the tempered one, so that tails count
-    weights = (weights + softmax(np.where(ok, log_p / 2, -np.inf)[few:])) / 2
-    return _Found(i, layer, loc, sd, _tail_of(profile[:, i], weights, loc, sd, falls))
-
-
-def _tail_of(s: np.ndarray, weights: np.ndarray, loc: float, sd: float, falls) -> Tails:
-    """The tail with which a standard normal is most like a density with weights at s.
-
-    An exponential tail is one to the left or to the right, as long as the density falls there, or
-    as much shorter as fits better where there is hardly any mass so far out.
-    """
-    candidates = []
-    shifts, stretches = _SHIFTS * np.ones((len(_STRETCHES), 1)), _STRETCHES[:, None] + 0 * _SHIFTS
-    for turn, fall in zip((1.0, -1.0), falls, strict=True):
-        for share in _SHARES if fall > 0 else (0.0,):
-            unit = sd * stretches.ravel()
-            bend = share * 0.5 / max(fall, _SLOWEST) / unit
-            candidates.append((loc + turn * sd * shifts.ravel(), turn * unit, bend))
-    tails = Tails(*(np.concatenate(parts) for parts in zip(*candidates, strict=True)))
-    y = untail(tails, s[:, None])
-    log_q = -0.5 * y**2 - tail(tails, y)[1]
-    best = int(np.argmax(weights @ log_q))
-    return Tails(*(float(part[best]) for part in tails))

@@ -1,0 +1,136 @@
+"""Scales found in a hierarchy: whether their effects are normal given them, and their tails."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from bbvi._arrays import softmax
+from bbvi.coordinates import Coordinates
+from bbvi.families.noncentred import Layer, Tails, tail, untail
+
+# Where the density of a scale is looked at, given the others: nats of width around the centre's.
+_PROFILE = np.arange(-8.0, 8.01, 0.25)
+# Where scales are small, so many nats of width below the centre's, scores of effects at two places
+# may differ by so much, squared, from those of standard normals: where they were read off, and
+# elsewhere. What they are shifted by may grow by that factor and number between these depths.
+CHECKED_AT = (3.0, 6.0)
+_CURVED = np.array([0.1, 1.0])
+SHIFTED = (2.0, 0.5)
+# ... and of effects that were written non-centred, where they may not grow.
+STAYS = (0.0, 0.2)
+# Where tails are tried, in sds from the mean, how wide, and how long beside what the density says.
+_SHIFTS, _STRETCHES = np.linspace(-0.6, 1.5, 15), np.exp(np.linspace(-1.5, 0.3, 13))
+_SHARES = np.array([1.0, 0.5, 0.25, 0.1, 0.0])
+# Densities that fall more slowly than this, in nats a unit, are hardly proper.
+_SLOWEST = 0.1
+
+
+class Scale(NamedTuple):
+    """A coordinate that others' gradients grow with, and these."""
+
+    at: int
+    power: float
+    moved: np.ndarray
+    half: np.ndarray  # whose gradients grow half as fast
+
+
+class Found(NamedTuple):
+    """A scale with its effects, and its density's mean, sd and tail."""
+
+    at: int
+    layer: Layer
+    loc: float
+    sd: float
+    tail: Tails
+
+    @property
+    def effects(self) -> np.ndarray:
+        return self.layer.power != 0
+
+    @property
+    def hubs(self) -> np.ndarray:
+        """What the means of the effects depend on."""
+        hubs = np.zeros(len(self.layer.power), bool)
+        hubs[self.layer.hubs] = hubs[self.layer.riders] = True
+        return hubs
+
+    @property
+    def spread(self) -> float:
+        """Of the log scale, in nats."""
+        return self.sd * float(np.abs(self.layer.power).max())
+
+
+def density_of(
+    at: Coordinates,
+    layer: Layer,
+    scale: Scale,
+    draws: np.ndarray,
+    centre: np.ndarray,
+    shift: tuple[float, float],
+) -> Found | None:
+    """What the density of a scale is, given the others; None if its effects are not as they should.
+
+    Where the scale is small they are to be standard normal but for a shift, which must not grow as
+    it gets smaller: means that are a little wrong lie many widths off then.
+
+    Args:
+        at: the coordinates so far.
+        layer: those that the scale and its effects would add.
+        scale: the scale.
+        draws: (2, D) where effects are looked at.
+        centre: (D,) of what is known of the posterior.
+        shift: by which factor and number a shift may grow; see `SHIFTED`.
+    """
+    effects, i = layer.power != 0, scale.at
+    signs = np.where(np.arange(effects.sum()) % 2, -1.0, 1.0)
+    small = []
+    for place in draws:
+        for depth in CHECKED_AT:
+            for u in (0.7 * signs, -0.7 * signs):
+                x = place.copy()
+                x[i] = centre[i] - depth / scale.power
+                x[effects] = u
+                small.append(x)
+    profile = np.where(effects, 0, centre) + np.zeros((len(_PROFILE), 1))
+    profile[:, i] = centre[i] + _PROFILE / abs(scale.power)
+    log_p, score, ok = at.score_with(layer, np.concatenate([small, profile]))
+    few = len(small)
+    if not (ok[:few].all() and ok[few:].any()):
+        return None
+    beside = (score[:few] + small)[:, effects].reshape(len(draws), len(CHECKED_AT), 2, -1)
+    curved = np.mean((beside[:, :, 0] - beside[:, :, 1]) ** 2, axis=2)
+    shifted = np.sqrt(np.mean(((beside[:, :, 0] + beside[:, :, 1]) / 2) ** 2, axis=2))
+    if not (curved[:, -1] < _CURVED).all():
+        return None
+    factor, number = shift
+    if not (shifted[:, -1] < factor * shifted[:, 0] + number).all():
+        return None
+    weights = softmax(np.where(ok, log_p, -np.inf)[few:])
+    loc = float(weights @ profile[:, i])
+    sd = float(np.sqrt(weights @ (profile[:, i] - loc) ** 2))
+    # how fast it falls at either end, where it is known
+    first, last = np.flatnonzero(ok[few:])[[0, -1]]
+    falls = score[few + first, i], -score[few + last, i]
+    # half by the tempered one, so that tails count
+    weights = (weights + softmax(np.where(ok, log_p / 2, -np.inf)[few:])) / 2
+    return Found(i, layer, loc, sd, _tail_of(profile[:, i], weights, loc, sd, falls))
+
+
+def _tail_of(s: np.ndarray, weights: np.ndarray, loc: float, sd: float, falls) -> Tails:
+    """The tail with which a standard normal is most like a density with weights at s.
+
+    An exponential tail is one to the left or to the right, as long as the density falls there, or
+    as much shorter as fits better where there is hardly any mass so far out.
+    """
+    candidates = []
+    shifts, stretches = _SHIFTS * np.ones((len(_STRETCHES), 1)), _STRETCHES[:, None] + 0 * _SHIFTS
+    for turn, fall in zip((1.0, -1.0), falls, strict=True):
+        for share in _SHARES if fall > 0 else (0.0,):
+            unit = sd * stretches.ravel()
+            bend = share * 0.5 / max(fall, _SLOWEST) / unit
+            candidates.append((loc + turn * sd * shifts.ravel(), turn * unit, bend))
+    tails = Tails(*(np.concatenate(parts) for parts in zip(*candidates, strict=True)))
+    y = untail(tails, s[:, None])
+    log_q = -0.5 * y**2 - tail(tails, y)[1]
+    best = int(np.argmax(weights @ log_q))
+    return Tails(*(float(part[best]) for part in tails))
