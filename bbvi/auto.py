@@ -66,8 +66,9 @@ class Auto:
     3. While that pays, the Gaussian moves to the moments of its weighted draws and is judged
        again: a step of adaptive importance sampling, without gradients. Where uneven weights would
        settle it, a few trajectories from the heaviest draws look for mass that no draw has met.
-       In up to 12 dimensions mixtures of Gaussians move in this way, where that settles it, and
-       along a ridge Gaussians that bend with a few coordinates.
+       Along a ridge, and where halves of the weighted draws show the same bends, Gaussians that
+       bend with a few coordinates move in this way, and in up to 12 dimensions mixtures of
+       Gaussians, where that settles it. (In this order: a bent one is exact or gives up.)
     4. Where gradients far out tell that some coordinates are the scales of others, a Gaussian in
        coordinates in which these do not depend on them: matched, moved, and with chains from its
        draws.
