@@ -175,12 +175,12 @@ class Auto:
         for kind, tried in ((BENT, bent), (MIXTURES, target.dim <= MOST_DIM)):
             if not tried:
                 continue
-            best = reduce(better, stages)
-            best, answers, spent = population_stage(best, job, kind, population_key)
+            fit, answers, spent = population_stage(best, job, kind, population_key)
             if answers:
-                stages.append(look_at_modes(best))
+                stages.append(look_at_modes(fit))
                 if stages[-1].settled:
                     return stages
+                best = reduce(better, stages)
             else:
                 stages[-1] = and_spent(stages[-1], spent)
         chains_cost = expected_gradients(target.dim)

@@ -200,7 +200,7 @@ def _regress(
             widths += np.clip(step, -_LONGEST, _LONGEST)
     widths[0] = 0
     chance = _chance(x, worth)
-    widths[1:] = _shrunk(widths[1:], of_widths, shape, chance * len(x))
+    widths[1:] = _shrunk(widths[1:], of_widths, shape, chance)
     log_widths = of_widths @ widths
     rest = (y - of_means @ means) * np.exp(-log_widths)
     factor = np.linalg.cholesky(np.cov(rest.T).reshape(y.shape[1], -1))
@@ -225,12 +225,12 @@ def _used(shape: np.ndarray, number: int, curved: bool) -> tuple[np.ndarray, np.
 
 
 def _shrunk(
-    widths: np.ndarray, of_widths: np.ndarray, shape: np.ndarray, for_one: float
+    widths: np.ndarray, of_widths: np.ndarray, shape: np.ndarray, chance: float
 ) -> np.ndarray:
     """Slopes on the narrowing side nearer their mean, by what is noise of their spread."""
     few = shape.shape[1]
     used = np.flatnonzero(of_widths.any(axis=0))
-    information = 2 * of_widths[:, used].T @ of_widths[:, used] / for_one
+    information = 2 * of_widths[:, used].T @ of_widths[:, used] / (chance * len(of_widths))
     inverse = np.zeros((of_widths.shape[1],) * 2)
     inverse[np.ix_(used, used)] = np.linalg.inv(information)
     widths = widths.copy()

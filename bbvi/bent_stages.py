@@ -1,6 +1,7 @@
-"""Stages of the default from bent Gaussians, fitted to the states of chains that did not settle."""
+"""Stages of the default from bent Gaussians, fitted to draws, or states of chains, that bend."""
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,6 @@ from bbvi.chains import expected_gradients
 from bbvi.evaluate import generator
 from bbvi.evidence import efficiency
 from bbvi.families import Frame
-from bbvi.families.base import LOG_2PI
 from bbvi.following import follow
 from bbvi.gaussians import and_spent
 from bbvi.matching import on_device
@@ -74,15 +74,13 @@ def bends(stage: Fitted, key: Array) -> bool:
 def _gain(one: Resampled, other: Resampled) -> float:
     """Nats by which a bent Gaussian of one half says more than a Gaussian of most of the other."""
     points, others = one.points, other.points
-    # where rounds follow, the next mends what bends too much, and `worth` is left out
+    # with `worth`, unlike in rounds of fits, where the next mends what bends too much
     params = bend(*one)
     if params is None:
         return 0.0
-    dim = points.shape[1]
     frame = Frame(points.mean(axis=0), cholesky(np.cov(points.T)))
-    log_norm = np.sum(np.log(np.diagonal(frame.scale))) + 0.5 * dim * LOG_2PI
-    plain = -0.5 * np.sum(frame.invert(others) ** 2, axis=1) - log_norm
-    return float(np.median(np.asarray(FAMILY.log_prob(params, others)) - plain))
+    gains: Any = FAMILY.log_prob(params, others) - frame.log_normal(others)[0]
+    return float(np.median(gains))
 
 
 def bent_stages(chains: Fitted, job: Job, key: Array) -> tuple[list[Fitted], int]:
@@ -126,8 +124,8 @@ def bent_stages(chains: Fitted, job: Job, key: Array) -> tuple[list[Fitted], int
         worthwhile = efficiency(d) > _WORTHWHILE * share
         share = efficiency(d)
         again = worthwhile and number < _FITS - 1
-        most = job._replace(doublings=_DOUBLINGS) if again else job
-        run = partial(chain_stage, bent, most, chain_key)
+        limited = job._replace(doublings=_DOUBLINGS) if again else job
+        run = partial(chain_stage, bent, limited, chain_key)
         before, chains = chains, job.look(job.show("chains bent", run))
         if not answers:
             seconds = (chains.seconds[0] + sum(seconds), chains.seconds[1])

@@ -24,7 +24,6 @@ from bbvi.evidence import SETTLED_NOISE, moment_noise
 from bbvi.families import FullRankGaussian
 from bbvi.matching import move, on_device
 from bbvi.stage import Fitted, Job
-from bbvi.status import Status
 from bbvi.tempering import resampled
 
 # How far off, in sds, chains may begin where nothing says so. How far they have moved does not: of
@@ -186,7 +185,5 @@ def _with_chains(stage: Fitted, chains: Chains) -> Fitted:
         "own": np.arange(len(draws)) < own.sum(),
     }
     diagnostics = d._replace(**seen)
-    # to chains that forget where they began it does not matter whether that was an end
-    unended = stage.status is Status.MAX_STEPS
-    status = Status.COMPLETED if unended else stage.status
+    status = stage.status.left
     return stage._replace(diagnostics=diagnostics, chains=chains, num_skipped=0, status=status)

@@ -16,10 +16,8 @@ from bbvi.matching import Matches, affordable, match_from, match_modes, move, on
 from bbvi.modes import VISIBLE_NATS, separate_modes
 from bbvi.necks import missed_neck, most_gradients
 from bbvi.solvers import BatchAndMatch
-from bbvi.solvers.base import RunLog
 from bbvi.solvers.starts import ORIGINS, PATH_EVALUATIONS, Starts, race
 from bbvi.stage import Fitted, Show, better, judged_stage
-from bbvi.status import Status
 from bbvi.target import Target
 from bbvi.unseen import Space, affine_space, log_gaussian, most_unseen_gradients, unseen_mass
 from bbvi.ways import joined
@@ -210,7 +208,8 @@ def moves(
             break
 
         def run(at=at, d=d):
-            return on_device(target, to(d.draws, d.log_weights)), _completed(at.log)
+            log = at.log._replace(status=np.int32(at.status.left))
+            return on_device(target, to(d.draws, d.log_weights)), log
 
         args = ("move", at.solver, at.family, target, run, key, data)
         stage = show("move", partial(judged_stage, *args))
@@ -238,12 +237,6 @@ def _higher_ground(target, loc, matches, key, data, purse) -> tuple[Starts | Non
         purse.spend(starts.num_gradients)
         spent += starts.num_gradients
     return None, spent
-
-
-def _completed(log: RunLog) -> RunLog:
-    """The log of a match that a move goes on from, which need not have ended by itself."""
-    unended = Status.of_ended(log.status) is Status.MAX_STEPS
-    return log._replace(status=np.int32(Status.COMPLETED)) if unended else log
 
 
 def and_spent(stage: Fitted, gradients: int) -> Fitted:

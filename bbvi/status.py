@@ -22,6 +22,11 @@ class Status(IntEnum):
         return cls.MAX_STEPS if status is cls.RUNNING else status
 
     @property
+    def left(self) -> "Status":
+        """Of a run that another went on from: that its step limit ended it matters no longer."""
+        return Status.COMPLETED if self is Status.MAX_STEPS else self
+
+    @property
     def message(self) -> str:
         """The sentence a person reads."""
         return _MESSAGES[self]

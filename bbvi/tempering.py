@@ -45,14 +45,15 @@ def resampled(d: Diagnostics, number: int, random: np.random.Generator) -> Resam
     if len(z) < least:
         raise np.linalg.LinAlgError("too few draws")
 
-    def count(power):
-        return 1 / float(np.sum(softmax(power * log_weights) ** 2))
+    def tempered(power):
+        weights = softmax(power * log_weights)
+        return weights, 1 / float(np.sum(weights**2))
 
-    power, low, high = 1.0, 0.0, 1.0
-    if count(power) < least:
+    low, high = 0.0, 1.0
+    weights, worth = tempered(high)
+    if worth < least:
         for _ in range(_HALVINGS):
             middle = (low + high) / 2
-            low, high = (middle, high) if count(middle) >= least else (low, middle)
-        power = low
-    which = at_levels(softmax(power * log_weights), number, random.random())
-    return Resampled(z[which], count(power))
+            low, high = (middle, high) if tempered(middle)[1] >= least else (low, middle)
+        weights, worth = tempered(low)
+    return Resampled(z[at_levels(weights, number, random.random())], worth)

@@ -15,7 +15,7 @@ from bbvi.diagnostics import Diagnostics, Moments
 from bbvi.evaluate import generator, scalars, scores
 from bbvi.evidence import SETTLED_NOISE
 from bbvi.families import CouplingFlow, Family, Frame
-from bbvi.families.base import LOG_2PI, with_tails
+from bbvi.families.base import with_tails
 from bbvi.solvers import BatchAndMatch
 from bbvi.target import Target
 
@@ -177,12 +177,9 @@ def unseen_mass(
 
 def log_gaussian(frame: Frame) -> Callable[[AnyArray], AnyArray]:
     """What draws of a Gaussian that is standard in such units are of, with heavier tails."""
-    dim = len(frame.loc)
-    log_norm = np.sum(np.log(np.diagonal(frame.scale))) + 0.5 * dim * LOG_2PI
 
     def log_mixture(z):
-        squares = np.sum(frame.invert(z) ** 2, axis=1)
-        return with_tails(-0.5 * squares - log_norm, squares, dim)
+        return with_tails(*frame.log_normal(z), len(frame.loc))
 
     return log_mixture
 

@@ -74,10 +74,11 @@ class Frame(NamedTuple):
     scale: AnyArray
 
     @property
-    def log_det(self) -> Array:
+    def log_det(self) -> AnyArray:
         """log |det dz/dw|, a scalar."""
-        diagonal = self.scale if self.scale.ndim == 1 else jnp.diagonal(self.scale)
-        return jnp.sum(jnp.log(diagonal))
+        xp = namespace(self.scale)
+        diagonal = self.scale if self.scale.ndim == 1 else xp.diagonal(self.scale)
+        return xp.sum(xp.log(diagonal))
 
     def apply(self, w: Array) -> Array:
         """z (S, D) at w (S, D)."""
@@ -86,6 +87,11 @@ class Frame(NamedTuple):
     def invert(self, z: Array) -> Array:
         """w (S, D) at z (S, D)."""
         return self.unscale((z - self.loc).T).T
+
+    def log_normal(self, z: AnyArray) -> tuple[AnyArray, AnyArray]:
+        """Of the Gaussian that is standard in these units, log density and squared radii (S,)."""
+        squares = namespace(z).sum(self.invert(z) ** 2, axis=1)
+        return -0.5 * squares - self.log_det - 0.5 * len(self.loc) * LOG_2PI, squares
 
     def rescale(self, columns: Array) -> Array:
         """scale @ columns, for columns (D, ...)."""
