@@ -154,4 +154,4 @@ def _space(target: Target, params: PyTree, data: PyTree) -> Space:
 
 # Weights that settle a fit whose own moments are others have been too few: without that limit three
 # of twenty fits of five ridges had sds 11% to 58% off.
-BENT = Kind("bent", FAMILY, _bent, _space, 8192, _ROUNDS, 2, 1.0, follow)
+BENT = Kind("bent", FAMILY, _bent, _space, 8192, False, _ROUNDS, 2, 1.0, follow)

@@ -15,7 +15,7 @@ from bbvi.base_space import standardised
 from bbvi.diagnostics import Moments
 from bbvi.evaluate import generator
 from bbvi.families import Family
-from bbvi.pareto import largest_terms, rate_lost
+from bbvi.pareto import largest_terms, rate_lost, tail_shape
 from bbvi.target import Target
 
 _SETTLING, _KEPT = 8, 16  # states of each chain, a trajectory or more apart
@@ -217,8 +217,8 @@ def _found(target, family, params, data, course, segments, spent) -> Chains:
     seen = jax.device_get([s._replace(path=None) for s in segments])
     summary = jax.device_get(_describe(target, family, params, course.first, course.path, data))
     draws, moments, memory, persistence, drift, drift_se, largest = summary
-    slower = rate_lost(largest[None], len(draws))
-    moments = moments._replace(sd_se=moments.sd_se * slower)
+    shape = tail_shape(largest[None], len(draws))
+    moments = moments._replace(sd_se=moments.sd_se * rate_lost(shape, len(draws)))
     return Chains(
         draws,
         moments,

@@ -74,7 +74,8 @@ def leaves_out(
         params: its parameters.
         matches: the Gaussians matched; starts near these have had their say.
         log_evidence: what the approximation's draws give, nats.
-        draws: (S, D) states of chains, which then count instead of the approximation.
+        draws: (S, D) states of chains, or draws far out, which then count instead of the
+            approximation.
         key: a typed random key.
         data: the user's data.
     """

@@ -58,6 +58,11 @@ def weights_usable(d: Diagnostics) -> Any:
     return (efficiency(d) >= EXACT_SHARE) | (np.asarray(d.khat) < most)
 
 
+def squares_heavy(d: Diagnostics) -> bool:
+    """Whether weights have a mean, and the weighted squares of a scalar no variance."""
+    return float(d.khat) < KHAT_HOPELESS and bool(np.max(d.square_shape) > KHAT_FINITE)
+
+
 def needs_correction(d: Diagnostics) -> Any:
     """Whether the weighted draws say more of the moments than the approximation itself, () or (B,).
 

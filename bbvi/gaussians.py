@@ -17,7 +17,7 @@ from bbvi.modes import VISIBLE_NATS, separate_modes
 from bbvi.necks import missed_neck, most_gradients
 from bbvi.solvers import BatchAndMatch
 from bbvi.solvers.starts import ORIGINS, PATH_EVALUATIONS, Starts, race
-from bbvi.stage import Fitted, Show, better, judged_stage
+from bbvi.stage import Fitted, Show, better, judged_closer, judged_stage
 from bbvi.target import Target
 from bbvi.unseen import Space, affine_space, log_gaussian, most_unseen_gradients, unseen_mass
 from bbvi.ways import joined
@@ -128,6 +128,9 @@ def _from_starts(starts, target, loc, keys, data, previous, purse, show) -> Firs
     else:
         to = partial(move, gaussian.family)
         stages = [gaussian, *moves(target, gaussian, keys.moves, data, show, to)]
+    best = reduce(better, stages)
+    closer = judged_closer(target, keys.judge, data, best)
+    stages = [closer if s is best else s for s in stages]
     stages = [looked_at(target, matches, keys.start, data, purse, s) for s in stages]
     stages = _probed(target, stages, keys.start, data, purse)
     return First(stages, matches, modes, on_one_ridge)
@@ -265,7 +268,7 @@ def looked_at(
         stage.params,
         matches,
         stage.diagnostics.log_evidence,
-        None if stage.chains is None else stage.chains.draws,
+        stage.reached,
         key,
         data,
     )

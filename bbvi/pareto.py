@@ -103,7 +103,24 @@ def largest_terms(terms: Array, total: int) -> Array:
     return _select(terms, number)[0]
 
 
-def rate_lost(largest: Array, total: int) -> Array:
+def tail_shape(largest: Array, total: int) -> Array:
+    """Pareto shapes (C,) of the tails of rows of terms; zero where they were too many to keep.
+
+    Args:
+        largest: from `largest_terms`, of all chunks (chunks, C, M + 1).
+        total: how many draws all chunks have.
+    """
+    xp, tail = namespace(largest), tail_size(total)
+    if largest.size == 0:
+        return xp.zeros(largest.shape[1], largest.dtype)
+    if largest.shape[0] > 1:
+        together = xp.moveaxis(largest, 0, 1).reshape(largest.shape[1], -1)
+        largest = top_k(together, tail + 1)[0][None]
+    with np.errstate(all="ignore"):
+        return _fit_tail(largest[0])[1]
+
+
+def rate_lost(shape: Array, total: int, usable: float = USABLE) -> Array:
     r"""By how much the errors of sums with heavy tails are larger than their standard errors.
 
     The sum of M terms whose tail has the Pareto shape k > 1/2 is known to a share of about
@@ -113,32 +130,24 @@ def rate_lost(largest: Array, total: int) -> Array:
         M^{k - 1/2}.
 
     Args:
-        largest: from `largest_terms`, of all chunks (chunks, C, M + 1).
-        total: how many draws all chunks have.
-
-    Returns:
-        (C,); one where the terms were too many to keep.
+        shape: k, from `tail_shape`.
+        total: how many draws there are, of which M are the tail.
+        usable: the shape up to which a standard error is believed.
 
     Source: Feller 1971, An Introduction to Probability Theory and Its Applications II, on domains
     of attraction of stable laws; Vehtari et al. 2024 on where they begin to matter.
     """
-    xp, tail = namespace(largest), tail_size(total)
-    if largest.size == 0:
-        return xp.ones(largest.shape[1], largest.dtype)
-    if largest.shape[0] > 1:
-        together = xp.moveaxis(largest, 0, 1).reshape(largest.shape[1], -1)
-        largest = top_k(together, tail + 1)[0][None]
+    xp = namespace(shape)
     with np.errstate(all="ignore"):
-        _, shape, _, _ = _fit_tail(largest[0])
-        return xp.where(shape < USABLE, 1, tail ** (shape - 0.5))
+        return xp.where(shape < usable, 1, tail_size(total) ** (shape - 0.5))
 
 
-def growth_lost(terms: Array) -> Array:
-    r"""Like `rate_lost`, by how fast the largest terms grow: nothing is sorted or fitted.
+def growth_shape(terms: Array) -> Array:
+    r"""Like `tail_shape`, by how fast the largest terms grow: nothing is sorted or fitted.
 
     The largest of n terms whose tail has the Pareto shape k grows like n^k. Of blocks of 32 and
     of 512 terms it is therefore in the mean apart by a factor 16^k. From few blocks a large k is
-    read too small, by about a fifth.
+    read too small, by about a fifth; from fewer than two, as zero.
 
     Args:
         terms: (C, S) >= 0.
@@ -146,7 +155,7 @@ def growth_lost(terms: Array) -> Array:
     size = terms.shape[1]
     large = min(_BLOCKS[1], size // 2)
     if large <= _BLOCKS[0]:
-        return jnp.ones(len(terms), terms.dtype)
+        return jnp.zeros(len(terms), terms.dtype)
     tiny = jnp.finfo(terms.dtype).tiny
 
     def mean_of_largest(block):
@@ -155,8 +164,12 @@ def growth_lost(terms: Array) -> Array:
         return jnp.maximum(jnp.mean(jnp.max(blocks, axis=1), axis=1), tiny)
 
     growth = jnp.log(mean_of_largest(large) / mean_of_largest(_BLOCKS[0]))
-    shape = growth / math.log(large / _BLOCKS[0])
-    return (size / _BLOCKS[0]) ** jnp.maximum(shape - 0.5, 0)
+    return growth / math.log(large / _BLOCKS[0])
+
+
+def growth_lost(shape: Array, total: int) -> Array:
+    """Like `rate_lost`, of so many terms with a shape from `growth_shape`."""
+    return (total / _BLOCKS[0]) ** jnp.maximum(shape - 0.5, 0)
 
 
 def _fit_tail(largest: Array) -> tuple[Array, Array, Array, Array]:

@@ -11,8 +11,9 @@ import numpy as np
 from bbvi._arrays import softmax
 from bbvi._tree import split
 from bbvi._types import AnyArray, Array, PyTree
-from bbvi.evaluate import generator
-from bbvi.evidence import KHAT_FINITE, MOST_NOISE, agree, efficiency
+from bbvi.diagnostics import Diagnostics
+from bbvi.evaluate import generator, scalars
+from bbvi.evidence import KHAT_FINITE, MOST_NOISE, agree, efficiency, squares_heavy
 from bbvi.families import Family, GaussianMixture
 from bbvi.matching import as_run
 from bbvi.solvers import BatchAndMatch
@@ -47,6 +48,7 @@ class Kind(NamedTuple):
             numpy.linalg.LinAlgError where there are none.
         space: units in which a fit is about standard, from target, parameters and data.
         points: N, resampled.
+        tails: whether half of them are by what counts in variances, where that has a heavy tail.
         rounds: of fits, at most.
         patience: rounds without more effective draws, after which it ends.
         most_off: how far raw and corrected moments may be apart, in what counts as right.
@@ -59,6 +61,7 @@ class Kind(NamedTuple):
     fit: Callable[[AnyArray, np.random.Generator], PyTree]
     space: Callable[[Target, PyTree, PyTree], Space]
     points: int
+    tails: bool
     rounds: int
     patience: float = np.inf
     most_off: float = np.inf
@@ -131,7 +134,7 @@ def _rounds(stage, job, kind, key) -> Population:
     for number, round_key in enumerate(split(key, kind.rounds), 1):
         random = generator(round_key)
         try:
-            points = _points_of(sources, kind.points, random)
+            points = _points_of(sources, job, kind, random)
             if len(met):
                 more = min(kind.points // _MET, _OFTEN * len(met))
                 points = np.concatenate([points, met[random.integers(len(met), size=more)]])
@@ -174,14 +177,30 @@ def _rounds(stage, job, kind, key) -> Population:
     return Population(best, answers, spent)
 
 
-def _points_of(sources: list[Fitted], number: int, random: np.random.Generator) -> AnyArray:
+def _points_of(sources, job, kind, random: np.random.Generator) -> AnyArray:
     """Points (N, D) by the weights of draws, of each stage as many as its draws count."""
     sizes = np.nan_to_num([float(s.diagnostics.ess) for s in sources])
     if not sizes.sum() > 0:
         raise np.linalg.LinAlgError("no draws count")
-    shares = np.round(number * sizes / sizes.sum()).astype(int)
-    pairs = zip(sources, shares, strict=True)
-    return np.concatenate([resampled(s.diagnostics, n, random).points for s, n in pairs if n])
+    found = []
+    for source, share in zip(sources, sizes / sizes.sum(), strict=True):
+        number = round(kind.points * share)
+        if number and kind.tails and squares_heavy(source.diagnostics):
+            tail = _of_squares(source.diagnostics, job)
+            found.append(resampled(tail, number // 2, random).points)
+            number -= number // 2
+        if number:
+            found.append(resampled(source.diagnostics, number, random).points)
+    return np.concatenate(found)
+
+
+def _of_squares(d: Diagnostics, job: Job) -> Diagnostics:
+    """The draws, weighted as much as they count in the variances that are known the least."""
+    x = np.asarray(scalars(job.target, d.draws, job.data), float)
+    heavy = d.square_shape > KHAT_FINITE
+    with np.errstate(all="ignore"):
+        away = (x[:, heavy] - d.corrected.mean[heavy]) / d.corrected.sd[heavy]
+        return d._replace(log_weights=d.log_weights + np.log(np.mean(away**2, axis=1)))
 
 
 def _alike(fit: Fitted, others: list[Fitted]) -> bool:
@@ -253,4 +272,4 @@ def _space(target: Target, params: PyTree, data: PyTree) -> Space:
 
 
 # Rings, waves and bends of few dimensions are no Gaussian, but sixteen cover them.
-MIXTURES = Kind("population", FAMILY, fit_mixture, _space, 2048, 10)
+MIXTURES = Kind("population", FAMILY, fit_mixture, _space, 2048, True, 10)

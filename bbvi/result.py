@@ -316,7 +316,7 @@ def _decode(path, header, arrays, log_joint, support) -> FitResult:
     )
 
 
-_DIAGNOSTICS = Diagnostics(*[0] * 8, Moments(*[0] * 4), Moments(*[0] * 4), *[0] * 4)  # type: ignore
+_DIAGNOSTICS = Diagnostics(*[0] * 8, Moments(*[0] * 4), Moments(*[0] * 4), *[0] * 5)  # type: ignore
 
 
 def encode_target(target: Target) -> dict:

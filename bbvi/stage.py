@@ -13,14 +13,23 @@ from bbvi._types import Array, PyTree
 from bbvi.budget import Purse
 from bbvi.chain_checks import chain_faults
 from bbvi.chains import Chains
-from bbvi.diagnostics import Diagnostics, default_draws, diagnose, prepare_diagnose
+from bbvi.diagnostics import (
+    Diagnostics,
+    default_draws,
+    diagnose,
+    diagnose_far,
+    most_draws,
+    prepare_diagnose,
+)
 from bbvi.evidence import (
     KHAT_HOPELESS,
     MOST_NOISE,
+    efficiency,
     is_a_point,
     mean_noise,
     moment_noise,
     needs_correction,
+    squares_heavy,
     weights_usable,
 )
 from bbvi.families import Family, Frame
@@ -29,10 +38,20 @@ from bbvi.solvers import Solver
 from bbvi.solvers.base import RunLog
 from bbvi.status import Status
 from bbvi.target import Target
-from bbvi.verdict import is_settled
+from bbvi.verdict import is_only_noisy, is_settled
 
 # Estimates of the log evidence that differ by less, in nats, are of the same mass.
 _SAME_EVIDENCE = 0.1
+# Draws far out are believed unless they are noisier by this factor: of heavy squares the noise is
+# read too small.
+_AS_NOISY = 2.0
+# How many times as many draws may be made where nothing but noise is left, and with how much of
+# it, in sds, there is no hope that these are enough: a heavy tail that more draws do not make
+# light. (Of five Student-t of four degrees the noise was 0.25, and 0.01 of four times as many.)
+_TIMES, _TOO_NOISY = (4, 16), 0.5
+# More draws do not make up for weights that few of them have: the first ones settle nothing with
+# less of what an exact fit would have either. (A ridge of sines was trusted by 5% of 65,536.)
+_LEAST_SHARE = 0.1
 
 
 class Trace(NamedTuple):
@@ -67,6 +86,7 @@ class Fitted(NamedTuple):
         seconds: wall time, compilation included: of the run, and of the judging.
         log: the solver's own log.
         state: the solver's last state, where there is one to go on from.
+        far: whether half of its fresh draws lie far out.
         mode_weights: where several modes were found and this is but the first of them, their
             estimated shares of the evidence.
         chains: short chains from its draws, whose moments then are the corrected ones.
@@ -92,6 +112,7 @@ class Fitted(NamedTuple):
     seconds: tuple[float, float]
     log: RunLog
     state: Any = None
+    far: bool = False
     mode_weights: tuple[float, ...] = ()
     chains: Chains | None = None
     left_out: bool = False
@@ -130,6 +151,14 @@ class Fitted(NamedTuple):
         guess = self.chains is None and float(d.khat) < KHAT_HOPELESS
         known = self.sound or (guess and bool(mean_noise(d).max() <= MOST_NOISE))
         return known and needs_correction(d)
+
+    @property
+    def reached(self) -> Any:
+        """Where its chains were, or draws far out (S, D); None where there are neither."""
+        if self.chains is not None:
+            return self.chains.draws
+        d = self.diagnostics
+        return d.draws[np.isfinite(d.log_weights)] if self.far else None
 
     @property
     def sees_all(self) -> bool:
@@ -252,13 +281,13 @@ def fit_stage(
     params = finish(solver, state)
     middle = time.perf_counter()
     log, drift = jax.device_get((state.log, getattr(state, "drift", np.nan)))
-    diagnostics = _judge(target, family, params, judge_key, data, Status.of_ended(log.status))
+    judged = _judge(target, family, params, judge_key, data, Status.of_ended(log.status))
     return _fitted(
         name,
         solver,
         family,
         params,
-        diagnostics,
+        judged,
         log,
         float(drift),
         int(spent),
@@ -281,23 +310,63 @@ def judged_stage(
     params, log = jax.block_until_ready(run())
     middle = time.perf_counter()
     log = jax.device_get(log)
-    diagnostics = _judge(target, family, params, judge_key, data, Status.of_ended(log.status))
+    judged = _judge(target, family, params, judge_key, data, Status.of_ended(log.status))
     seconds = (middle - began, time.perf_counter() - middle)
-    return _fitted(name, solver, family, params, diagnostics, log, 0.0, 0, None, seconds)
+    return _fitted(name, solver, family, params, judged, log, 0.0, 0, None, seconds)
 
 
 def _judge(
     target: Target, family: Family, params: PyTree, key: Array, data: PyTree, status: Status
-) -> Diagnostics:
-    """What fresh draws say; where they are costly, few of them first, which may be enough."""
+) -> tuple[Diagnostics, bool]:
+    """What fresh draws say, and whether half of these lie far out.
+
+    Where draws are costly, few of them are made first, which may be enough. Where squares are
+    heavy, draws far out may say more, and are asked.
+    """
     for number in default_draws(target):
-        diagnostics = jax.device_get(diagnose(target, family, params, key, data, number))
-        if is_settled(diagnostics, status):
+        found = jax.device_get(diagnose(target, family, params, key, data, number))
+        if is_settled(found, status):
             break
-    return diagnostics
+    if not squares_heavy(found):
+        return found, False
+    far = diagnose_far(target, family, params, key, data, number)
+    if far is None:
+        return found, False
+    closer = moment_noise(far).max() < _AS_NOISY * moment_noise(found).max()
+    # what would be settled by heavy squares has to be so by draws far out
+    return (far, True) if closer or is_settled(found, status) else (found, False)
 
 
-def _fitted(name, solver, family, params, diagnostics, log, drift, spent, state, seconds) -> Fitted:
+def judged_closer(target: Target, key: Array, data: PyTree, stage: Fitted) -> Fitted:
+    """The stage judged on more draws, where that may settle it and costs less than what comes next.
+
+    Args:
+        target: the target.
+        key: a typed random key.
+        data: the user's data.
+        stage: the stage.
+    """
+    first = default_draws(target)[-1]
+    for times in _TIMES:
+        d, number = stage.diagnostics, times * first
+        if stage.settled or not is_only_noisy(d, stage.status, stage.chains):
+            break
+        if efficiency(d) < _LEAST_SHARE or moment_noise(d).max() > _TOO_NOISY:
+            break
+        if number > most_draws(target):
+            break
+        look = diagnose_far if stage.far else diagnose
+        began = time.perf_counter()
+        found = look(target, stage.family, stage.params, key, data, number)
+        assert found is not None, "so many fewer draws were made far out"
+        run, judged = stage.seconds
+        seconds = run, judged + time.perf_counter() - began
+        stage = stage._replace(diagnostics=found, seconds=seconds)
+    return stage
+
+
+def _fitted(name, solver, family, params, judged, log, drift, spent, state, seconds) -> Fitted:
+    diagnostics, far = judged
     entries = int(log.history.entries)
     return Fitted(
         name=name,
@@ -314,4 +383,5 @@ def _fitted(name, solver, family, params, diagnostics, log, drift, spent, state,
         seconds=seconds,
         log=log,
         state=state,
+        far=far,
     )

@@ -15,7 +15,7 @@ from bbvi.diagnostics import Diagnostics, Moments
 from bbvi.evaluate import generator, scalars, scores
 from bbvi.evidence import SETTLED_NOISE
 from bbvi.families import CouplingFlow, Family, Frame
-from bbvi.families.base import with_tails
+from bbvi.families.proposals import with_tails
 from bbvi.solvers import BatchAndMatch
 from bbvi.target import Target
 

@@ -144,15 +144,17 @@ def is_settled(diagnostics: Diagnostics, status: Status, chains: Chains | None =
     draw lost, and every moment known to a quarter of what counts as right. Where the weights'
     variance may be infinite, their effective number must be large all the same.
     """
-    d = diagnostics
+    known = bool(moment_noise(diagnostics).max() <= SETTLED_NOISE)
+    return known and is_only_noisy(diagnostics, status, chains)
+
+
+def is_only_noisy(d: Diagnostics, status: Status, chains: Chains | None = None) -> bool:
+    """Whether nothing but noise can keep a stage from being settled."""
     if status.failed or max(float(d.bad_share), float(d.outside_share)) > 0 or is_a_point(d):
         return False
     if chains is not None:
-        if chain_faults(chains, d):
-            return False
-    elif not weights_usable(d) or (float(d.khat) > KHAT_FINITE and efficiency(d) < EFFICIENT):
-        return False
-    return bool(moment_noise(d).max() <= SETTLED_NOISE)
+        return not chain_faults(chains, d)
+    return bool(weights_usable(d)) and (float(d.khat) <= KHAT_FINITE or efficiency(d) >= EFFICIENT)
 
 
 def _about_modes(weights: Sequence[float]) -> Verdict:

@@ -10,11 +10,19 @@ import pytest
 import bbvi.diagnostics
 from bbvi._tree import split
 from bbvi.bijectors import correlation, positive
-from bbvi.diagnostics import diagnose
+from bbvi.diagnostics import diagnose, diagnose_far
 from bbvi.evaluate import generator
-from bbvi.families import FullRankGaussian, MeanFieldGaussian
-from bbvi.families.base import draw_noise, host_noise
-from bbvi.pareto import growth_lost, largest_terms, psis, rate_lost, tail_size
+from bbvi.families import FullRankGaussian, LowRankGaussian, MeanFieldGaussian
+from bbvi.families.proposals import draw_noise, host_noise
+from bbvi.pareto import (
+    growth_lost,
+    growth_shape,
+    largest_terms,
+    psis,
+    rate_lost,
+    tail_shape,
+    tail_size,
+)
 from bbvi.target import make_target
 
 smooth = jax.jit(psis)
@@ -182,46 +190,76 @@ def test_float32_agrees_with_float64(name, request):
     np.testing.assert_allclose(weights_32, weights, atol=1e-3)
 
 
-def test_the_rate_that_sums_of_heavy_terms_lose():
+def test_the_shapes_of_tails_and_the_rate_that_their_sums_lose():
     size, rng = 16_384, np.random.default_rng(2)
     shapes = np.array([0.1, 0.4, 0.8, 1.2])
     terms = np.exp(shapes[:, None] * rng.exponential(size=(4, size))).astype(np.float32)
-    lost = jax.jit(rate_lost, static_argnums=1)
-    found = lost(jax.jit(largest_terms, static_argnums=1)(terms, size)[None], size)
-    assert found[0] == 1
-    assert found[1] == 1
-    # the shape is known to (1 + k) / sqrt(384), which is a tenth
-    log_tail = np.log(tail_size(size))
-    np.testing.assert_allclose(np.log(found[2:]) / log_tail, shapes[2:] - 0.5, atol=0.3)
+    fitted = jax.jit(tail_shape, static_argnums=1)
+    found = fitted(jax.jit(largest_terms, static_argnums=1)(terms, size)[None], size)
+    # a shape is known to (1 + k) / sqrt(384), which is a tenth
+    np.testing.assert_allclose(found, shapes, atol=0.3)
+    lost = rate_lost(found, size)
+    assert (lost[:2] == 1).all()
+    np.testing.assert_allclose(np.log(lost[2:]) / np.log(tail_size(size)), found[2:] - 0.5, 1e-5)
     # the largest of all are among the largest of each chunk
     chunks = [largest_terms(jnp.asarray(c), size) for c in np.split(terms, 16, axis=1)]
-    np.testing.assert_allclose(lost(jnp.stack(chunks), size), found, rtol=1e-6)
+    np.testing.assert_allclose(fitted(jnp.stack(chunks), size), found, rtol=1e-6)
 
 
-def test_the_rate_by_the_growth_of_the_largest():
+def test_the_shape_by_the_growth_of_the_largest():
     size, rng = 7680, np.random.default_rng(3)
     shapes = np.repeat([0.2, 0.8, 1.2], 50)
     terms = np.exp(shapes[:, None] * rng.exponential(size=(150, size))).astype(np.float32)
-    found = np.log(jax.jit(growth_lost)(terms)).reshape(3, 50) / np.log(size / 32)
+    growth = jax.jit(growth_shape)(terms)
+    found = np.log(growth_lost(growth, size)).reshape(3, 50) / np.log(size / 32)
     assert (found[0] == 0).mean() > 0.9
     # in most samples the largest terms are smaller than in the mean of all samples
     np.testing.assert_allclose(np.median(found, axis=1), [0, 0.6 * 0.3, 0.6 * 0.7], atol=0.1)
     assert (found[1:].std(axis=1) < 0.3).all()
     # draws in the order of their size count the same, and a few say nothing
-    ordered = np.log(growth_lost(jnp.sort(terms, axis=1))).reshape(3, 50) / np.log(size / 32)
-    assert (np.median(ordered, axis=1)[1:] > 0.1).all()
-    assert (growth_lost(jnp.asarray(terms[:, :64])) == 1).all()
-    assert (growth_lost(jnp.zeros((2, size))) == 1).all()
+    ordered = growth_shape(jnp.sort(terms, axis=1)).reshape(3, 50)
+    assert (np.median(ordered, axis=1)[1:] > 0.6).all()
+    assert (growth_shape(jnp.asarray(terms[:, :64])) == 0).all()
+    assert (growth_shape(jnp.zeros((2, size))) == 0).all()
 
 
-def test_a_rate_for_terms_that_are_too_many_or_do_not_vary():
+def test_shapes_of_terms_that_are_too_many_or_do_not_vary():
     many = largest_terms(jnp.ones((5000, 6000)), 1 << 20)
     assert many.size == 0
-    assert (rate_lost(many[None], 1 << 20) == 1).all()
+    assert (tail_shape(many[None], 1 << 20) == 0).all()
     same = np.array([np.zeros(1000), np.ones(1000)], np.float32)
-    assert (rate_lost(largest_terms(same, 1000)[None], 1000) == 1).all()
+    assert (tail_shape(largest_terms(same, 1000)[None], 1000) == 0).all()
     overflow = np.where(np.arange(1000) == 3, np.inf, 1.0).astype(np.float32)[None]
-    assert np.isinf(rate_lost(largest_terms(overflow, 1000)[None], 1000)).all()
+    shape = tail_shape(largest_terms(overflow, 1000)[None], 1000)
+    assert np.isinf(rate_lost(shape, 1000)).all()
+
+
+def students(x):
+    """Two Student-t of three degrees of freedom: variances of 3, fourth moments of none."""
+    return -2 * jnp.sum(jnp.log1p(x**2 / 3))
+
+
+@pytest.mark.usefixtures("x64")
+def test_draws_far_out_know_the_squares_of_heavy_tails():
+    target = make_target(students, np.zeros(2), None, None)[0]
+    family = FullRankGaussian()
+    params = family.init(np.zeros(2), np.full(2, 1.2))
+    for key in range(3):
+        args = (target, family, params, jax.random.key(key), None)
+        near, far = diagnose(*args), diagnose_far(*args)
+        assert near.square_shape.max() > 0.5
+        assert far.square_shape.max() < near.square_shape.max()
+        np.testing.assert_allclose(far.corrected.sd, np.sqrt(3), rtol=0.05)
+        np.testing.assert_allclose(far.raw.sd, 1.2, rtol=0.05)
+        assert far.own.sum() == len(far.own) // 2
+        assert (np.abs(far.corrected.sd - np.sqrt(3)) < 5 * far.corrected.sd_se).all()
+
+
+def test_draws_far_out_are_not_made_of_all_families_and_not_in_many_dimensions():
+    for dim, family in ((2, LowRankGaussian(rank=1)), (300, MeanFieldGaussian())):
+        target = make_target(students, np.zeros(dim), None, None)[0]
+        params = family.init(jnp.zeros(dim), jnp.ones(dim))
+        assert diagnose_far(target, family, params, jax.random.key(0), None) is None
 
 
 def test_vmap_over_problems():
@@ -358,6 +396,9 @@ def test_numpy_and_a_compiled_program_give_the_same_figures(monkeypatch):
     noise = host_noise(generator(key), 4096, 3, float)
     monkeypatch.setattr(bbvi.diagnostics, "draw_noise", lambda *_: noise)
     compiled = jax.jit(lambda key: diagnose(target, family, params, key, data, 4096))(key)
+    # tails are fitted in single precision
+    np.testing.assert_allclose(host.square_shape, compiled.square_shape, rtol=1e-5)
+    compiled = compiled._replace(square_shape=host.square_shape)
     for one, other in zip(host, compiled, strict=True):
         jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-12), one, other)
 

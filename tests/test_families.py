@@ -20,7 +20,7 @@ from bbvi.families import (
     SinhArcsinhGaussian,
     StudentT,
 )
-from bbvi.families.base import log_tail_ratio
+from bbvi.families.proposals import FAR_DF, host_noise, log_far_ratio, log_tail_ratio
 from bbvi.testing import check_family
 
 # A family and how far from its start the members are that it is checked at.
@@ -495,6 +495,59 @@ def test_a_proposal_is_what_it_says(family):
     # The other half reaches further: in a normal, 4.5 sds have one draw in 10^5.
     distance = np.abs(z - np.mean(z[own], 0)) / np.std(z[own], 0)
     assert (distance[~own] > 5).sum() > 3 * (distance[own] > 5).sum() + 5
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(
+    "family", [MeanFieldGaussian(), FullRankGaussian(), GaussianMixture()], ids=repr
+)
+def test_a_proposal_far_out_is_what_it_says(family):
+    number = 20_000
+    params = a_member(family)
+    size, dtype = family.event(params)
+    noise = host_noise(np.random.default_rng(0), number, size, dtype, FAR_DF)
+    z, log_q, log_mixture, own = map(np.asarray, jitted(family, "propose_far_at")(params, noise))
+    np.testing.assert_allclose(log_q, jitted(family, "log_prob")(params, z), rtol=1e-8, atol=1e-8)
+    weight = np.exp(log_q - log_mixture)
+    assert abs(weight.mean() - 1) < 5 * weight.std() / np.sqrt(number)
+    assert own.sum() == number // 2
+    assert weight.max() <= 2 + 1e-9
+    # Moments by the weights are those of the own draws.
+    centre, sd = z[own].mean(0), z[own].std(0)
+    unit = np.where((weight > 1e-9)[:, None], (z - centre) / sd, 0)
+    assert (np.abs((weight[:, None] * unit).mean(0)) < 0.06).all()
+    np.testing.assert_allclose((weight[:, None] * unit**2).mean(0), 1, atol=0.1)
+    # Beyond twenty sds lies one draw in sixteen of the spherical, and as much of all the others.
+    distance = np.abs((z - centre) / sd).max(1)
+    for some in (~own[:15_000] * np.ones(15_000, bool), ~own & (np.arange(number) >= 15_000)):
+        far = distance[: len(some)][some] > 20
+        assert far.mean() > 0.01
+
+
+def test_the_ratio_far_out_is_that_of_densities(x64):
+    stats = pytest.importorskip("scipy.stats")
+    rng = np.random.default_rng(0)
+    directions = rng.standard_normal((3, 3))
+    directions /= np.linalg.norm(directions, axis=1)[:, None]
+    eps = 5 * rng.standard_normal((20, 3))
+    normal = stats.multivariate_normal(np.zeros(3), np.eye(3)).logpdf(eps)
+    spherical = stats.multivariate_t(np.zeros(3), np.eye(3), df=1).logpdf(eps) - normal
+    y = eps @ directions.T
+    singly = np.exp(stats.cauchy.logpdf(y) - stats.norm.logpdf(y)).mean(1)
+    expected = np.log(0.5 + 0.25 * np.exp(spherical) + 0.25 * singly)
+    for array in (np.asarray, jnp.asarray):
+        found = log_far_ratio(array(eps), array(directions))
+        np.testing.assert_allclose(found, expected, rtol=1e-10)
+
+
+def test_a_gaussian_is_left_along_the_means_of_all_given_one():
+    factor = a_factor(3)
+    family = FullRankGaussian()
+    directions = family.directions(family.init(np.zeros(3), factor))
+    # where scalar j is at y sds the others are, in the mean, at y times their correlation with it
+    covariance = factor @ factor.T
+    sds = np.sqrt(np.diagonal(covariance))
+    np.testing.assert_allclose(factor @ directions.T, covariance / sds, rtol=1e-6)
 
 
 def test_the_tail_ratio_is_that_of_densities(x64):

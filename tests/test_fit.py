@@ -245,6 +245,25 @@ def test_a_tail_that_draws_hardly_reach():
     assert abs(result.posterior.sd()["log_tau"] / sd - 1) < 0.1
 
 
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("df", [2.5, 3.0])
+@pytest.mark.parametrize(("dim", "apart"), [(1, True), (2, True), (2, False), (5, False)])
+def test_heavy_tails(df, dim, apart):
+    """Sds were up to 20% short and trusted, or hundreds of thousands of gradients were spent."""
+
+    def log_joint(x):
+        if apart:
+            return -0.5 * (df + 1) * jnp.sum(jnp.log1p(x**2 / df))
+        return -0.5 * (df + dim) * jnp.log1p(jnp.sum(x**2) / df)
+
+    for key in range(2):
+        result = bbvi.fit(log_joint, np.zeros(dim), key=key)
+        assert result.verdict.level == "trusted", result.verdict
+        np.testing.assert_allclose(result.posterior.mean(), 0, atol=0.1 * np.sqrt(df / (df - 2)))
+        np.testing.assert_allclose(result.posterior.sd(), np.sqrt(df / (df - 2)), rtol=0.1)
+        assert result.num_gradients < 30_000
+
+
 # --- targets that must not be trusted ------------------------------------------------------------
 
 

@@ -1,5 +1,7 @@
 """Which stage of the default is kept, and when its weights correct it."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +12,7 @@ from bbvi.chain_stages import chain_stage
 from bbvi.families import FullRankGaussian
 from bbvi.solvers import BatchAndMatch
 from bbvi.solvers.base import empty_log
-from bbvi.stage import Job, better, judged_stage, plain_stage
+from bbvi.stage import Job, better, judged_closer, judged_stage, plain_stage
 from bbvi.status import Status
 from bbvi.target import make_target
 
@@ -82,3 +84,15 @@ def test_of_one_approximation_what_is_less_noisy_is_kept(exact):
     loud, quiet = seen(exact, sd_se=1.0), seen(exact, sd_se=0.06)
     assert loud.sound and quiet.sound and not loud.answers and not quiet.answers
     assert better(loud, quiet) is quiet and better(quiet, loud) is quiet
+
+
+def test_what_is_only_noisy_is_judged_on_more_draws(target, exact):
+    noisy = seen(exact, mean_se=0.04)
+    assert not noisy.settled
+    closer = judged_closer(target, jax.random.key(1), None, noisy)
+    assert closer.settled and closer.diagnostics.num_draws == 4 * exact.diagnostics.num_draws
+    # nothing that is settled already, or hopeless, or has another fault
+    for stage in (exact, seen(exact, mean_se=1.0), seen(exact, mean_se=0.04, khat=0.9, ess=9.0)):
+        assert judged_closer(target, jax.random.key(1), None, stage) is stage
+    heavy = replace(target, work=1 << 20)
+    assert judged_closer(heavy, jax.random.key(1), None, noisy) is noisy

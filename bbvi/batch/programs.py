@@ -17,7 +17,7 @@ from bbvi.batch.problems import Common, Rows, Shape
 from bbvi.batch.start import QuickStart, quick_start, uncovered_peak
 from bbvi.diagnostics import Diagnostics
 from bbvi.families import Family
-from bbvi.families.base import with_tails
+from bbvi.families.proposals import with_tails
 from bbvi.pareto import psis
 from bbvi.solvers import BatchAndMatch, Solver
 from bbvi.status import Status

@@ -17,7 +17,8 @@ from bbvi.batch.start import QuickStart
 from bbvi.batch.weighing import weigh
 from bbvi.diagnostics import Diagnostics
 from bbvi.families import GaussianMixture
-from bbvi.families.base import LOG_2PI, TAIL_DF, with_tails
+from bbvi.families.base import LOG_2PI
+from bbvi.families.proposals import TAIL_DF, with_tails
 from bbvi.modes import FAR, VALLEY_NATS, VISIBLE_NATS, between, depth
 from bbvi.target import Target
 

@@ -486,6 +486,6 @@ class _Fitted(BatchAndMatch):
 def records_like(params: PyTree) -> Records:
     """The structure of records, with anything as leaves."""
     moments = Moments(*[0] * 4)  # type: ignore[arg-type]
-    diagnostics = Diagnostics(*[0] * 8, moments, moments, *[0] * 4)  # type: ignore
+    diagnostics = Diagnostics(*[0] * 8, moments, moments, *[0] * 5)  # type: ignore
     look = Look(diagnostics, *[0] * 4)  # type: ignore[arg-type]
     return Records(params, look, End(*[0] * 6), 0, 0, 0)  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ from jax.scipy.special import logsumexp
 from bbvi._linalg import dot
 from bbvi._types import Array
 from bbvi.diagnostics import Diagnostics, Moments
-from bbvi.pareto import growth_lost, psis
+from bbvi.pareto import growth_lost, growth_shape, psis
 
 # Squares whose errors are larger than their standard errors by this much are no controls.
 _HEAVY = 2.0
@@ -80,9 +80,10 @@ def weigh(
     shift, shift_se = controlled(y, dot(y, w), jnp.zeros_like(mean))
     centred = (y - shift[:, None]) ** 2
     # a control whose own tail the draws miss would bring in what they miss of it
-    use = use * (growth_lost(v * centred) < _HEAVY)
+    use = use * (growth_lost(growth_shape(v * centred), number) < _HEAVY)
     variance, variance_se = controlled(centred, dot(centred, w), sd**2 + shift**2)
-    variance_se = variance_se * growth_lost(w * centred)
+    shape = growth_shape(w * centred)
+    variance_se = variance_se * growth_lost(shape, number)
     corrected_sd = jnp.sqrt(jnp.maximum(variance, 0))
     safe = jnp.maximum(2 * corrected_sd, jnp.finfo(y.dtype).tiny)
     zero = jnp.zeros_like(mean)
@@ -97,6 +98,7 @@ def weigh(
         outside_share=jnp.sum(jnp.where(outside, share, 0)),
         raw=Moments(mean, sd, zero, zero),
         corrected=Moments(mean + shift, corrected_sd, shift_se, variance_se / safe),
+        square_shape=shape,
         num_draws=jnp.asarray(number),
         draws=jnp.zeros((0, 0), y.dtype),
         log_weights=log_weights[:0],

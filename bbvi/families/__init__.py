@@ -1,6 +1,6 @@
 """Families of approximations: one a file, each a hashable spec beside its parameters."""
 
-from bbvi.families.base import Family, Frame, Proposal
+from bbvi.families.base import Family, Frame
 from bbvi.families.bent import BentGaussian
 from bbvi.families.coupling import CouplingFlow
 from bbvi.families.fullrank import FullRankGaussian
@@ -9,6 +9,7 @@ from bbvi.families.marginal import SinhArcsinhGaussian
 from bbvi.families.meanfield import MeanFieldGaussian
 from bbvi.families.mixture import GaussianMixture
 from bbvi.families.noncentred import Noncentred
+from bbvi.families.proposals import Proposal
 from bbvi.families.student_t import StudentT
 
 __all__ = [

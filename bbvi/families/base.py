@@ -1,62 +1,25 @@
 """What a family is: how noise becomes draws, and in which units its parameters are counted."""
 
-import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from bbvi._arrays import namespace
 from bbvi._linalg import dot, solve_lower
 from bbvi._types import AnyArray, Array, PyTree
+from bbvi.families.proposals import (
+    Noise,
+    Proposal,
+    draw_noise,
+    far_normals,
+    log_far_ratio,
+    own_draws,
+    with_tails,
+)
 
 LOG_2PI = 1.8378770664093453
-# Degrees of freedom of the heavy-tailed half of a `Proposal`: tails of a power, so that they are
-# over any posterior's whose scalars have a kurtosis, and still near the family in its bulk.
-TAIL_DF = 5
-
-
-class Proposal(NamedTuple):
-    """Draws for importance sampling: half from a family's member, half with heavier tails.
-
-    What a member's own tails do not reach, its own draws cannot miss: the weights of a density
-    that is too narrow look best of all. Half of the draws are therefore widened to a
-    Student-t, and all count as draws of the mixture of both.
-
-    Attributes:
-        z: (S, D) draws.
-        log_q: (S,) log density of the member.
-        log_mixture: (S,) log density of the mixture that the draws come from.
-        own: (S,) which draws are the member's own.
-    """
-
-    z: Array
-    log_q: Array
-    log_mixture: Array
-    own: Array
-
-
-class Noise(NamedTuple):
-    """What a proposal is made of.
-
-    Attributes:
-        eps: (S, K) base normals.
-        length: (S,) what makes those of the second half spherical Student-t; one for the first.
-        own: (S,) which half that is.
-        choice: (S,) uniforms, by which a mixture chooses components.
-    """
-
-    eps: AnyArray
-    length: AnyArray
-    own: AnyArray
-    choice: AnyArray
-
-    @property
-    def widened(self) -> AnyArray:
-        """The normals (S, K), the second half made Student-t."""
-        return self.length[:, None] * self.eps
 
 
 class Frame(NamedTuple):
@@ -185,6 +148,22 @@ class Family:
         squares = jnp.sum(noise.widened**2, axis=-1)
         return Proposal(z, log_q, with_tails(log_q, squares, size), noise.own)
 
+    def propose_far_at(self, params: PyTree, noise: Noise) -> Proposal:
+        """Draws of which half lie far out, by `far_normals`."""
+        directions = self.directions(params)
+        assert directions is not None, "draws are made far out where they are affine in normals"
+        eps = far_normals(noise, directions)
+        z, log_q = self.reparam(params, eps)
+        return Proposal(z, log_q, log_q + log_far_ratio(eps, directions), noise.own)
+
+    def directions(self, params: PyTree) -> Array | None:
+        """Unit vectors (D, D), in the space of base normals, to make draws far out along.
+
+        None where draws are not affine in normals: a curve far beyond the draws that it was fitted
+        to leads anywhere.
+        """
+        return None
+
     def event(self, params: PyTree) -> tuple[int, Any]:
         """K and the floating type of the parameters."""
         return self.noise_size(params["loc"].shape[0]), params["loc"].dtype
@@ -209,53 +188,6 @@ class Family:
         and a log scale move by one; weights of a network, of which many act together, by less.
         """
         return 1.0
-
-
-def own_draws(z: Array, log_q: Array) -> Proposal:
-    """The proposal of a family's own draws alone."""
-    return Proposal(z, log_q, log_q, jnp.ones(log_q.shape, bool))
-
-
-def draw_noise(key: Array, number: int, size: int, dtype: Any) -> Noise:
-    """Noise of S = `number` draws and K = `size`."""
-    normal_key, tail_key, choice_key = jax.random.split(key, 3)
-    eps = jax.random.normal(normal_key, (number, size), dtype)
-    # a sum of squares of few normals is a chi-square that compiles at once
-    squares = jnp.sum(jax.random.normal(tail_key, (number, TAIL_DF), dtype) ** 2, axis=-1)
-    return _noise(eps, squares, jax.random.uniform(choice_key, (number,), dtype))
-
-
-def host_noise(random: np.random.Generator, number: int, size: int, dtype: Any) -> Noise:
-    """The same, arrays of numpy from a generator of the host."""
-    eps = random.standard_normal((number, size)).astype(dtype)
-    squares = random.chisquare(TAIL_DF, number).astype(dtype)
-    return _noise(eps, squares, random.random(number).astype(dtype))
-
-
-def noise_shapes(number: int, size: int, dtype: Any) -> Noise:
-    """Its shapes, to prepare a program for."""
-    shapes = Noise((number, size), (number,), (number,), (number,))
-    kinds = Noise(dtype, dtype, bool, dtype)
-    return Noise(*map(jax.ShapeDtypeStruct, shapes, kinds))
-
-
-def _noise(eps: AnyArray, squares: AnyArray, choice: AnyArray) -> Noise:
-    xp, number = namespace(eps), eps.shape[0]
-    own = xp.arange(number) < (number + 1) // 2
-    length = xp.sqrt(TAIL_DF / squares)
-    return Noise(eps, xp.where(own, 1, length), own, choice)
-
-
-def with_tails(log_q: AnyArray, squares: AnyArray, dim: int) -> AnyArray:
-    """log density of half the member and half its heavy-tailed twin, at squared radii."""
-    return log_q + namespace(squares).logaddexp(0.0, log_tail_ratio(squares, dim)) - math.log(2)
-
-
-def log_tail_ratio(squares: AnyArray, dim: int) -> AnyArray:
-    """log of a spherical Student-t density over the standard normal one, at squared radii."""
-    df = TAIL_DF
-    log_norm = math.lgamma((df + dim) / 2) - math.lgamma(df / 2) - dim / 2 * math.log(df / 2)
-    return log_norm - (df + dim) / 2 * namespace(squares).log1p(squares / df) + squares / 2
 
 
 def broadcast_scale(loc: Array, scale: Array) -> Array:

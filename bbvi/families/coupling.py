@@ -10,9 +10,10 @@ import numpy as np
 from bbvi._linalg import dot
 from bbvi._score import with_score
 from bbvi._types import Array, PyTree
-from bbvi.families.base import Family, Frame, with_tails
+from bbvi.families.base import Family, Frame
 from bbvi.families.fullrank import FullRankGaussian
 from bbvi.families.marginal import affine_frame, bend, score_behind, standard_log_prob, unbend
+from bbvi.families.proposals import with_tails
 
 _BASE = FullRankGaussian()
 # Log scales are squashed to this range: an unbounded one overflows in the first bad step, and

@@ -74,6 +74,11 @@ class FullRankGaussian(Family):
         """The score (S, D) of z = loc + L x, from that of x (S, D)."""
         return solve_triangular(self.factor(params), score.T, trans=1, lower=True).T
 
+    def directions(self, params: PyTree) -> Array:
+        """Those (D, D) in which the mean of all others goes with one scalar."""
+        factor = self.factor(params)
+        return directions_of(factor)
+
     def frame(self, params: PyTree) -> Frame:
         return Frame(params["loc"], self.factor(params))
 
@@ -90,6 +95,12 @@ class FullRankGaussian(Family):
         dim = eps.shape[-1]
         log_det = jnp.sum(params["log_diag"])
         return -0.5 * jnp.sum(eps**2, axis=-1) - log_det - 0.5 * dim * LOG_2PI
+
+
+def directions_of(factor: Array) -> Array:
+    """The rows of factors (..., D, D) as unit vectors."""
+    xp = namespace(factor)
+    return factor / xp.sqrt(xp.sum(factor**2, axis=-1, keepdims=True))
 
 
 def _with_factor(loc: Array, factor: Array) -> PyTree:

@@ -10,15 +10,8 @@ from jax.scipy.linalg import cho_solve
 from bbvi._arrays import namespace
 from bbvi._linalg import dot
 from bbvi._types import Array, PyTree
-from bbvi.families.base import (
-    LOG_2PI,
-    Family,
-    Frame,
-    Noise,
-    Proposal,
-    conditional_scale,
-    with_tails,
-)
+from bbvi.families.base import LOG_2PI, Family, Frame, conditional_scale
+from bbvi.families.proposals import Noise, Proposal, with_tails
 
 # The factor starts at this share of the diagonal's scale: at exactly zero its gradient
 # vanishes, and much above it the start is no longer the one asked for.

@@ -49,6 +49,10 @@ class MeanFieldGaussian(Family):
         """The standard deviations (D,)."""
         return namespace(params["log_scale"]).exp(params["log_scale"])
 
+    def directions(self, params: PyTree) -> Array:
+        loc = params["loc"]
+        return namespace(loc).eye(len(loc), dtype=loc.dtype)
+
     def frame(self, params: PyTree) -> Frame:
         return Frame(params["loc"], jnp.exp(params["log_scale"]))
 

@@ -10,15 +10,9 @@ import numpy as np
 from bbvi._arrays import logsumexp, namespace
 from bbvi._linalg import cholesky, dot, einsum, solve_lower
 from bbvi._types import Array, PyTree
-from bbvi.families.base import (
-    LOG_2PI,
-    Family,
-    Frame,
-    Noise,
-    Proposal,
-    broadcast_scale,
-    with_tails,
-)
+from bbvi.families.base import LOG_2PI, Family, Frame, broadcast_scale
+from bbvi.families.fullrank import directions_of
+from bbvi.families.proposals import Noise, Proposal, far_normals, log_far_ratio, with_tails
 
 
 @dataclass(frozen=True)
@@ -59,14 +53,26 @@ class GaussianMixture(Family):
         choice_key, noise_key = jax.random.split(key)
         size, dtype = self.event(params)
         eps = jax.random.normal(noise_key, (num_draws, size), dtype)
-        z = self._place(params, jax.random.uniform(choice_key, (num_draws,), dtype), eps)
+        z = self._place(params, jax.random.uniform(choice_key, (num_draws,), dtype), eps[None])
         return z, self.log_prob(params, z)
 
     def propose_at(self, params: PyTree, noise: Noise) -> Proposal:
-        z = self._place(params, noise.choice, noise.widened)
+        z = self._place(params, noise.choice, noise.widened[None])
         by_component, squares = self.by_component(params, z)
         mixed = with_tails(by_component, squares, z.shape[1])
         return Proposal(z, logsumexp(by_component.T), logsumexp(mixed.T), noise.own)
+
+    def propose_far_at(self, params: PyTree, noise: Noise) -> Proposal:
+        directions = self.directions(params)
+        eps = jax.vmap(far_normals, (None, 0))(noise, directions)
+        z = self._place(params, noise.choice, eps)
+        eps, by_component = self._normals(params, z)
+        mixed = by_component + jax.vmap(log_far_ratio)(eps, directions)
+        return Proposal(z, logsumexp(by_component.T), logsumexp(mixed.T), noise.own)
+
+    def directions(self, params: PyTree) -> Array:
+        """Those of each component (K, D, D)."""
+        return directions_of(params["factor"])
 
     def log_prob(self, params: PyTree, z: Array) -> Array:
         return logsumexp(self.by_component(params, z)[0].T)
@@ -77,23 +83,27 @@ class GaussianMixture(Family):
         return logsumexp(with_tails(by_component, squares, z.shape[1]).T)
 
     def _place(self, params: PyTree, choice: Array, eps: Array) -> Array:
-        """Draws (S, D) of components that uniforms (S,) choose, at base noise (S, D)."""
+        """Draws (S, D) of components that uniforms (S,) choose, at base noise (K or 1, S, D)."""
         ends = jnp.cumsum(jnp.exp(params["log_weights"]))[:-1]
         component = jnp.sum(choice[:, None] >= ends, axis=1)
         # every component's draw and then the chosen one: a gather of factors would take (S, D, D)
-        moved = params["loc"][:, None] + einsum("kij,sj->ksi", params["factor"], eps)
+        moved = params["loc"][:, None] + dot(eps, jnp.swapaxes(params["factor"], 1, 2))
         return jnp.take_along_axis(moved, component[None, :, None], axis=0)[0]
 
     def by_component(self, params: PyTree, z: Array) -> tuple[Array, Array]:
         """log w_k N_k(z) and squared distances in units of component k, both (K, S)."""
+        eps, log_q = self._normals(params, z)
+        return log_q, namespace(eps).sum(eps**2, axis=2)
+
+    def _normals(self, params: PyTree, z: Array) -> tuple[Array, Array]:
+        """Base normals of points (S, D) in each component (K, S, D), and log w_k N_k(z) (K, S)."""
         loc, factor = params["loc"], params["factor"]
         xp = namespace(loc)
         solve = solve_lower if xp is np else jax.vmap(solve_lower)
-        eps = solve(factor, xp.swapaxes(z - loc[:, None], 1, 2))
-        squares = xp.sum(eps**2, axis=1)
+        eps = xp.swapaxes(solve(factor, xp.swapaxes(z - loc[:, None], 1, 2)), 1, 2)
         log_det = xp.sum(xp.log(xp.diagonal(factor, axis1=1, axis2=2)), axis=1)
-        log_q = -0.5 * squares - log_det[:, None] - 0.5 * loc.shape[1] * LOG_2PI
-        return log_q + params["log_weights"][:, None], squares
+        log_q = -0.5 * xp.sum(eps**2, axis=2) - log_det[:, None] - 0.5 * loc.shape[1] * LOG_2PI
+        return eps, log_q + params["log_weights"][:, None]
 
     def event(self, params: PyTree) -> tuple[int, Any]:
         return params["loc"].shape[1], params["loc"].dtype
