@@ -37,6 +37,7 @@ from bbvi.families import (
     Noncentred,
     SinhArcsinhGaussian,
     StudentT,
+    TriangularGaussian,
 )
 from bbvi.fit import fit
 from bbvi.objectives import ELBO, Objective
@@ -96,6 +97,7 @@ __all__ = [
     "StochasticGradient",
     "StudentT",
     "Target",
+    "TriangularGaussian",
     "Verdict",
     "bridges",
     "corr_cholesky",

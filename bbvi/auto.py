@@ -10,9 +10,11 @@ import optax
 
 from bbvi._tree import pick, split
 from bbvi._types import Array, PyTree
-from bbvi.bent_stages import BENT, bends, bent_stages
+from bbvi.bent_stages import BENT, TRIANGULAR, bends, bent_stages
 from bbvi.budget import Purse
 from bbvi.chain_stages import across_seams, chain_stage
+from bbvi.chained import FAMILY as CHAIN
+from bbvi.chained import chain
 from bbvi.chains import expected_gradients
 from bbvi.coverage import covers, visits
 from bbvi.evidence import KHAT_FINITE, may_be_off
@@ -66,9 +68,12 @@ class Auto:
     3. While that pays, the Gaussian moves to the moments of its weighted draws and is judged
        again: a step of adaptive importance sampling, without gradients. Where uneven weights would
        settle it, a few trajectories from the heaviest draws look for mass that no draw has met.
+       Where weighted squares have no variance, half of the draws lie far out; where nothing but
+       noise is left, up to sixteen times as many are made.
        Along a ridge, and where halves of the weighted draws show the same bends, Gaussians that
-       bend with a few coordinates move in this way, and in up to 12 dimensions mixtures of
-       Gaussians, where that settles it. (In this order: a bent one is exact or gives up.)
+       bend with a few coordinates move in this way, and in up to 12 dimensions chains of
+       regressions before, and mixtures of Gaussians after them, where that settles it. (In this
+       order: the first two are exact or give up.)
     4. Where gradients far out tell that some coordinates are the scales of others, a Gaussian in
        coordinates in which these do not depend on them: matched, moved, and with chains from its
        draws.
@@ -171,8 +176,10 @@ class Auto:
         if stages[-1].settled:
             return stages
         best = reduce(better, stages)
+        few = target.dim <= MOST_DIM
         bent = first.joined or bends(best, bent_key)
-        for kind, tried in ((BENT, bent), (MIXTURES, target.dim <= MOST_DIM)):
+        chained = few and bends(best, bent_key, chain, CHAIN)
+        for kind, tried in ((TRIANGULAR, chained), (BENT, bent), (MIXTURES, few)):
             if not tried:
                 continue
             fit, answers, spent = population_stage(best, job, kind, population_key)

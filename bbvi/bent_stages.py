@@ -1,5 +1,6 @@
 """Stages of the default from bent Gaussians, fitted to draws, or states of chains, that bend."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -11,10 +12,12 @@ from bbvi._types import AnyArray, Array, PyTree
 from bbvi.bending import FAMILY, bend
 from bbvi.chain_checks import moved_on
 from bbvi.chain_stages import chain_stage
+from bbvi.chained import FAMILY as CHAIN
+from bbvi.chained import chain
 from bbvi.chains import expected_gradients
 from bbvi.evaluate import generator
 from bbvi.evidence import efficiency
-from bbvi.families import Frame
+from bbvi.families import Family, Frame
 from bbvi.following import follow
 from bbvi.gaussians import and_spent
 from bbvi.matching import on_device
@@ -35,14 +38,16 @@ _NEAR = 4.0
 # and nats that they must be worth.
 _SHOW, _HALF, _BENDS = 20, 4096, 0.08
 # Rounds of fits to weighted draws: at first, and again where chains know more.
-_ROUNDS, _ROUNDS_AGAIN = 10, 3
+_ROUNDS, _ROUNDS_AGAIN, _ROUNDS_OF_CHAINS = 10, 3, 20
 
 
-def bends(stage: Fitted, key: Array) -> bool:
+def bends(
+    stage: Fitted, key: Array, fit: Callable[..., PyTree | None] = bend, family: Family = FAMILY
+) -> bool:
     r"""Whether weighted draws show bends, and not by chance.
 
-    A bent Gaussian of one half of the draws must say more of the other half than a Gaussian does:
-    on average of both ways round, the median of
+    What bends, fitted to one half of the draws, must say more of the other half than a Gaussian
+    does: on average of both ways round, the median of
 
         log q_bent(z) - log q_gauss(z)
 
@@ -53,6 +58,8 @@ def bends(stage: Fitted, key: Array) -> bool:
     Args:
         stage: a Gaussian, or a mixture.
         key: a typed random key.
+        fit: parameters from draws and what they are worth, or None.
+        family: of these.
     """
     d, random = stage.diagnostics, generator(key)
     dim = d.draws.shape[1]
@@ -66,20 +73,21 @@ def bends(stage: Fitted, key: Array) -> bool:
             )
             for half in halves
         ]
-        return _gain(*parts) + _gain(*parts[::-1]) > 2 * _BENDS
+        one, other = parts
+        return _gain(one, other, fit, family) + _gain(other, one, fit, family) > 2 * _BENDS
     except np.linalg.LinAlgError:
         return False
 
 
-def _gain(one: Resampled, other: Resampled) -> float:
-    """Nats by which a bent Gaussian of one half says more than a Gaussian of most of the other."""
+def _gain(one: Resampled, other: Resampled, fit, family) -> float:
+    """Nats by which what bends, of one half, says more than a Gaussian of most of the other."""
     points, others = one.points, other.points
     # with `worth`, unlike in rounds of fits, where the next mends what bends too much
-    params = bend(*one)
+    params = fit(*one)
     if params is None:
         return 0.0
     frame = Frame(points.mean(axis=0), cholesky(np.cov(points.T)))
-    gains: Any = FAMILY.log_prob(params, others) - frame.log_normal(others)[0]
+    gains: Any = family.log_prob(params, others) - frame.log_normal(others)[0]
     return float(np.median(gains))
 
 
@@ -141,17 +149,39 @@ def bent_stages(chains: Fitted, job: Job, key: Array) -> tuple[list[Fitted], int
     return stages, spent
 
 
-def _bent(points: AnyArray, random: np.random.Generator) -> PyTree:
-    params = bend(points)
+def _fit_by(
+    fit: Callable[..., PyTree | None], points: AnyArray, random: np.random.Generator
+) -> PyTree:
+    params = fit(points)
     if params is None:
         raise np.linalg.LinAlgError("points that do not bend")
     return params
 
 
-def _space(target: Target, params: PyTree, data: PyTree) -> Space:
-    return base_space(target, FAMILY, on_device(target, params), data)
+def _space_of(family: Family, target: Target, params: PyTree, data: PyTree) -> Space:
+    return base_space(target, family, on_device(target, params), data)
 
 
+# For squares of squares, which no few coordinates drive. It takes no gradients, and what is nearly
+# exact no longer gains in effective draws: it has all rounds that it needs.
+TRIANGULAR = Kind(
+    "triangular",
+    CHAIN,
+    partial(_fit_by, chain),
+    partial(_space_of, CHAIN),
+    points=8192,
+    tails=False,
+    rounds=_ROUNDS_OF_CHAINS,
+    most_off=1.0,
+)
 # Weights that settle a fit whose own moments are others have been too few: without that limit three
 # of twenty fits of five ridges had sds 11% to 58% off.
-BENT = Kind("bent", FAMILY, _bent, _space, 8192, False, _ROUNDS, 2, 1.0, follow)
+BENT = TRIANGULAR._replace(
+    name="bent",
+    family=FAMILY,
+    fit=partial(_fit_by, bend),
+    space=partial(_space_of, FAMILY),
+    rounds=_ROUNDS,
+    patience=2,
+    refine=follow,
+)

@@ -17,7 +17,7 @@ from bbvi.evidence import KHAT_FINITE, MOST_NOISE, agree, efficiency, squares_he
 from bbvi.families import Family, GaussianMixture
 from bbvi.matching import as_run
 from bbvi.solvers import BatchAndMatch
-from bbvi.stage import Fitted, Job, judged_stage
+from bbvi.stage import Fitted, Job, judged_closer, judged_stage
 from bbvi.status import Status
 from bbvi.target import Target
 from bbvi.tempering import resampled
@@ -149,10 +149,13 @@ def _rounds(stage, job, kind, key) -> Population:
             purse.spend(cost)
             spent += cost
             sources.append(judged(refined, round_key, number))
-        last = max(sources, key=lambda s: (may_answer(s), float(s.diagnostics.ess)))
-        d = last.diagnostics
-        if best is None or d.ess > best.diagnostics.ess:
-            if best is None or d.ess > _MORE * best.diagnostics.ess:
+        last = max(sources, key=lambda s: (may_answer(s), efficiency(s.diagnostics)))
+        closer = judged_closer(target, round_key, data, last)
+        sources = [closer if s is last else s for s in sources]
+        last, d = closer, closer.diagnostics
+        before = 0.0 if best is None else efficiency(best.diagnostics)
+        if best is None or efficiency(d) > before:
+            if efficiency(d) > _MORE * before:
                 grown = number
             best = last
         if may_answer(last) and _alike(last, sources):
@@ -165,10 +168,11 @@ def _rounds(stage, job, kind, key) -> Population:
             if not unseen.moves and float(d.khat) < KHAT_FINITE:
                 best, answers = last, True
                 break
-            met = np.concatenate([met, unseen.points])
+            if unseen.moves:
+                met = np.concatenate([met, unseen.points])
         if number >= _PATIENCE and efficiency(d) < _HOPELESS:
             break
-        if number - grown == kind.patience:
+        if number - grown >= kind.patience:
             break
     if best is None:
         return Population(stage, False, spent)
@@ -179,7 +183,7 @@ def _rounds(stage, job, kind, key) -> Population:
 
 def _points_of(sources, job, kind, random: np.random.Generator) -> AnyArray:
     """Points (N, D) by the weights of draws, of each stage as many as its draws count."""
-    sizes = np.nan_to_num([float(s.diagnostics.ess) for s in sources])
+    sizes = np.nan_to_num([efficiency(s.diagnostics) for s in sources])
     if not sizes.sum() > 0:
         raise np.linalg.LinAlgError("no draws count")
     found = []
@@ -209,8 +213,8 @@ def _alike(fit: Fitted, others: list[Fitted]) -> bool:
     Of two fits the one with a better curve, and more draws that count, may be the noisier: it sees
     a tail that the other does not.
     """
-    ess = float(fit.diagnostics.ess)
-    if any(float(s.diagnostics.ess) > ess and not s.answers for s in others):
+    share = efficiency(fit.diagnostics)
+    if any(efficiency(s.diagnostics) > share and not s.answers for s in others):
         return False
     moments = [s.diagnostics.corrected for s in others if s.answers]
     this = fit.diagnostics.corrected

@@ -91,6 +91,7 @@ def test_every_public_family_is_in_the_table():
         bbvi.families.BentGaussian,
         bbvi.families.GaussianMixture,
         bbvi.families.Noncentred,
+        bbvi.families.TriangularGaussian,
     }
     assert families == {type(family) for family, _ in TABLE}
 

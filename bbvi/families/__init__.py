@@ -11,6 +11,7 @@ from bbvi.families.mixture import GaussianMixture
 from bbvi.families.noncentred import Noncentred
 from bbvi.families.proposals import Proposal
 from bbvi.families.student_t import StudentT
+from bbvi.families.triangular import TriangularGaussian
 
 __all__ = [
     "BentGaussian",
@@ -25,4 +26,5 @@ __all__ = [
     "Proposal",
     "SinhArcsinhGaussian",
     "StudentT",
+    "TriangularGaussian",
 ]

@@ -30,6 +30,7 @@ from bbvi.families import (
     GaussianMixture,
     MeanFieldGaussian,
     Noncentred,
+    TriangularGaussian,
 )
 from bbvi.posterior import MOMENT_DRAWS, Posterior
 from bbvi.status import InputError
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 
 # A dense mass matrix costs D^2 a leapfrog step, and its inverse is a matrix of as many draws.
 _LARGEST_DENSE = 200
+# In the base spaces of these a posterior is straighter than in its own.
+_STRAIGHTENING = (BentGaussian, CouplingFlow, Noncentred, TriangularGaussian)
 
 
 @dataclass(frozen=True)
@@ -175,7 +178,7 @@ def to_mcmc(
     dense = target.dim <= _LARGEST_DENSE if dense is None else dense
     start_key, run_key = jax.random.split(as_key(key))
     base = None
-    straight = isinstance(posterior.family, CouplingFlow | BentGaussian | Noncentred)
+    straight = isinstance(posterior.family, _STRAIGHTENING)
     if neutra or (neutra is None and straight):
         base = _base_space(posterior)
         z = jax.random.normal(start_key, (num_chains, target.dim), target.dtype)
