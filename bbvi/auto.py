@@ -10,11 +10,9 @@ import optax
 
 from bbvi._tree import pick, split
 from bbvi._types import Array, PyTree
-from bbvi.bent_stages import BENT, TRIANGULAR, bends, bent_stages
+from bbvi.bent_stages import BENT, TRIANGULAR, bends, bent_stages, is_chained
 from bbvi.budget import Purse
 from bbvi.chain_stages import across_seams, chain_stage
-from bbvi.chained import FAMILY as CHAIN
-from bbvi.chained import chain
 from bbvi.chains import expected_gradients
 from bbvi.coverage import covers, visits
 from bbvi.evidence import KHAT_FINITE, may_be_off
@@ -71,9 +69,9 @@ class Auto:
        Where weighted squares have no variance, half of the draws lie far out; where nothing but
        noise is left, up to sixteen times as many are made.
        Along a ridge, and where halves of the weighted draws show the same bends, Gaussians that
-       bend with a few coordinates move in this way, and in up to 12 dimensions chains of
-       regressions before, and mixtures of Gaussians after them, where that settles it. (In this
-       order: the first two are exact or give up.)
+       bend with a few coordinates move in this way, in up to 40 dimensions chains of
+       regressions before them, and in up to 12 mixtures of Gaussians after them, where that
+       settles it. (In this order: the first two are exact or give up.)
     4. Where gradients far out tell that some coordinates are the scales of others, a Gaussian in
        coordinates in which these do not depend on them: matched, moved, and with chains from its
        draws.
@@ -178,7 +176,7 @@ class Auto:
         best = reduce(better, stages)
         few = target.dim <= MOST_DIM
         bent = first.joined or bends(best, bent_key)
-        chained = few and bends(best, bent_key, chain, CHAIN)
+        chained = is_chained(best, bent_key)
         for kind, tried in ((TRIANGULAR, chained), (BENT, bent), (MIXTURES, few)):
             if not tried:
                 continue

@@ -15,6 +15,7 @@ from bbvi.chain_stages import chain_stage
 from bbvi.chained import FAMILY as CHAIN
 from bbvi.chained import chain
 from bbvi.chains import expected_gradients
+from bbvi.diagnostics import Diagnostics
 from bbvi.evaluate import generator
 from bbvi.evidence import efficiency
 from bbvi.families import Family, Frame
@@ -37,14 +38,14 @@ _NEAR = 4.0
 # Effective draws a dimension that may show bends (in up to `MOST_DIM` any), points of each half,
 # and nats that they must be worth.
 _SHOW, _HALF, _BENDS = 20, 4096, 0.08
+# Dimensions of chains of regressions, whose draws are made one coordinate after the other.
+_CHAINED = 40
 # Rounds of fits to weighted draws: at first, and again where chains know more.
 _ROUNDS, _ROUNDS_AGAIN, _ROUNDS_OF_CHAINS = 10, 3, 20
 
 
-def bends(
-    stage: Fitted, key: Array, fit: Callable[..., PyTree | None] = bend, family: Family = FAMILY
-) -> bool:
-    r"""Whether weighted draws show bends, and not by chance.
+def bends(stage: Fitted, key: Array) -> bool:
+    r"""Whether weighted draws show that they bend with a few coordinates, and not by chance.
 
     What bends, fitted to one half of the draws, must say more of the other half than a Gaussian
     does: on average of both ways round, the median of
@@ -58,28 +59,42 @@ def bends(
     Args:
         stage: a Gaussian, or a mixture.
         key: a typed random key.
-        fit: parameters from draws and what they are worth, or None.
-        family: of these.
     """
-    d, random = stage.diagnostics, generator(key)
+    d = stage.diagnostics
     dim = d.draws.shape[1]
     if not (dim <= MOST_DIM or float(d.ess) > _SHOW * dim):
         return False
+    return _shows(d, key, bend, FAMILY)
+
+
+def is_chained(stage: Fitted, key: Array) -> bool:
+    """Whether weighted draws show that coordinates follow squares of others, likewise.
+
+    Of bananas in 40 and 60 dimensions it was 0.11 to 0.22 nats by 330 to 2,000 effective draws,
+    where what bends with all features of a few drivers had -0.3 to 0.2.
+    """
+    d = stage.diagnostics
+    return d.draws.shape[1] <= _CHAINED and _shows(d, key, chain, CHAIN)
+
+
+def _shows(d: Diagnostics, key: Array, fit: Callable[..., PyTree | None], family: Family) -> bool:
+    random = generator(key)
     halves = np.array_split(random.permutation(len(d.draws)), 2)
     try:
-        parts = [
+        one, other = (
             resampled(
                 d._replace(draws=d.draws[half], log_weights=d.log_weights[half]), _HALF, random
             )
             for half in halves
-        ]
-        one, other = parts
+        )
         return _gain(one, other, fit, family) + _gain(other, one, fit, family) > 2 * _BENDS
     except np.linalg.LinAlgError:
         return False
 
 
-def _gain(one: Resampled, other: Resampled, fit, family) -> float:
+def _gain(
+    one: Resampled, other: Resampled, fit: Callable[..., PyTree | None], family: Family
+) -> float:
     """Nats by which what bends, of one half, says more than a Gaussian of most of the other."""
     points, others = one.points, other.points
     # with `worth`, unlike in rounds of fits, where the next mends what bends too much

@@ -6,7 +6,7 @@ import numpy as np
 
 from bbvi._types import PyTree
 from bbvi.families import TriangularGaussian
-from bbvi.families.triangular import quadratics
+from bbvi.families.triangular import products, quadratics
 
 FAMILY = TriangularGaussian()
 _RIDGE = 1e-6  # draws' worth, of each draw
@@ -49,51 +49,49 @@ def chain(draws: np.ndarray, worth: float = np.inf) -> PyTree | None:
     gram = features.T @ features / len(x) + _RIDGE * np.eye(features.shape[1])
     left, tail = list(range(dim)), []
     while len(left) > 1:
-        gains = [_regress(gram, j, [k for k in left if k != j], worth).gain for j in left]
+        gains = [_regress(gram, dim, j, [k for k in left if k != j], worth).gain for j in left]
+        if not max(gains) > _BENDS:
+            break  # of what is left any order will do
         tail.append(left.pop(int(np.argmax(gains))))
-    order = np.array(left + tail[::-1], np.int32)
-    fits = [_regress(gram, order[k], order[:k], worth) for k in range(dim)]
-    if not max(fit.gain for fit in fits) > _BENDS:
+    if not tail:
         return None
+    order = np.array(left + tail[::-1], np.int32)
+    fits = [_regress(gram, dim, order[k], order[:k], worth) for k in range(dim)]
     means = np.stack([fit.coefficients for fit in fits], axis=1)
     widths = np.sqrt([fit.variance for fit in fits])
     return FAMILY.join(order, centre[order], unit[order], means[_ordered(order)], np.log(widths))
 
 
-def _regress(gram: np.ndarray, of: int, on, worth: float) -> _Regression:
+def _regress(gram: np.ndarray, dim: int, of: int, on, worth: float) -> _Regression:
     """The quadratic of some coordinates, or the line where that is no worse.
 
     Args:
         gram: (F, F) means of products of quadratics.
+        dim: D.
         of: the coordinate.
         on: those that it may follow.
         worth: how many draws the means are worth.
     """
     on = np.asarray(on, int)
-    one, other = np.triu_indices(_dimension(gram))
+    one, other = products(dim)
     line = np.concatenate([[0], 1 + on])
     pairs = np.flatnonzero(np.isin(one, on) & np.isin(other, on))
     found = []
-    for some in (line, np.concatenate([line, 1 + _dimension(gram) + pairs])):
-        products = gram[some, 1 + of]
+    for some in (line, np.concatenate([line, 1 + dim + pairs])):
+        covariances = gram[some, 1 + of]
         coefficients = np.zeros(len(gram))
-        coefficients[some] = np.linalg.solve(gram[np.ix_(some, some)], products)
-        variance = gram[1 + of, 1 + of] - coefficients[some] @ products
+        coefficients[some] = np.linalg.solve(gram[np.ix_(some, some)], covariances)
+        variance = gram[1 + of, 1 + of] - coefficients[some] @ covariances
         found.append((coefficients, max(variance, _RIDGE**2)))
     straight, bent = found
     gain = 0.5 * np.log(straight[1] / bent[1]) - len(pairs) / worth
     return _Regression(*(bent if gain > 0 else straight), float(gain))
 
 
-def _dimension(gram: np.ndarray) -> int:
-    """D, of which there are 1 + D + D (D + 1)/2 quadratics."""
-    return int(np.sqrt(2 * len(gram) + 0.25) - 1.5)
-
-
 def _ordered(order: np.ndarray) -> np.ndarray:
     """Which quadratics (F,) those of coordinates in this order are."""
     dim = len(order)
+    one, other = products(dim)
     at = np.zeros((dim, dim), int)
-    one, other = np.triu_indices(dim)
     at[one, other] = at[other, one] = np.arange(len(one))
     return np.concatenate([[0], 1 + order, 1 + dim + at[order[one], order[other]]])

@@ -12,22 +12,33 @@ from bbvi._linalg import cholesky, dot
 from bbvi._types import AnyArray, Array, PyTree
 from bbvi.families.base import LOG_2PI, Family, Frame, broadcast_scale
 
+# Dimensions up to which means follow products of two coordinates, and not squares alone.
+_PRODUCTS = 12
 # In units: what a quadratic would be further out, no draw has shown.
 _CLIPPED = 30.0
 
 
+def products(dim: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which two coordinates are multiplied, (P,) and (P,): of many dimensions each with itself."""
+    return np.triu_indices(dim) if dim <= _PRODUCTS else (np.arange(dim), np.arange(dim))
+
+
 def quadratics(x: AnyArray) -> AnyArray:
-    """One, all coordinates of x (S, D), their squares and their products (S, F)."""
+    """One, all coordinates of x (S, D), and products of two (S, F)."""
     xp, (number, dim) = namespace(x), x.shape
-    one, other = np.triu_indices(dim)
+    one, other = products(dim)
     return xp.concatenate([xp.ones_like(x, shape=(number, 1)), x, x[:, one] * x[:, other]], axis=1)
 
 
 def before(dim: int) -> np.ndarray:
     """Which quadratics (F, D) are of coordinates before each."""
-    one, other = np.triu_indices(dim)
+    one, other = products(dim)
     last = np.concatenate([[-1], np.arange(dim), np.maximum(one, other)])
     return last[:, None] < np.arange(dim)
+
+
+def _features(x):
+    return quadratics(namespace(x).clip(x, -_CLIPPED, _CLIPPED))
 
 
 @lru_cache(maxsize=4)
@@ -40,7 +51,8 @@ def _normals(dim: int) -> np.ndarray:
 class TriangularGaussian(Family):
     r"""Coordinates one after the other, each normal around a quadratic of those before it.
 
-    With x the coordinates in an order and in units, and f(x) one, all of them and their products,
+    With x the coordinates in an order and in units, and f(x) one, all of them and their squares, in
+    up to 12 dimensions also their products,
 
         x_k = sum_j A_jk f_j(x_1, ..., x_{k-1}) + s_k eps_k,
 
@@ -102,7 +114,8 @@ class TriangularGaussian(Family):
     def normals(self, params: PyTree, z: Array) -> Array:
         xp = namespace(z)
         x = (z[:, params["order"]] - params["loc"]) / params["units"]
-        return (x - self._means(params, x)) * xp.exp(-params["log_widths"])
+        means = dot(_features(x), params["means"])
+        return (x - means) * xp.exp(-params["log_widths"])
 
     def frame(self, params: PyTree) -> Frame:
         """Units of the mean and the covariance, as 4,096 normals tell it."""
@@ -118,25 +131,21 @@ class TriangularGaussian(Family):
     from_frame = to_frame
 
     def _from_normals(self, params, eps):
-        xp, widths = namespace(eps), namespace(eps).exp(params["log_widths"])
-        noise = eps * widths
+        xp, dim = namespace(eps), eps.shape[1]
+        noise = eps * xp.exp(params["log_widths"])
 
-        def add(k, x):
-            # what comes after k does not count, whatever is there
-            mean = self._means(params, x)
-            return xp.where(xp.arange(x.shape[1]) == k, mean + noise, x)
+        def following(k, x):
+            """Coordinate k, of those before it; those after it do not count, whatever is there."""
+            return dot(_features(x), params["means"][:, k]) + noise[:, k]
 
-        x, dim = xp.zeros_like(eps), eps.shape[1]
         if xp is np:
+            x = np.zeros_like(eps)
             for k in range(dim):
-                x = add(k, x)
+                x[:, k] = following(k, x)
         else:
-            x = jax.lax.fori_loop(0, dim, add, x)
+            add = lambda k, x: x.at[:, k].set(following(k, x))  # noqa: E731
+            x = jax.lax.fori_loop(0, dim, add, jnp.zeros_like(eps))
         return (params["loc"] + params["units"] * x)[:, params["places"]]
-
-    @staticmethod
-    def _means(params, x):
-        return dot(quadratics(namespace(x).clip(x, -_CLIPPED, _CLIPPED)), params["means"])
 
     @staticmethod
     def _log_q(params, eps):
