@@ -96,8 +96,10 @@ def dense(frame):
     return Frame(np.asarray(frame.loc), np.diag(scale) if scale.ndim == 1 else scale)
 
 
-def test_logarithms_that_go_on_for_ever_do_not_count_where_their_exponential_is_zero():
+def test_logarithms_that_go_on_for_ever_do_not_count_where_their_exponential_is_zero(monkeypatch):
     """Of the schools' scale 1 to 2% is so near zero, and moves nothing by more than 0.02 sd."""
+    # draws far out would make its weights even
+    monkeypatch.setattr(bbvi.stage, "squares_heavy", lambda d: False)
     example = eight_schools()
     args = (example.log_joint, example.init, example.data)
     result = bbvi.fit(*args, support=example.support, key=0)
