@@ -206,7 +206,7 @@ def _on_host(
     plan: _Plan,
     far: bool = False,
 ) -> Diagnostics:
-    """Figures in numpy, of draws by chunks, made anew for each sum over all unless they are few."""
+    """Figures in numpy; draws come in chunks, made anew for each sum unless they are few."""
     keys = [key] if plan.chunks == 1 else split(key, plan.chunks)
     df = FAR_DF if far else TAIL_DF
 
@@ -218,16 +218,27 @@ def _on_host(
         log_q, log_mixture, log_p, x = (a.astype(float) for a in (*rest, log_p, x))
         return _Drawn(z, log_q, log_mixture, own, log_p, x)
 
-    few = plan.chunks * plan.size * target.dim <= _KEPT_ELEMENTS
-    held = [draw(key) for key in (keys if few else keys[:1])]
+    total = plan.chunks * plan.size
+    if plan.chunks > 1 and total * target.dim <= _KEPT_ELEMENTS:
+        # all of them are kept: what the moments rest on is what the posterior is made of
+        chunks = [draw(key) for key in keys]
+        first = jax.tree.map(lambda *x: np.concatenate(x), *chunks)
+        plan = _Plan(1, total, total)
+    else:
+        first = draw(keys[0])
 
     def over_chunks(function, *along):
-        chunks = (held[i] if i < len(held) else draw(keys[i]) for i in range(plan.chunks))
+        chunks = (first if i == 0 else draw(keys[i]) for i in range(plan.chunks))
         found = [function(drawn, *x) for drawn, *x in zip(chunks, *along, strict=True)]
         return [np.stack(x) for x in zip(*found, strict=True)]
 
     with np.errstate(all="ignore"):
-        found = _judge(held[0], plan, over_chunks, _LIGHT_SQUARES if far else USABLE)
+        found = _judge(first, plan, over_chunks, _LIGHT_SQUARES if far else USABLE)
+        if far:
+            # what counts for nothing may lie where the map to the parameters overflows
+            kept = found.own | (found.log_weights > np.log(_NOTHING / total))
+            some = {name: getattr(found, name)[kept] for name in ("draws", "log_weights", "own")}
+            found = found._replace(**some)
         # summed in double precision, but of the target's type as all else
         dtype = found.draws.dtype
         return jax.tree.map(lambda a: a.astype(dtype) if a.dtype.kind == "f" else a, found)
@@ -346,8 +357,8 @@ def default_draws(target: Target) -> tuple[int, ...]:
 
 
 def most_draws(target: Target) -> int:
-    """S that cost no more than short chains do, and few enough to be judged on the host."""
-    return min(_TOTAL_ELEMENTS // target.dim, _LIGHT // target.work)
+    """S that cost no more than short chains do, and few enough to be kept."""
+    return min(_KEPT_ELEMENTS // target.dim, _LIGHT // target.work)
 
 
 def _sums_and_terms(

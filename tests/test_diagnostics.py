@@ -251,7 +251,10 @@ def test_draws_far_out_know_the_squares_of_heavy_tails():
         assert far.square_shape.max() < near.square_shape.max()
         np.testing.assert_allclose(far.corrected.sd, np.sqrt(3), rtol=0.05)
         np.testing.assert_allclose(far.raw.sd, 1.2, rtol=0.05)
-        assert far.own.sum() == len(far.own) // 2
+        assert far.own.sum() == far.num_draws // 2
+        # of the others those that count, whose weights are nearly all of the weight
+        assert len(far.own) < far.num_draws
+        np.testing.assert_allclose(np.exp(far.log_weights).sum(), 1, rtol=1e-6)
         assert (np.abs(far.corrected.sd - np.sqrt(3)) < 5 * far.corrected.sd_se).all()
 
 
