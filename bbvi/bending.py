@@ -54,12 +54,7 @@ def bend(draws: np.ndarray, worth: float = np.inf) -> PyTree | None:
 
     Source: the regression with log-linear widths is that of Harvey 1976 (Econometrica 44).
     """
-    draws = np.asarray(draws, float)
-    with np.errstate(all="ignore"):
-        centre, unit = draws.mean(axis=0), draws.std(axis=0)
-    if not (np.isfinite(unit).all() and (unit > 0).all()):
-        raise np.linalg.LinAlgError("draws that do not vary")
-    x = (draws - centre) / unit
+    x, centre, unit = in_units(draws)
     some = x[:: -(-len(x) // _SOME)]
     strength = _dependence(some, some, [], worth)
     if not strength.max() > _DRIVES:
@@ -83,6 +78,20 @@ def bend(draws: np.ndarray, worth: float = np.inf) -> PyTree | None:
     unit = unit[order]
     loc = centre[order] + unit * loc
     return FAMILY.join(fit.shape, order, loc, factor * unit[:, None], means * unit, widths)
+
+
+def in_units(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Draws (S, D) with mean 0 and sd 1, and what these were (D,).
+
+    Raises:
+        numpy.linalg.LinAlgError: if they do not vary.
+    """
+    draws = np.asarray(draws, float)
+    with np.errstate(all="ignore"):
+        centre, unit = draws.mean(axis=0), draws.std(axis=0)
+    if not (np.isfinite(unit).all() and (unit > 0).all()):
+        raise np.linalg.LinAlgError("draws that do not vary")
+    return (draws - centre) / unit, centre, unit
 
 
 class _Fit(NamedTuple):

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bbvi._types import PyTree
+from bbvi.bending import in_units
 from bbvi.families import TriangularGaussian
 from bbvi.families.triangular import products, quadratics
 
@@ -38,12 +39,7 @@ def chain(draws: np.ndarray, worth: float = np.inf) -> PyTree | None:
     Raises:
         numpy.linalg.LinAlgError: if the draws do not vary.
     """
-    draws = np.asarray(draws, float)
-    with np.errstate(all="ignore"):
-        centre, unit = draws.mean(axis=0), draws.std(axis=0)
-    if not (np.isfinite(unit).all() and (unit > 0).all()):
-        raise np.linalg.LinAlgError("draws that do not vary")
-    x = (draws - centre) / unit
+    x, centre, unit = in_units(draws)
     dim, worth = x.shape[1], min(len(x), worth)
     features = quadratics(x)
     gram = features.T @ features / len(x) + _RIDGE * np.eye(features.shape[1])
