@@ -1,13 +1,15 @@
 """What a family is: how noise becomes draws, and in which units its parameters are counted."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from bbvi._arrays import namespace
-from bbvi._linalg import dot, solve_lower
+from bbvi._linalg import cholesky, dot, solve_lower
 from bbvi._types import AnyArray, Array, PyTree
 from bbvi.families.proposals import (
     Noise,
@@ -188,6 +190,18 @@ class Family:
         and a log scale move by one; weights of a network, of which many act together, by less.
         """
         return 1.0
+
+
+@lru_cache(maxsize=8)
+def moment_normals(size: int) -> np.ndarray:
+    """Standard normals (4096, K), by which moments are known that have no closed form."""
+    return np.random.default_rng(0).standard_normal((4096, size))
+
+
+def frame_of_draws(z: AnyArray) -> Frame:
+    """Units of the mean and the covariance of draws (S, D)."""
+    loc = namespace(z).mean(z, axis=0)
+    return Frame(loc, cholesky(dot((z - loc).T, z - loc) / len(z)))
 
 
 def broadcast_scale(loc: Array, scale: Array) -> Array:

@@ -1,7 +1,6 @@
 """Gaussians whose other coordinates move and narrow as a few of them go."""
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +8,7 @@ import numpy as np
 from bbvi._arrays import namespace
 from bbvi._linalg import cholesky, dot, solve_lower
 from bbvi._types import AnyArray, Array, PyTree
-from bbvi.families.base import LOG_2PI, Family, Frame, broadcast_scale
+from bbvi.families.base import LOG_2PI, Family, Frame, broadcast_scale, moment_normals
 
 # Drivers, for which all members of a dimension have room, so that one program serves them.
 MOST_DRIVERS = 5
@@ -53,12 +52,6 @@ def features(a: AnyArray, shape: AnyArray) -> tuple[AnyArray, AnyArray]:
     kink = xp.concatenate([a, _level(a, 1.0)], axis=1)
     curve = _bump(2 * (a[:, :CURVED, None] - KNOTS.astype(a.dtype))).reshape(len(a), -1)
     return xp.concatenate([a, bend, switch, *pairs, curve], axis=1), kink
-
-
-@lru_cache(maxsize=1)
-def _normals() -> np.ndarray:
-    """Standard normals for the drivers, by which moments of features are known."""
-    return np.random.default_rng(0).standard_normal((4096, MOST_DRIVERS))
 
 
 def _bump(t):
@@ -153,7 +146,7 @@ class BentGaussian(Family):
         """Units of the mean and the covariance, as 4,096 normals for the drivers tell it."""
         factor, means = params["factor"], params["means"]
         xp, few = namespace(factor), len(params["widths"]) // 2
-        a = xp.asarray(_normals()[:, :few], factor.dtype)
+        a = xp.asarray(moment_normals(MOST_DRIVERS)[:, :few], factor.dtype)
         of_means, of_widths = features(a, params["shape"])
         width = xp.exp(dot(of_widths, params["widths"]))
         led = dot(of_means, means) + width * dot(a, factor[:, :few].T)

@@ -1,7 +1,6 @@
 """Families in coordinates in which scales and what they are the scales of are independent."""
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import NamedTuple
 
 import jax
@@ -9,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from bbvi._arrays import namespace
-from bbvi._linalg import cholesky, dot
+from bbvi._linalg import dot
 from bbvi._types import AnyArray, Array, PyTree
-from bbvi.families.base import Family, Frame
+from bbvi.families.base import Family, Frame, frame_of_draws, moment_normals
 from bbvi.families.fullrank import FullRankGaussian
 
 NO_DATA = -1e4  # log precision of data that say nothing
@@ -243,12 +242,6 @@ def pull_back_tails(tails: Tails, y: np.ndarray, score: np.ndarray) -> np.ndarra
     return score * tails.unit * steep + steeper / steep
 
 
-@lru_cache(maxsize=4)
-def _normals(dim: int) -> np.ndarray:
-    """Standard normals, by which moments are known."""
-    return np.random.default_rng(0).standard_normal((4096, dim))
-
-
 @dataclass(frozen=True)
 class Noncentred(Family):
     r"""A family of y, where z = T_1(T_2(... x(y))) and each T makes effects of their scales.
@@ -331,9 +324,7 @@ class Noncentred(Family):
     def frame(self, params: PyTree) -> Frame:
         """Units of the mean and the covariance, as 4,096 draws tell it."""
         size, dtype = self.event(params)
-        z = self.reparam(params, jnp.asarray(_normals(size), dtype))[0]
-        loc = jnp.mean(z, axis=0)
-        frame = Frame(loc, cholesky(dot((z - loc).T, z - loc) / len(z)))
+        frame = frame_of_draws(self.reparam(params, jnp.asarray(moment_normals(size), dtype))[0])
         on_host = isinstance(params["layers"]["rest"], np.ndarray)
         return jax.device_get(frame) if on_host else frame
 

@@ -1,16 +1,22 @@
 """A chain of regressions: each coordinate around a quadratic of those before it."""
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from bbvi._arrays import namespace
-from bbvi._linalg import cholesky, dot
+from bbvi._linalg import dot
 from bbvi._types import AnyArray, Array, PyTree
-from bbvi.families.base import LOG_2PI, Family, Frame, broadcast_scale
+from bbvi.families.base import (
+    LOG_2PI,
+    Family,
+    Frame,
+    broadcast_scale,
+    frame_of_draws,
+    moment_normals,
+)
 
 # Dimensions up to which means follow products of two coordinates, and not squares alone.
 _PRODUCTS = 12
@@ -39,12 +45,6 @@ def before(dim: int) -> np.ndarray:
 
 def _features(x):
     return quadratics(namespace(x).clip(x, -_CLIPPED, _CLIPPED))
-
-
-@lru_cache(maxsize=4)
-def _normals(dim: int) -> np.ndarray:
-    """Standard normals by which a member's moments are known."""
-    return np.random.default_rng(dim).standard_normal((4096, dim))
 
 
 @dataclass(frozen=True)
@@ -120,10 +120,8 @@ class TriangularGaussian(Family):
     def frame(self, params: PyTree) -> Frame:
         """Units of the mean and the covariance, as 4,096 normals tell it."""
         loc = params["loc"]
-        xp = namespace(loc)
-        z = self._from_normals(params, xp.asarray(_normals(len(loc)), loc.dtype))
-        mean = xp.mean(z, axis=0)
-        return Frame(mean, cholesky(dot((z - mean).T, z - mean) / len(z)))
+        eps = namespace(loc).asarray(moment_normals(len(loc)), loc.dtype)
+        return frame_of_draws(self._from_normals(params, eps))
 
     def to_frame(self, params: PyTree, frame: Frame) -> PyTree:
         raise NotImplementedError("a chain of regressions is fitted to draws, and not step by step")
