@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from bbvi.chains import Chains, num_independent, share_left
-from bbvi.diagnostics import Diagnostics, Moments
+from bbvi.diagnostics import Diagnostics
 from bbvi.evidence import (
     KHAT_FINITE,
     MEAN_TOLERANCE,
@@ -14,6 +14,7 @@ from bbvi.evidence import (
     efficiency,
     fixed,
 )
+from bbvi.moments import Moments
 
 # Chains that forget have correlations of 1/sqrt(512) = 0.04 by chance alone.
 MEMORY = 0.25

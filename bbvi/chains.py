@@ -12,9 +12,9 @@ from bbvi._linalg import einsum
 from bbvi._tree import split
 from bbvi._types import AnyArray, Array, PyTree
 from bbvi.base_space import standardised
-from bbvi.diagnostics import Moments
 from bbvi.evaluate import generator
 from bbvi.families import Family
+from bbvi.moments import Moments
 from bbvi.pareto import largest_terms, rate_lost, tail_shape
 from bbvi.target import Target
 

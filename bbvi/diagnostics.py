@@ -8,9 +8,8 @@ import numpy as np
 
 from bbvi._arrays import is_traced, logsumexp, namespace
 from bbvi._compile import draws_jit, quick_jit
-from bbvi._linalg import dot
 from bbvi._tree import split
-from bbvi._types import AnyArray, Array, PyTree
+from bbvi._types import Array, PyTree
 from bbvi.evaluate import densities, generator
 from bbvi.families import Family
 from bbvi.families.proposals import (
@@ -22,6 +21,7 @@ from bbvi.families.proposals import (
     host_noise,
     noise_shapes,
 )
+from bbvi.moments import Moments, moments_of, place, sums_and_terms
 from bbvi.pareto import USABLE, largest_terms, psis, rate_lost, tail_shape
 from bbvi.target import Target
 
@@ -37,8 +37,6 @@ _LIGHT = 1 << 28  # 2 seconds of a core
 _CHUNK_ELEMENTS = 1 << 21
 # Up to here only drawing is compiled: the loop as a whole takes the compiler seconds.
 _HOST_CHUNKS = 16
-# Elements of a block of sums of numpy's: 64 KiB, half of what the allocator takes new pages for.
-_BLOCK = 1 << 13
 # Elements of draws kept in the result, for pictures and checks: 16 MiB in float32.
 _KEPT_ELEMENTS = 1 << 22
 # Draws far out are there to give squares a variance: where they do not, errors count it. (Of five
@@ -48,19 +46,6 @@ _LIGHT_SQUARES = 0.5
 _FAR_DIM = 64
 # A draw's share of the member's mass, over that of the mixture, below which it is none.
 _NOTHING = 1e-9
-
-
-class Moments(NamedTuple):
-    """Mean and standard deviation of each scalar parameter, with Monte Carlo errors; all (C,).
-
-    A standard error says nothing of terms that were not drawn: where the weighted squares have a
-    heavy tail, that of a corrected sd is larger by `bbvi.pareto.rate_lost`.
-    """
-
-    mean: Array
-    sd: Array
-    mean_se: Array
-    sd_se: Array
 
 
 class Diagnostics(NamedTuple):
@@ -146,12 +131,17 @@ def diagnose(
     key: Array,
     data: PyTree,
     num_draws: int | None = None,
+    far: bool = False,
 ) -> Diagnostics:
     """Judge an approximation on draws it was not fitted to.
 
     Draws are made in chunks, twice from the same keys where they do not fit in memory at
     once: first for the weights, then for the moments. Where the chunks are few, only drawing is
     compiled, and the figures are arrays of numpy.
+
+    Draws far out know moments of which others see too little: of two Student-t of three degrees
+    the sds were 9% short in the median, and are within 4%. Where tails are light, and in many
+    dimensions those of all scalars together, they know less.
 
     Args:
         target: the target.
@@ -160,41 +150,18 @@ def diagnose(
         key: a typed random key.
         data: the user's data.
         num_draws: S; None takes 16,384, or fewer (at least 1,024) for D over 1,024.
+        far: whether half of the draws lie far out; see `reaches_far`.
     """
     plan = _plan_on_host(target, num_draws)
-    if is_traced((params, key, data)) or plan.chunks > _HOST_CHUNKS:
+    if not far and (is_traced((params, key, data)) or plan.chunks > _HOST_CHUNKS):
         return _in_chunks(target, family, params, key, data, _plan(target, num_draws))
-    return _on_host(target, family, params, key, data, plan)
+    return _on_host(target, family, params, key, data, plan, far)
 
 
-def diagnose_far(
-    target: Target,
-    family: Family,
-    params: PyTree,
-    key: Array,
-    data: PyTree,
-    num_draws: int | None = None,
-) -> Diagnostics | None:
-    """The same by draws of which half lie far out, or None where such are not made.
-
-    They know moments of which others see too little: of two Student-t of three degrees the sds
-    were 9% short in the median, and are within 4%. Where tails are light, and in many dimensions
-    those of all scalars together, they know less.
-
-    Args:
-        target: the target.
-        family: the family of the approximation.
-        params: its parameters.
-        key: a typed random key.
-        data: the user's data.
-        num_draws: S, as for `diagnose`.
-    """
-    plan = _plan_on_host(target, num_draws)
-    if target.dim > _FAR_DIM or plan.chunks > _HOST_CHUNKS:
-        return None
-    if family.directions(jax.device_get(params)) is None:
-        return None
-    return _on_host(target, family, params, key, data, plan, far=True)
+def reaches_far(target: Target, family: Family, params: PyTree, num_draws: int) -> bool:
+    """Whether so many draws can be made of which half lie far out."""
+    few = target.dim <= _FAR_DIM and _plan_on_host(target, num_draws).chunks <= _HOST_CHUNKS
+    return few and family.directions(jax.device_get(params)) is not None
 
 
 def _on_host(
@@ -204,7 +171,7 @@ def _on_host(
     key: Array,
     data: PyTree,
     plan: _Plan,
-    far: bool = False,
+    far: bool,
 ) -> Diagnostics:
     """Figures in numpy; draws come in chunks, made anew for each sum unless they are few."""
     keys = [key] if plan.chunks == 1 else split(key, plan.chunks)
@@ -317,18 +284,18 @@ def _judge(
 
     # Where a reported scalar sits at 1e6 with an sd of 1, its squares would lose the sd: it is
     # measured from about its mean, in units of about its sd where only the size counts.
-    origin, unit = _place(first.x, weights[: plan.size])
+    origin, unit = place(first.x, weights[: plan.size])
     # by the draws of the corrected moments: what sets the two apart is then hardly noise
     even = of_member / xp.sum(of_member)
     sets = xp.stack([even, even**2, weights, weights**2]).reshape(4, plan.chunks, plan.size)
 
     def sums_and_tail(drawn, sets):
-        sums, terms = _sums_and_terms(drawn.x, sets, origin, unit)
+        sums, terms = sums_and_terms(drawn.x, sets, origin, unit)
         return sums, largest_terms(terms, total)
 
     sums, largest = over_chunks(sums_and_tail, xp.moveaxis(sets, 1, 0))
     sums = xp.sum(sums, axis=0)
-    raw, corrected = (_moments(origin, sums[i], sums[i + 1]) for i in (0, 2))
+    raw, corrected = (moments_of(origin, sums[i], sums[i + 1]) for i in (0, 2))
     shape = tail_shape(largest, total).astype(origin.dtype)
     corrected = corrected._replace(sd_se=corrected.sd_se * rate_lost(shape, total, usable))
     return Diagnostics(
@@ -359,69 +326,3 @@ def default_draws(target: Target) -> tuple[int, ...]:
 def most_draws(target: Target) -> int:
     """S that cost no more than short chains do, and few enough to be kept."""
     return min(_KEPT_ELEMENTS // target.dim, _LIGHT // target.work)
-
-
-def _sums_and_terms(
-    x: AnyArray, sets: AnyArray, origin: AnyArray, unit: AnyArray
-) -> tuple[AnyArray, AnyArray]:
-    """Of scalars (S, C) and four sets of weights (4, S).
-
-    Returns:
-        Sums (4, 5, C) of w (x - origin)^p, p = 0..4, of each set, and the terms (C, S) of the
-        third set's second moment, in units.
-    """
-    xp = namespace(x)
-    if xp is np and x.size > _BLOCK:
-        # in arrays so small that their memory is used again: new pages cost more than the sums
-        size = max(1, _BLOCK // x.shape[1])
-        blocks = [slice(i, i + size) for i in range(0, len(x), size)]
-        each = [_sums_and_terms(x[at], sets[:, at], origin, unit) for at in blocks]
-        sums, terms = map(list, zip(*each, strict=True))
-        return np.sum(sums, axis=0), np.concatenate(terms, axis=1)
-    x = _about(x, origin, xp.any(sets > 0, axis=0))
-    x2 = x**2
-    # a product a power: an array of all five would be the largest of the program
-    # (squared and multiplied: numpy takes a logarithm for a third or fourth power)
-    sums = [dot(sets, p) for p in (xp.ones_like(x), x, x2, x2 * x, x2**2)]
-    return xp.stack(sums, 1), sets[2] * ((x / unit) ** 2).T
-
-
-def _moments(origin: Array, first: Array, second: Array) -> Moments:
-    """Moments and their errors from sums of w x^p and of w^2 x^p, p = 0..4, each (5, C).
-
-    The errors are those of self-normalised importance sampling (Owen 2013, section 9.2).
-    """
-    xp, m = namespace(origin), first[1] / first[0]
-    variance = xp.maximum(first[2] / first[0] - m**2, 0)
-    s0, s1, s2, s3, s4 = second
-    # sums of w^2 (x - m)^2 and of w^2 ((x - m)^2 - variance)^2
-    squares = s2 - 2 * m * s1 + m**2 * s0
-    fourths = s4 - 4 * m * s3 + 6 * m**2 * s2 - 4 * m**3 * s1 + m**4 * s0
-    quartic = fourths - 2 * variance * squares + variance**2 * s0
-    sd = xp.sqrt(variance)
-    tiny = xp.finfo(m.dtype).tiny
-    return Moments(
-        origin + m,
-        sd,
-        xp.sqrt(xp.maximum(squares, 0)),
-        xp.sqrt(xp.maximum(quartic, 0)) / xp.maximum(2 * sd, tiny),
-    )
-
-
-def _about(x: AnyArray, origin: AnyArray, used: AnyArray) -> AnyArray:
-    """x (S, C) from an origin; 0 where not used (S,), where the parameters may overflow."""
-    xp, x = namespace(x), x - origin
-    if xp is np and used.all():
-        return x  # no copy
-    return xp.where(used[:, None], x, 0)
-
-
-def _place(x: Array, weights: Array) -> tuple[Array, Array]:
-    """Mean and sd of scalars (S, C) under weights; one of them and 1 where these say nothing."""
-    xp = namespace(x)
-    share = weights / xp.maximum(xp.sum(weights), xp.finfo(x.dtype).tiny)
-    first = x[0]
-    x = _about(x, first, weights > 0)
-    away = dot(share, x)
-    sd = xp.sqrt(dot(share, (x - away) ** 2))
-    return first + away, xp.where(sd > 0, sd, 1)

@@ -11,8 +11,9 @@ import numpy as np
 import bbvi.families
 from bbvi import storage
 from bbvi._types import Key, LogJoint, PyTree
-from bbvi.diagnostics import Diagnostics, Moments
+from bbvi.diagnostics import Diagnostics
 from bbvi.families import Family
+from bbvi.moments import Moments
 from bbvi.posterior import Posterior
 from bbvi.stage import Trace
 from bbvi.status import InputError, Status

@@ -17,9 +17,9 @@ from bbvi.diagnostics import (
     Diagnostics,
     default_draws,
     diagnose,
-    diagnose_far,
     most_draws,
     prepare_diagnose,
+    reaches_far,
 )
 from bbvi.evidence import (
     KHAT_HOPELESS,
@@ -327,11 +327,9 @@ def _judge(
         found = jax.device_get(diagnose(target, family, params, key, data, number))
         if is_settled(found, status):
             break
-    if not squares_heavy(found):
+    if not (squares_heavy(found) and reaches_far(target, family, params, number)):
         return found, False
-    far = diagnose_far(target, family, params, key, data, number)
-    if far is None:
-        return found, False
+    far = jax.device_get(diagnose(target, family, params, key, data, number, far=True))
     closer = moment_noise(far).max() < _AS_NOISY * moment_noise(found).max()
     # what would be settled by heavy squares has to be so by draws far out
     return (far, True) if closer or is_settled(found, status) else (found, False)
@@ -355,10 +353,8 @@ def judged_closer(target: Target, key: Array, data: PyTree, stage: Fitted) -> Fi
             break
         if number > most_draws(target):
             break
-        look = diagnose_far if stage.far else diagnose
         began = time.perf_counter()
-        found = look(target, stage.family, stage.params, key, data, number)
-        assert found is not None, "so many fewer draws were made far out"
+        found = diagnose(target, stage.family, stage.params, key, data, number, stage.far)
         run, judged = stage.seconds
         seconds = run, judged + time.perf_counter() - began
         stage = stage._replace(diagnostics=found, seconds=seconds)

@@ -11,11 +11,12 @@ from bbvi._linalg import dot
 from bbvi._types import AnyArray, Array, PyTree
 from bbvi.base_space import compiled, enter
 from bbvi.chains import ACCEPTANCE, LENGTH
-from bbvi.diagnostics import Diagnostics, Moments
+from bbvi.diagnostics import Diagnostics
 from bbvi.evaluate import generator, scalars, scores
 from bbvi.evidence import SETTLED_NOISE
 from bbvi.families import CouplingFlow, Family, Frame
 from bbvi.families.proposals import with_tails
+from bbvi.moments import Moments
 from bbvi.solvers import BatchAndMatch
 from bbvi.target import Target
 

@@ -22,11 +22,11 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # A file imports only from levels above its own line; a folder is one level.
 ORDER = """
     _types status budget _arrays _tree _linalg _score _compile bijectors examples storage target
-    families evaluate objectives solvers run pareto diagnostics propriety evidence base_space
-    chains chain_checks verdict table posterior plot stage observers modes ways matching tempering
-    chain_stages coverage necks unseen bending chained following coordinates scales hierarchy
-    gaussians population bent_stages hierarchy_stages auto bridges result fit batch testing
-    __init__ __main__
+    families evaluate objectives solvers run pareto moments diagnostics propriety evidence
+    base_space chains chain_checks verdict table posterior plot stage observers modes ways matching
+    tempering chain_stages coverage necks unseen bending chained following coordinates scales
+    hierarchy gaussians population bent_stages hierarchy_stages auto bridges result fit batch
+    testing __init__ __main__
 """.split()
 
 ALLOWED = {"bbvi", "jax", "numpy", "optax"} | sys.stdlib_module_names

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bbvi.diagnostics import Diagnostics, Moments
+from bbvi.diagnostics import Diagnostics
 from bbvi.evidence import (
     EVEN_SHARE,
     KHAT_FINITE,
@@ -18,6 +18,7 @@ from bbvi.evidence import (
     moment_noise,
     weights_usable,
 )
+from bbvi.moments import Moments
 from bbvi.status import Status
 from bbvi.verdict import BAD_SHARE, Verdict, about_width, judge
 

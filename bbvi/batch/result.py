@@ -20,9 +20,10 @@ from bbvi.batch.problems import Problems, make_problems
 from bbvi.batch.programs import End, Look, Plan, draw_some, look_key
 from bbvi.batch.records import Records
 from bbvi.batch.refine import FAMILY as MIXTURE
-from bbvi.diagnostics import Diagnostics, Moments, diagnose
+from bbvi.diagnostics import Diagnostics, diagnose
 from bbvi.evidence import moment_errors
 from bbvi.families import Family
+from bbvi.moments import Moments
 from bbvi.posterior import Posterior
 from bbvi.result import FitResult, decode_target, encode_target
 from bbvi.solvers import BatchAndMatch

@@ -8,7 +8,8 @@ from jax.scipy.special import logsumexp
 
 from bbvi._linalg import dot
 from bbvi._types import Array
-from bbvi.diagnostics import Diagnostics, Moments
+from bbvi.diagnostics import Diagnostics
+from bbvi.moments import Moments
 from bbvi.pareto import growth_lost, growth_shape, psis
 
 # Squares whose errors are larger than their standard errors by this much are no controls.
