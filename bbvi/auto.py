@@ -14,13 +14,12 @@ from bbvi.bent_stages import BENT, TRIANGULAR, bends, bent_stages, is_chained
 from bbvi.budget import Purse
 from bbvi.chain_stages import across_seams, chain_stage
 from bbvi.chains import expected_gradients
-from bbvi.coverage import covers, visits
+from bbvi.coverage import missed_modes, visits
 from bbvi.evidence import KHAT_FINITE, may_be_off
 from bbvi.families import CouplingFlow, GaussianMixture, LowRankGaussian
 from bbvi.gaussians import MOST_MOVES, FirstKeys, and_spent, first_stages, looked_at, probed
 from bbvi.hierarchy_stages import hierarchy_stages
 from bbvi.matching import find_start
-from bbvi.modes import VISIBLE_NATS
 from bbvi.objectives import ELBO
 from bbvi.population import MIXTURES, MOST_DIM, population_stage
 from bbvi.solvers import StochasticGradient
@@ -34,6 +33,8 @@ _DENSE_LIMIT = 2560
 # A step of the flow costs 64 products with its D x D factor and its optimizer's passes over that
 # factor: past a thousand dimensions minutes go by, and chains have had their chance before.
 _FLOW_LIMIT = 1024
+# ... and of separate modes it covers one: of topics in 502 dimensions, after 250 s.
+_JOINING_LIMIT = 256
 # Rounds of short chains. Four cost about what a flow does; after the last stage nothing else can
 # bring the noise down.
 _ROUNDS, _LAST_ROUNDS = 4, 8
@@ -156,11 +157,13 @@ class Auto:
         doublings = _DOUBLINGS if target.work <= _LIGHT else _DOUBLINGS_IF_HEAVY
         doublings += _MORE_DOUBLINGS * (target.dim > _SLOW_FLOW)
 
+        def missed(stage):
+            bound = float(stage.diagnostics.elbo)
+            return missed_modes(target, stage.family, stage.params, matches, modes, bound, data)
+
         def of_all_modes(stage):
             """A stage that covers those that are known, or says that it does not."""
-            bound = float(stage.diagnostics.elbo)
-            near = [i for i in modes if matches.elbo[i] > bound - VISIBLE_NATS]
-            if covers(target, stage.family, stage.params, matches, near, bound, data):
+            if not missed(stage)[1]:
                 return stage
             return stage._replace(mode_weights=first.stages[0].mode_weights)
 
@@ -205,16 +208,15 @@ class Auto:
         warm = previous if previous is not None and previous[0] == self.flow else None
         frame = single.frame
         solver = self.flow_solver()
-        if target.dim > _FLOW_LIMIT:
+        separate = len(modes) > 1 and not first.joined
+        if target.dim > (_JOINING_LIMIT if separate else _FLOW_LIMIT):
             return stages
         # a flow that is cut short in its first half is worse than none
         if not purse.allows(self.flow_steps * self.flow_draws / 2):
             return stages
         flow = fit_stage("flow", solver, target, frame, warm, run_key, judge_key, data, run)
         if len(modes) > 1:  # of which a flow may have found a better one
-            flow = of_all_modes(flow)
-            bound = float(flow.diagnostics.elbo)
-            modes = [i for i in modes if matches.elbo[i] > bound - VISIBLE_NATS]
+            modes, flow = missed(flow)[0], of_all_modes(flow)
         purse.spend(flow.num_gradients)
         stages.append(self._probed(look(flow), target, judge_key, data, purse))
         # the last word: what a slow chain has not moved yet counts too

@@ -8,7 +8,7 @@ from bbvi._compile import quick_jit
 from bbvi._types import Array, PyTree
 from bbvi.families import Family, Frame
 from bbvi.matching import Matches
-from bbvi.modes import apart
+from bbvi.modes import VISIBLE_NATS, apart
 from bbvi.objectives.draws import normals
 from bbvi.solvers.starts import FAMILY, Starts
 from bbvi.target import Target
@@ -22,7 +22,7 @@ _DRAWS = 64
 _REACH = 2.0
 
 
-def covers(
+def missed_modes(
     target: Target,
     family: Family,
     params: PyTree,
@@ -30,13 +30,21 @@ def covers(
     modes: list[int],
     elbo: float,
     data: PyTree,
-) -> bool:
-    """Whether an approximation has its share of density at the centres of some modes."""
-    if not modes:
-        return True
+) -> tuple[list[int], list[int]]:
+    """Which modes matter beside an approximation, and at which of their centres it has no share.
+
+    A richer approximation's bound is above those of matched Gaussians for its shape alone: beside
+    one that covers modes of these, others are measured by their Gaussians; beside one that has
+    found a place of its own, by its bound.
+    """
     centres = jnp.asarray(matches.frame.loc[np.array(modes)])
-    log_ratio = _log_ratios(target, family, params, centres, data)
-    return bool(np.all(np.asarray(log_ratio) < elbo + COVERED_NATS))
+    log_ratio = np.asarray(_log_ratios(target, family, params, centres, data))
+    covered = log_ratio < elbo + COVERED_NATS
+    bounds = np.asarray(matches.elbo)[modes]
+    best = bounds[covered].max() if covered.any() else elbo
+    near = bounds > best - VISIBLE_NATS
+    at = np.array(modes)
+    return at[near].tolist(), at[near & ~covered].tolist()
 
 
 def visits(draws: Array, frames: Frame) -> bool:

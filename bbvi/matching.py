@@ -144,16 +144,26 @@ def match_modes(
     chosen, elsewhere = _diverse(target, starts, loc, data)
     places = [Frame(starts.loc[i], starts.scale[i]) for i in chosen]
     spent = starts.num_gradients
+    factorise = None
     if target.dim > _SEVERAL_UP_TO:
-        both = Frame(*map(np.stack, zip(*places, strict=True)))
-        noise = generator(split(key, 1)[0])
+        noise, limit = generator(split(key, 1)[0]), limits.factorised_evaluations
         eps = paired_normals(noise, FACTORISED_DRAWS, target.dim)
-        limit = limits.factorised_evaluations
-        fitted, bounds, gradients_spent = factorised(target, both, eps, data, limit)
+
+        def factorise(at):
+            return factorised(target, at, eps, data, limit)
+
+        fitted, bounds, more = factorise(Frame(*map(np.stack, zip(*places, strict=True))))
         places = [pick(fitted, np.argmax(bounds))]
-        spent += gradients_spent
+        spent += more
     found = [_match(target, at, key, data, limits.match_steps) for at in places]
     spent += sum(int(m.log.num_gradients) for m in found)
+    if factorise is not None and 2 * spent <= gradients:
+        least = np.max(bounds) - VISIBLE_NATS
+        other, more = _another_mode(target, _together(found, starts), factorise, least, data)
+        spent += more
+        if other is not None:
+            found.append(_match(target, other, key, data, limits.match_steps))
+            spent += int(found[-1].log.num_gradients)
     waiting = elsewhere & (starts.elbo > starts.elbo[0] - VISIBLE_NATS)
     cost = limits.match_steps * BatchAndMatch().draws(target.dim)
     while len(found) < _MOST_MATCHES and spent + cost <= gradients:
@@ -239,6 +249,31 @@ def on_device(target: Target, params: PyTree) -> PyTree:
 def as_run(target: Target, params: PyTree, log: RunLog) -> tuple[PyTree, RunLog]:
     """What `bbvi.stage.judged_stage` runs where the host has the parameters already."""
     return on_device(target, params), log
+
+
+def _another_mode(
+    target: Target, matches: Matches, factorise: Callable, least: float, data: PyTree
+) -> tuple[Frame | None, int]:
+    """A factorised Gaussian of another mode whose bound is `least` or more; and what it cost.
+
+    Where matches are expensive there is but one, and in many dimensions the bounds of the race say
+    little of its starts: of topics, which can be named either way, one way was trusted.
+    """
+    starts, centre = matches.starts, matches.frame.loc[0]
+    assert starts is not None, "matches of a race have its starts"
+    elsewhere = apart(starts, *matches[:2])
+    elsewhere &= valleys(target, centre, starts.loc, data) > VALLEY_NATS
+    chosen = np.flatnonzero(elsewhere)[:_FACTORISED]
+    if not len(chosen):
+        return None, 0
+    chosen = np.resize(chosen, _FACTORISED)  # of a shape for which there is a program
+    fitted, bounds, spent = factorise(Frame(starts.loc[chosen], starts.scale[chosen]))
+    best = int(np.argmax(bounds))
+    if not bounds[best] >= least:
+        return None, spent
+    if not valley(target, centre, fitted.loc[best], data) > VALLEY_NATS:
+        return None, spent
+    return pick(fitted, best), spent
 
 
 def _in_a_valley_of_its_own(target, matches, starts, waiting, data) -> int | None:

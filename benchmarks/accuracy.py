@@ -1,11 +1,13 @@
 """Is the default right? Fit every posterior of a set with it and compare with known moments.
 
     POSTERIORDB=path/to/posteriordb python -m benchmarks.accuracy [NAME ...]
+    POSTERIORDB=path/to/posteriordb python -m benchmarks.accuracy --set unreferenced [NAME ...]
     python -m benchmarks.accuracy --set practice [NAME ...]
     python -m benchmarks.accuracy --set shapes [NAME ...]
 
-`posteriordb` has published reference draws; `practice` has models of ours on simulated data, with
-moments from long runs of NUTS; `shapes` has densities that can be drawn from exactly. A fit is
+`posteriordb` has published reference draws; `unreferenced` are its posteriors without them, with
+moments from long runs of NUTS; `practice` has models of ours on simulated data, with such moments
+too; `shapes` has densities that can be drawn from exactly. A fit is
 right if every scalar parameter has its mean within 0.1 reference sd and its sd within 10%, and
 half-right if within half of that. Rows are written as they come; a run of some posteriors or keys
 replaces those rows alone.
@@ -24,19 +26,23 @@ import numpy as np
 import bbvi
 
 from .peers.results import on_device
+from .posteriordb.model import problem
 from .posteriordb.registry import POSTERIORS, is_there
 from .practice import PRACTICE
 from .rows import describe, environment, record, summarise, write_table
 from .shapes import SHAPES
+from .unreferenced import UNREFERENCED
 
 RESULTS = Path(__file__).parent / "results"
 SETS = {
     "posteriordb": (POSTERIORS, "accuracy"),
+    "unreferenced": (UNREFERENCED, "unreferenced"),
     "practice": (PRACTICE, "practice"),
     "shapes": (SHAPES, "shapes"),
 }
 TITLES = {
     "posteriordb": "The default against the reference draws of posteriordb",
+    "unreferenced": "The default on the other posteriors of posteriordb, against long runs of NUTS",
     "practice": "The default on models of practice, against long runs of NUTS",
     "shapes": "The default on shapes, against exact draws",
 }
@@ -46,10 +52,9 @@ Moments = tuple[dict[str, np.ndarray], dict[str, np.ndarray]]
 
 def measure(posterior: Any, key: int) -> dict:
     """One fit by the default, and how far its moments are from those of the reference."""
-    model, data = posterior.model, posterior.data()
-    init, support = model.init(data), model.support(data)
+    log_joint, init, data, support = problem(posterior)
     began = time.perf_counter()
-    result = bbvi.fit(model.log_joint, init, data, support=support, key=key, throw=False)
+    result = bbvi.fit(log_joint, init, data, support=support, key=key, throw=False)
     wall = time.perf_counter() - began
     seconds = dict(result.timings)
     return {
@@ -120,7 +125,7 @@ def main() -> None:
     options = parser.parse_args()
     posteriors, file = SETS[options.set]
     output = options.output or RESULTS / f"{on_device(file)}.json"
-    if options.set == "posteriordb" and not is_there():
+    if options.set in ("posteriordb", "unreferenced") and not is_there():
         return
     jax.config.update("jax_enable_x64", not options.x32)
     dtype = "float32" if options.x32 else "float64"

@@ -1,6 +1,7 @@
-"""Moments of every model by long runs of NUTS, kept in reference.json.
+"""Moments of every model of a set by long runs of NUTS, kept in its reference.json.
 
-    python -m benchmarks.practice.reference [NAME ...]
+    python -m benchmarks.reference [--set practice] [NAME ...]
+    POSTERIORDB=path/to/posteriordb python -m benchmarks.reference --set unreferenced [NAME ...]
 
 Numpyro's NUTS on the flat log density in float64: four chains from the highest of a hundred points
 in uniform(-1, 1) around the unconstrained zero, 1,000 of warm-up, a dense mass matrix up to 100
@@ -20,6 +21,7 @@ import json
 import subprocess
 import sys
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,24 +29,27 @@ import numpy as np
 
 import bbvi
 
-from .registry import PRACTICE, REFERENCE, references
+from .moments import rows, write_rows
+from .posteriordb.model import problem
+from .practice import PRACTICE
+from .practice import registry as practice
+from .unreferenced import UNREFERENCED
+from .unreferenced import registry as unreferenced
 
+SETS = {
+    "practice": (PRACTICE, practice.REFERENCE),
+    "unreferenced": (UNREFERENCED, unreferenced.REFERENCE),
+}
 CHAINS, WARMUP, BLOCK, DENSE, POINTS = 4, 1000, 1000, 100, 100
 ENOUGH, LEAST, R_HAT, DIVERGENT, ACCEPT = 2000, 400, 1.02, 0.005, 0.98
 APART, LEAD = 1.5, 10.0  # R-hat of chains in separate modes, and the nats by which one must lead
 
 
-def problem(name: str) -> tuple:
-    """Log joint, init, data and support."""
-    model, data = PRACTICE[name].model, PRACTICE[name].data()
-    return model.log_joint, model.init(data), data, model.support(data)
-
-
-def sample(name: str, patience: float) -> dict:
+def sample(posterior: Any, patience: float) -> dict:
     from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
     from numpyro.infer import MCMC, NUTS
 
-    target, _, data = bbvi.make_target(*problem(name))
+    target, _, data = bbvi.make_target(*problem(posterior))
     kernel = NUTS(
         potential_fn=lambda z: -target.log_density(z, data),
         dense_mass=target.dim <= DENSE,
@@ -106,27 +111,27 @@ def _short(x):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("names", nargs="*", default=["*"], help="models or patterns; all")
+    parser.add_argument("--set", choices=SETS, default="practice", help="of models")
     parser.add_argument("--patience", type=float, default=300.0, help="seconds after warm-up")
     parser.add_argument("--here", action="store_true", help="in this process, and print the row")
     options = parser.parse_args()
+    posteriors, path = SETS[options.set]
     if options.here:
         jax.config.update("jax_enable_x64", True)
-        print(json.dumps(sample(options.names[0], options.patience)))
+        print(json.dumps(sample(posteriors[options.names[0]], options.patience)))
         return
-    for name in PRACTICE:
+    for name in posteriors:
         if not any(fnmatch.fnmatch(name, p) for p in options.names):
             continue
         began = time.perf_counter()
-        command = [sys.executable, "-m", "benchmarks.practice.reference", name, "--here"]
-        command += ["--patience", str(options.patience)]
+        command = [sys.executable, "-m", "benchmarks.reference", "--set", options.set, name]
+        command += ["--here", "--patience", str(options.patience)]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
         if done.returncode:
             print(f"{name}: exit {done.returncode}", flush=True)
             continue
         row = json.loads(done.stdout.splitlines()[-1])
-        rows = references() | {name: row}
-        lines = [f"{json.dumps(k)}: {json.dumps(rows[k])}" for k in PRACTICE if k in rows]
-        REFERENCE.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+        write_rows(path, rows(path) | {name: row}, list(posteriors))
         said = {k: row[k] for k in ("settled", "lead", "divergent", "r_hat", "ess", "draws")}
         print(f"{name}: {said}, {time.perf_counter() - began:.0f} s", flush=True)
 

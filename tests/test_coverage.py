@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import bbvi
-from bbvi.coverage import leaves_out, visits
+from bbvi.coverage import leaves_out, missed_modes, visits
 from bbvi.families import Frame, FullRankGaussian
 from bbvi.matching import Matches
 from bbvi.propriety import unbounded
@@ -29,6 +29,28 @@ def test_a_funnel_without_end_is_not_trusted():
     y = np.array([1.0, 2.0, -1.0], np.float32)
     result = bbvi.fit(log_joint, init, y, support={"t": bbvi.positive}, throw=False)
     assert result.verdict.level != "trusted"
+
+
+def test_modes_are_missed_however_loose_the_bounds_of_their_gaussians_are():
+    """0.5 N(-9, 1) + 0.5 N(9, 1): a fit of one, and Gaussians of both that are too narrow."""
+
+    def two(x):
+        return jnp.logaddexp(-0.5 * (x + 9) ** 2, -0.5 * (x - 9) ** 2)
+
+    target, _, _ = make_target(two, np.float32(0), None, None)
+    family = FullRankGaussian()
+    units = Frame(jnp.array([[-9.0], [9.0]]), jnp.full((2, 1, 1), 1e-4))
+
+    def missed(at, bounds):
+        params = family.init(jnp.array([at]), jnp.ones(1))
+        matches = Matches(units, jnp.array(bounds), None)
+        return missed_modes(target, family, params, matches, [0, 1], 0.9, None)
+
+    assert missed(-9.0, [-8.0, -8.0]) == ([0, 1], [1])
+    assert missed(9.0, [-8.0, -8.0]) == ([0, 1], [0])
+    assert missed(-9.0, [0.9, -8.0]) == ([0], [])
+    # one that is elsewhere is above them all
+    assert missed(50.0, [-8.0, -8.0]) == ([], [])
 
 
 def test_mass_that_only_a_start_has_seen():

@@ -130,6 +130,24 @@ def test_the_users_point_is_matched_too(centred):
     assert abs(float(params["loc"][0]) - mean) < 0.1
 
 
+def test_topics_that_swap_are_modes_in_many_dimensions_too():
+    """Two topics of 130 words: whichever comes first, the posterior is the same."""
+    rng, documents, words = np.random.default_rng(0), 20, 130
+    topics, mix = rng.dirichlet(np.full(words, 0.2), 2), rng.dirichlet(np.ones(2), documents)
+    counts = rng.multinomial(100, mix @ topics)
+
+    def log_joint(p, counts):
+        return jnp.sum(counts * jnp.log(p["mix"] @ p["topics"]))
+
+    init = {"mix": np.full((documents, 2), 1 / 2), "topics": np.full((2, words), 1 / words)}
+    target, _, counts = make_target(log_joint, init, counts, bbvi.simplex)
+    loc = target.unconstrain(init, counts)
+    _, _, matches = match_modes(target, loc, *map(jax.random.key, (0, 1)), counts)
+    assert separate_modes(target, *matches[:2], counts) == [0, 1]
+    mixes = [target.constrain(z, counts)["mix"] for z in matches.frame.loc]
+    np.testing.assert_allclose(mixes[0], mixes[1][:, ::-1], atol=0.05)
+
+
 def effects(params, y):
     """Normal effects whose log scale is the first parameter, each seen once with error one."""
     log_scale, z = params[0], params[1:]

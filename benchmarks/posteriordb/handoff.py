@@ -20,7 +20,8 @@ import bbvi
 from benchmarks.accuracy import chosen
 from benchmarks.rows import environment
 
-from .nuts import CHAINS, DRAWS, count_gradients, problem, sampler
+from .model import problem
+from .nuts import CHAINS, DRAWS, count_gradients, sampler
 from .registry import POSTERIORS, is_there
 
 OUTPUT = Path(__file__).parents[1] / "results" / "handoff.json"

@@ -50,3 +50,9 @@ class Model:
             zeros = jnp.zeros(support.unconstrained_shape(shape))
             point[name] = np.asarray(support.bind(point, data).forward(zeros))
         return point
+
+
+def problem(posterior: Any) -> tuple:
+    """Log joint, init, data and support of a model with data, as `bbvi.make_target` takes them."""
+    model, data = posterior.model, posterior.data()
+    return model.log_joint, model.init(data), data, model.support(data)

@@ -25,6 +25,7 @@ import bbvi
 from benchmarks.accuracy import chosen, compare
 from benchmarks.rows import environment
 
+from .model import problem
 from .registry import POSTERIORS, is_there
 
 OUTPUT = Path(__file__).parents[1] / "results" / "nuts.json"
@@ -63,12 +64,6 @@ def count_gradients(mcmc, starts, key: int) -> tuple[int, int]:
     warmup = int(mcmc.get_extra_fields()["num_steps"].sum())
     mcmc.run(mcmc.post_warmup_state.rng_key, extra_fields=fields)
     return warmup, int(mcmc.get_extra_fields()["num_steps"].sum())
-
-
-def problem(posterior) -> tuple:
-    """Log joint, init, data and support, as `bbvi.make_target` takes them."""
-    model, data = posterior.model, posterior.data()
-    return model.log_joint, model.init(data), data, model.support(data)
 
 
 def nuts(posterior):

@@ -51,6 +51,8 @@ def _read(*parts: str) -> Any:
     if folder is None:
         raise FileNotFoundError(MISSING)
     path = folder.joinpath(*parts)
+    if not path.exists():
+        raise FileNotFoundError(f"POSTERIORDB has no {path.relative_to(folder)}; is it a part?")
     if path.suffix != ".zip":
         return json.loads(path.read_text())
     with zipfile.ZipFile(path) as archive:
@@ -58,19 +60,26 @@ def _read(*parts: str) -> Any:
 
 
 @dataclass(frozen=True)
-class Posterior:
-    """A model with data and reference draws; `name` is that of the data, a dash, the model's."""
+class Posed:
+    """A model with data; `name` is that of the data, a dash, the model's."""
 
     name: str
-
-    @property
-    def model(self) -> Model:
-        return MODELS[self.name.partition("-")[2]]
+    model: Model
 
     def data(self) -> Data:
         """What the log joint reads, as arrays of floats."""
         name = self.name.partition("-")[0]
         return self.model.prepare(_read("data", "data", f"{name}.json.zip"))
+
+
+def pose(kind: type[Posed], names: str, models: dict[str, Model]) -> dict[str, Any]:
+    """Each of the names with its model."""
+    return {name: kind(name, models[name.partition("-")[2]]) for name in names.split()}
+
+
+@dataclass(frozen=True)
+class Posterior(Posed):
+    """A model with data and reference draws."""
 
     def reference(self) -> dict[str, np.ndarray]:
         """Reference draws of the parameters block, {name: (S, ...)}, one chain after the other."""
@@ -122,6 +131,6 @@ mesquite-logmesquite_logva mesquite-logmesquite_logvas mesquite-logmesquite_logv
 mesquite-logmesquite_logvolume mesquite-mesquite nes1972-nes nes1976-nes nes1980-nes nes1984-nes
 nes1988-nes nes1992-nes nes1996-nes nes2000-nes one_comp_mm_elim_abs-one_comp_mm_elim_abs
 sblrc-blr sblri-blr
-""".split()
+"""
 
-POSTERIORS = {name: Posterior(name) for name in _NAMES}
+POSTERIORS: dict[str, Posterior] = pose(Posterior, _NAMES, MODELS)

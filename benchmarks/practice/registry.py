@@ -1,12 +1,12 @@
-"""The models by name, and the moments that `python -m benchmarks.practice.reference` found."""
+"""The models by name."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks import moments
 from benchmarks.posteriordb.model import Data, Model
 
 from . import (
@@ -33,11 +33,6 @@ from . import (
 REFERENCE = Path(__file__).with_name("reference.json")
 
 
-def references() -> dict[str, dict]:
-    """Rows by name."""
-    return json.loads(REFERENCE.read_text()) if REFERENCE.exists() else {}
-
-
 @dataclass(frozen=True)
 class Practice:
     """A model, how its data are simulated, and its moments where NUTS does not find them."""
@@ -51,11 +46,7 @@ class Practice:
         """Means and sds, exact or by NUTS; None where no run of it has settled."""
         if self.exact is not None:
             return self.exact(self.data())
-        row = references().get(self.name)
-        if row is None or not row["settled"]:
-            return None
-        mean, sd = ({k: np.asarray(x) for k, x in row[what].items()} for what in ("mean", "sd"))
-        return mean, sd
+        return moments.settled(REFERENCE, self.name)
 
 
 FILES = (regression, hierarchy, people, nature, series)
