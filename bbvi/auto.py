@@ -57,8 +57,8 @@ class Auto:
        uphill from each, ranked by their bound on common draws.
     2. Batch and match from three good starts, far from each other if there are such (for D over
        256 from the better of two factorised Gaussians, fitted on fixed draws from the winner and
-       from the user's point): a full-rank Gaussian, which is judged on fresh draws, half of them
-       with heavier tails.
+       from the user's point, and from one of another mode, if starts beyond a valley lead to it):
+       a full-rank Gaussian, which is judged on fresh draws, half of them with heavier tails.
        Then from those starts in whose valley no match has ended; of separate modes the
        mixture is judged. Where that does not settle it, and a way on which the density does not
        fall joins them, they lie on one ridge that bends, and the Gaussian with the moments of
@@ -75,15 +75,16 @@ class Auto:
        settles it. (In this order: the first two are exact or give up.)
     4. Where gradients far out tell that some coordinates are the scales of others, a Gaussian in
        coordinates in which these do not depend on them: matched, moved, and with chains from its
-       draws.
+       draws. Where that does not settle it, a Gaussian of the scales, and of up to 128 others the
+       normal distribution given these, whose precision adds up from theirs and the data's.
     5. Where the weighted draws can still not answer for the posterior, short Hamiltonian chains
        from the Gaussian's draws, in units in which it is standard. Those that are only slow,
        or diverge a little, go on. Where their states bend, or narrow, with a few coordinates, a
        Gaussian that does so too is fitted to them, moves as others do, and follows the ridge by
        its scores: its weights, or chains in its units, may settle what they did not.
     6. Where those do not settle either, a coupling flow that starts as that Gaussian (up to
-       1,024 dimensions); and, if its weights cannot be believed, or trajectories find mass that
-       none of its draws has met, short chains from its draws.
+       1,024 dimensions, or 256 where modes are separate); and, if its weights cannot be believed,
+       or trajectories find mass that none of its draws has met, short chains from its draws.
        Unless these weights have a variance, chains in plain coordinates then look for a seam in
        the flow, and answer where it cannot.
 

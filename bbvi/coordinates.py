@@ -1,5 +1,7 @@
 """Coordinates of a target in which layers of effects have been taken off, and scores there."""
 
+from collections.abc import Callable
+
 import jax
 import numpy as np
 
@@ -71,12 +73,22 @@ class Coordinates:
 
     def _scores(self, z):
         """In blocks of one shape, for which there is a program already."""
-        found = []
-        for start in range(0, len(z), self._rows):
-            block = z[start : start + self._rows]
-            padded = np.concatenate([block, np.repeat(block[-1:], self._rows - len(block), axis=0)])
-            seen = scores(self._target, padded.astype(self._target.dtype), self._data)
-            found.append([np.asarray(x, float)[: len(block)] for x in jax.device_get(seen)])
+
+        def seen(block):
+            found = scores(self._target, block.astype(self._target.dtype), self._data)
+            return [np.asarray(x, float) for x in jax.device_get(found)]
+
+        found = in_blocks_of(self._rows, seen, z)
         self.num_gradients += len(z)
         log_p, score, ok = (np.concatenate(x) for x in zip(*found, strict=True))
         return log_p, score, ok > 0
+
+
+def in_blocks_of(rows: int, function: Callable, points: np.ndarray) -> list[list[np.ndarray]]:
+    """Arrays that a function gives for blocks of so many points, the last one padded by itself."""
+    found = []
+    for start in range(0, len(points), rows):
+        block = points[start : start + rows]
+        padded = np.concatenate([block, np.repeat(block[-1:], rows - len(block), axis=0)])
+        found.append([x[: len(block)] for x in function(padded)])
+    return found

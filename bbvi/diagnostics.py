@@ -42,8 +42,8 @@ _KEPT_ELEMENTS = 1 << 22
 # Draws far out are there to give squares a variance: where they do not, errors count it. (Of five
 # Student-t of 2.5 degrees sds were 12% short, and trusted, by 65,536 of them.)
 _LIGHT_SQUARES = 0.5
-# Dimensions in which draws are made far out: in more, fewer than 64 lie along each direction.
-_FAR_DIM = 64
+# Directions along which draws are made far out: of more, fewer than 64 lie along each.
+_MOST_DIRECTIONS = 64
 # A draw's share of the member's mass, over that of the mixture, below which it is none.
 _NOTHING = 1e-9
 
@@ -160,8 +160,10 @@ def diagnose(
 
 def reaches_far(target: Target, family: Family, params: PyTree, num_draws: int) -> bool:
     """Whether so many draws can be made of which half lie far out."""
-    few = target.dim <= _FAR_DIM and _plan_on_host(target, num_draws).chunks <= _HOST_CHUNKS
-    return few and family.directions(jax.device_get(params)) is not None
+    if _plan_on_host(target, num_draws).chunks > _HOST_CHUNKS:
+        return False
+    directions = family.directions(jax.device_get(params))
+    return directions is not None and directions.shape[-2] <= _MOST_DIRECTIONS
 
 
 def _on_host(

@@ -130,6 +130,15 @@ def _next_layer(
             seen = density_of(at, _pulled(at, layer, centre), scale, draws, centre, SHIFTED)
         if seen is not None and seen.spread >= _VARIES:
             found.append(seen)
+    # of two scales of the same effects, such as that of their prior and that of the data, the one
+    # that varies less is none: it would keep the other from coming first
+    found = [
+        one
+        for one in found
+        if not any(
+            (one.effects & other.effects).any() and other.spread > one.spread for other in found
+        )
+    ]
     taken = np.zeros(len(centre), bool)  # effects
     used = np.zeros(len(centre), bool)  # hubs, and scales
 

@@ -3,6 +3,7 @@
 import time
 from functools import partial
 
+import jax
 import numpy as np
 
 from bbvi._tree import split
@@ -14,9 +15,11 @@ from bbvi.families import Frame, Noncentred
 from bbvi.families.noncentred import stacked
 from bbvi.gaussians import MOST_MOVES, UNEVEN, and_spent, moves
 from bbvi.hierarchy import find_layers, most_gradients
+from bbvi.laplace import FAMILY as GIVEN
+from bbvi.laplace import ScaleCoordinates, normal_given_scales
 from bbvi.matching import affordable, match_to, move, on_device
 from bbvi.solvers import BatchAndMatch
-from bbvi.stage import Fitted, Job, judged_stage
+from bbvi.stage import Fitted, Job, judged_closer, judged_stage
 
 FAMILY = Noncentred()
 # Times as many effective draws as of the Gaussian in plain coordinates, for chains to begin: of
@@ -80,11 +83,48 @@ def hierarchy_stages(gaussian: Fitted, job: Job, key: Array) -> tuple[list[Fitte
     best = max(stages, key=lambda s: s.diagnostics.ess)
     if _is_enough(best):
         return [*(s for s in stages if s is not best), best], 0
+    given = _given_scales(x, loc, unit, first, job, jax.random.fold_in(find_key, 1))
+    stages += given
+    best = max(stages, key=lambda s: s.diagnostics.ess)
+    if given and best.settled:
+        return [*(s for s in stages if s is not best), best], 0
     better = best.diagnostics.ess > _WORTHWHILE * gaussian.diagnostics.ess
     if better and purse.allows(expected_gradients(target.dim)):
         chains = show("chains noncentred", partial(chain_stage, best, job, chain_key))
         stages.append(look(chains))
     return stages, 0
+
+
+def _given_scales(x, loc, unit, first, job, key) -> list[Fitted]:
+    """A Gaussian and its moves where all else is normal given the scales, if it can be."""
+    target, data, purse, show, look, *_ = job
+    match_key, judge_key, *move_keys = split(key, 2 + MOST_MOVES)
+    rows, before = BatchAndMatch().draws(target.dim), x.num_gradients
+    given = normal_given_scales(x, target, loc, unit, data, rows)
+    if given is None:
+        return []
+    solver = BatchAndMatch()
+    at = ScaleCoordinates(target, data, given, loc, unit, rows)
+    spent = x.num_gradients - before + at.num_gradients
+
+    def run():
+        steps = affordable(target, purse.gradients).match_steps
+        found = match_to(at.score, at.start, target.dtype, match_key, steps)
+        return at.join(on_device(target, found.params)), found.log
+
+    def to(draws: AnyArray, log_weights: AnyArray) -> PyTree:
+        return at.join(move(GIVEN.base, at.straighten(draws), log_weights))
+
+    args = ("given scales", solver, GIVEN, target, run, judge_key, data)
+    found = and_spent(show("given scales", partial(judged_stage, *args)), spent)
+    purse.spend(found.num_gradients)
+    found = look(found)
+    stages = [found]
+    if not _is_enough(found):
+        stages += map(look, moves(target, found, move_keys, data, show, to))
+    best = max(stages, key=lambda s: s.diagnostics.ess)
+    closer = look(judged_closer(target, judge_key, data, best))
+    return [*(s for s in stages if s is not best), closer]
 
 
 def _is_enough(stage: Fitted) -> bool:

@@ -9,7 +9,7 @@ from bbvi.coordinates import Coordinates
 from bbvi.families.noncentred import Layer, Tails, tail, untail
 
 # Where the density of a scale is looked at, given the others: nats of width around the centre's.
-_PROFILE = np.arange(-8.0, 8.01, 0.25)
+PROFILE = np.arange(-8.0, 8.01, 0.25)
 # Where scales are small, so many nats of width below the centre's, scores of effects at two places
 # may differ by so much, squared, from those of standard normals: where they were read off, and
 # elsewhere. What they are shifted by may grow by that factor and number between these depths.
@@ -91,8 +91,8 @@ def density_of(
                 x[i] = centre[i] - depth / scale.power
                 x[effects] = u
                 small.append(x)
-    profile = np.where(effects, 0, centre) + np.zeros((len(_PROFILE), 1))
-    profile[:, i] = centre[i] + _PROFILE / abs(scale.power)
+    profile = np.where(effects, 0, centre) + np.zeros((len(PROFILE), 1))
+    profile[:, i] = centre[i] + PROFILE / abs(scale.power)
     log_p, score, ok = at.score_with(layer, np.concatenate([small, profile]))
     few = len(small)
     if not (ok[:few].all() and ok[few:].any()):
@@ -105,15 +105,22 @@ def density_of(
     factor, number = shift
     if not (shifted[:, -1] < factor * shifted[:, 0] + number).all():
         return None
-    weights = softmax(np.where(ok, log_p, -np.inf)[few:])
-    loc = float(weights @ profile[:, i])
-    sd = float(np.sqrt(weights @ (profile[:, i] - loc) ** 2))
+    return Found(i, layer, *marginal(profile[:, i], log_p[few:], score[few:, i], ok[few:]))
+
+
+def marginal(
+    s: np.ndarray, log_p: np.ndarray, score: np.ndarray, ok: np.ndarray
+) -> tuple[float, float, Tails]:
+    """Mean, sd and tail of a scale, from log densities and scores at values s where they are ok."""
+    weights = softmax(np.where(ok, log_p, -np.inf))
+    loc = float(weights @ s)
+    sd = float(np.sqrt(weights @ (s - loc) ** 2))
     # how fast it falls at either end, where it is known
-    first, last = np.flatnonzero(ok[few:])[[0, -1]]
-    falls = score[few + first, i], -score[few + last, i]
+    first, last = np.flatnonzero(ok)[[0, -1]]
+    falls = score[first], -score[last]
     # half by the tempered one, so that tails count
-    weights = (weights + softmax(np.where(ok, log_p / 2, -np.inf)[few:])) / 2
-    return Found(i, layer, loc, sd, _tail_of(profile[:, i], weights, loc, sd, falls))
+    weights = (weights + softmax(np.where(ok, log_p / 2, -np.inf))) / 2
+    return loc, sd, _tail_of(s, weights, loc, sd, falls)
 
 
 def _tail_of(s: np.ndarray, weights: np.ndarray, loc: float, sd: float, falls) -> Tails:

@@ -90,6 +90,7 @@ def test_every_public_family_is_in_the_table():
         Family,
         bbvi.families.BentGaussian,
         bbvi.families.GaussianMixture,
+        bbvi.families.GivenScales,
         bbvi.families.Noncentred,
         bbvi.families.TriangularGaussian,
     }

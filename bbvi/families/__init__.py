@@ -4,6 +4,7 @@ from bbvi.families.base import Family, Frame
 from bbvi.families.bent import BentGaussian
 from bbvi.families.coupling import CouplingFlow
 from bbvi.families.fullrank import FullRankGaussian
+from bbvi.families.given_scales import GivenScales
 from bbvi.families.lowrank import LowRankGaussian
 from bbvi.families.marginal import SinhArcsinhGaussian
 from bbvi.families.meanfield import MeanFieldGaussian
@@ -20,6 +21,7 @@ __all__ = [
     "Frame",
     "FullRankGaussian",
     "GaussianMixture",
+    "GivenScales",
     "LowRankGaussian",
     "MeanFieldGaussian",
     "Noncentred",

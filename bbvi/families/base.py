@@ -159,7 +159,7 @@ class Family:
         return Proposal(z, log_q, log_q + log_far_ratio(eps, directions), noise.own)
 
     def directions(self, params: PyTree) -> Array | None:
-        """Unit vectors (D, D), in the space of base normals, to make draws far out along.
+        """Unit vectors (J, D), in the space of base normals, to make draws far out along.
 
         None where draws are not affine in normals: a curve far beyond the draws that it was fitted
         to leads anywhere.

@@ -116,11 +116,11 @@ def far_normals(noise: Noise, directions: AnyArray) -> AnyArray:
 
     Args:
         noise: of `host_noise`, with `FAR_DF` degrees of freedom.
-        directions: unit vectors u_j (K, K).
+        directions: unit vectors u_j (J, K).
     """
-    xp, (number, size) = namespace(noise.eps), noise.eps.shape
+    xp, number = namespace(noise.eps), len(noise.eps)
     at = xp.arange(number)
-    along = directions[at % size]
+    along = directions[at % len(directions)]
     moved = (noise.length - 1) * xp.sum(noise.eps * along, axis=1)
     single = noise.eps + moved[:, None] * along
     return xp.where((4 * at >= 3 * number)[:, None], single, noise.widened)
@@ -135,12 +135,13 @@ def log_far_ratio(eps: AnyArray, directions: AnyArray) -> AnyArray:
 
     Args:
         eps: (S, K).
-        directions: unit vectors u_j (K, K).
+        directions: unit vectors u_j (J, K).
 
     Source: Hesterberg 1995, Technometrics 37(2), on defensive mixtures.
     """
     xp, size = namespace(eps), eps.shape[1]
     spherical = log_tail_ratio(xp.sum(eps**2, axis=1), size, FAR_DF)
-    singly = logsumexp(log_tail_ratio(dot(eps, directions.T) ** 2, 1, FAR_DF)) - math.log(size)
+    along = log_tail_ratio(dot(eps, directions.T) ** 2, 1, FAR_DF)
+    singly = logsumexp(along) - math.log(len(directions))
     own = xp.full_like(spherical, math.log(2))
     return logsumexp(xp.stack([own, spherical, singly], axis=1)) - math.log(4)

@@ -28,6 +28,7 @@ from bbvi.families import (
     CouplingFlow,
     FullRankGaussian,
     GaussianMixture,
+    GivenScales,
     MeanFieldGaussian,
     Noncentred,
     TriangularGaussian,
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 # A dense mass matrix costs D^2 a leapfrog step, and its inverse is a matrix of as many draws.
 _LARGEST_DENSE = 200
 # In the base spaces of these a posterior is straighter than in its own.
-_STRAIGHTENING = (BentGaussian, CouplingFlow, Noncentred, TriangularGaussian)
+_STRAIGHTENING = (BentGaussian, CouplingFlow, GivenScales, Noncentred, TriangularGaussian)
 
 
 @dataclass(frozen=True)
