@@ -7,10 +7,9 @@
 
 `posteriordb` has published reference draws; `unreferenced` are its posteriors without them, with
 moments from long runs of NUTS; `practice` has models of ours on simulated data, with such moments
-too; `shapes` has densities that can be drawn from exactly. A fit is
-right if every scalar parameter has its mean within 0.1 reference sd and its sd within 10%, and
-half-right if within half of that. Rows are written as they come; a run of some posteriors or keys
-replaces those rows alone.
+too; `shapes` has densities that can be drawn from exactly. A fit is right if every scalar parameter
+has its mean within 0.1 reference sd and its sd within 10%, and half-right if within half of that.
+Rows are written as they come; a run of some posteriors or keys replaces those rows alone.
 """
 
 import argparse
@@ -133,6 +132,11 @@ def main() -> None:
     for name in chosen(options.names, posteriors):
         if posteriors[name].moments() is None:
             print(f"{name}: no reference to judge by")
+            continue
+        try:
+            posteriors[name].data()
+        except FileNotFoundError as missing:
+            print(f"{name}: {missing}")
             continue
         jax.clear_caches()  # the first key pays for compiling, as a new process would
         for key in options.keys:
