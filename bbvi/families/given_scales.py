@@ -11,9 +11,10 @@ from jax.scipy.linalg import solve_triangular
 
 from bbvi._linalg import dot, solve_lower
 from bbvi._types import AnyArray, Array, PyTree
-from bbvi.families.base import Family, Frame, frame_of_draws, moment_normals
+from bbvi.families.base import Family
 from bbvi.families.fullrank import FullRankGaussian
 from bbvi.families.noncentred import Tails, tail, untail
+from bbvi.families.straightened import Straightened
 
 # Elements of precisions that are held at once.
 _ELEMENTS = 1 << 22
@@ -96,7 +97,7 @@ def _each(given: Given, function: Callable, *args: Array) -> Any:
 
 
 @dataclass(frozen=True)
-class GivenScales(Family):
+class GivenScales(Straightened):
     r"""A family of y, of which some are scales and the others residuals, normal given these.
 
     See `Given` in `bbvi.families.given_scales`; scales have `Tails` as in `Noncentred`. Exact for
@@ -156,37 +157,8 @@ class GivenScales(Family):
         y = untail(tails, z.at[:, given.others].set(others))
         return y, log_det + jnp.sum(tail(tails, y)[1], axis=-1)
 
-    def reparam(self, params: PyTree, eps: Array) -> tuple[Array, Array]:
-        y, log_q = self.base.reparam(params["base"], eps)
-        z, log_det = self.place(params, y)
-        return z, log_q - log_det
-
-    def log_prob(self, params: PyTree, z: Array) -> Array:
-        y, log_det = self.straighten(params, z)
-        return self.base.log_prob(params["base"], y) - log_det
-
     def directions(self, params: PyTree) -> Array:
         """Those (K, D) of the scales: however far out, all else is about normal given these."""
         directions = self.base.directions(params["base"])
         assert directions is not None, "scales lie along normals of the base"
         return directions[params["given"]["scales"]]
-
-    def event(self, params: PyTree) -> tuple[int, np.dtype]:
-        return self.base.event(params["base"])
-
-    def noise_size(self, dim: int) -> int:
-        return self.base.noise_size(dim)
-
-    def frame(self, params: PyTree) -> Frame:
-        """Units of the mean and the covariance, as 4,096 draws tell it."""
-        size, dtype = self.event(params)
-        frame = frame_of_draws(self.reparam(params, jnp.asarray(moment_normals(size), dtype))[0])
-        on_host = isinstance(params["given"]["rest"], np.ndarray)
-        return jax.device_get(frame) if on_host else frame
-
-    def to_frame(self, params: PyTree, frame: Frame) -> PyTree:
-        raise NotImplementedError(
-            "scales and what they are of are found from gradients at a point."
-        )
-
-    from_frame = to_frame

@@ -10,8 +10,9 @@ import numpy as np
 from bbvi._arrays import namespace
 from bbvi._linalg import dot
 from bbvi._types import AnyArray, Array, PyTree
-from bbvi.families.base import Family, Frame, frame_of_draws, moment_normals
+from bbvi.families.base import Family
 from bbvi.families.fullrank import FullRankGaussian
+from bbvi.families.straightened import Straightened
 
 NO_DATA = -1e4  # log precision of data that say nothing
 
@@ -243,7 +244,7 @@ def pull_back_tails(tails: Tails, y: np.ndarray, score: np.ndarray) -> np.ndarra
 
 
 @dataclass(frozen=True)
-class Noncentred(Family):
+class Noncentred(Straightened):
     r"""A family of y, where z = T_1(T_2(... x(y))) and each T makes effects of their scales.
 
     See `Layer` for a map T, and `Tails` for x(y), in `bbvi.families.noncentred`. In y a hierarchy
@@ -305,30 +306,3 @@ class Noncentred(Family):
         tails = Tails(**params["tails"])
         y = untail(tails, x)
         return y, log_det + jnp.sum(tail(tails, y)[1], axis=-1)
-
-    def reparam(self, params: PyTree, eps: Array) -> tuple[Array, Array]:
-        y, log_q = self.base.reparam(params["base"], eps)
-        z, log_det = self.place(params, y)
-        return z, log_q - log_det
-
-    def log_prob(self, params: PyTree, z: Array) -> Array:
-        y, log_det = self.straighten(params, z)
-        return self.base.log_prob(params["base"], y) - log_det
-
-    def event(self, params: PyTree) -> tuple[int, np.dtype]:
-        return self.base.event(params["base"])
-
-    def noise_size(self, dim: int) -> int:
-        return self.base.noise_size(dim)
-
-    def frame(self, params: PyTree) -> Frame:
-        """Units of the mean and the covariance, as 4,096 draws tell it."""
-        size, dtype = self.event(params)
-        frame = frame_of_draws(self.reparam(params, jnp.asarray(moment_normals(size), dtype))[0])
-        on_host = isinstance(params["layers"]["rest"], np.ndarray)
-        return jax.device_get(frame) if on_host else frame
-
-    def to_frame(self, params: PyTree, frame: Frame) -> PyTree:
-        raise NotImplementedError("non-centred coordinates are found from gradients at a point.")
-
-    from_frame = to_frame
