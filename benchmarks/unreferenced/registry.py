@@ -30,12 +30,18 @@ FILES += (wells, wide)
 MODELS: dict[str, Model] = {name: model for file in FILES for name, model in file.MODELS.items()}
 
 
+# NUTS looked settled and was not: of a precision it had the sd 132, and quadrature has 199.
+_MISLED = ("seeds_data-seeds_model",)
+
+
 @dataclass(frozen=True)
 class Unreferenced(Posed):
     """A model with data, and moments by long runs of NUTS."""
 
     def moments(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]] | None:
         """Means and sds; None where no run has settled."""
+        if self.name in _MISLED:
+            return None
         return moments.settled(REFERENCE, self.name)
 
 
