@@ -162,11 +162,12 @@ class Auto:
             bound = float(stage.diagnostics.elbo)
             return missed_modes(target, stage.family, stage.params, matches, modes, bound, data)
 
+        def of_one_mode(stage):
+            return stage._replace(mode_weights=first.stages[0].mode_weights)
+
         def of_all_modes(stage):
             """A stage that covers those that are known, or says that it does not."""
-            if not missed(stage)[1]:
-                return stage
-            return stage._replace(mode_weights=first.stages[0].mode_weights)
+            return of_one_mode(stage) if missed(stage)[1] else stage
 
         def look_at_modes(stage):
             return look(of_all_modes(stage) if len(modes) > 1 else stage)
@@ -217,7 +218,8 @@ class Auto:
             return stages
         flow = fit_stage("flow", solver, target, frame, warm, run_key, judge_key, data, run)
         if len(modes) > 1:  # of which a flow may have found a better one
-            modes, flow = missed(flow)[0], of_all_modes(flow)
+            modes, without = missed(flow)
+            flow = of_one_mode(flow) if without else flow
         purse.spend(flow.num_gradients)
         stages.append(self._probed(look(flow), target, judge_key, data, purse))
         # the last word: what a slow chain has not moved yet counts too

@@ -83,7 +83,7 @@ def hierarchy_stages(gaussian: Fitted, job: Job, key: Array) -> tuple[list[Fitte
     best = max(stages, key=lambda s: s.diagnostics.ess)
     if _is_enough(best):
         return [*(s for s in stages if s is not best), best], 0
-    given = _given_scales(x, loc, unit, first, job, jax.random.fold_in(find_key, 1))
+    given = _given_scales(x, loc, unit, job, jax.random.fold_in(find_key, 1))
     stages += given
     best = max(stages, key=lambda s: s.diagnostics.ess)
     if given and best.settled:
@@ -95,7 +95,7 @@ def hierarchy_stages(gaussian: Fitted, job: Job, key: Array) -> tuple[list[Fitte
     return stages, 0
 
 
-def _given_scales(x, loc, unit, first, job, key) -> list[Fitted]:
+def _given_scales(x, loc, unit, job, key) -> list[Fitted]:
     """A Gaussian and its moves where all else is normal given the scales, if it can be."""
     target, data, purse, show, look, *_ = job
     match_key, judge_key, *move_keys = split(key, 2 + MOST_MOVES)

@@ -10,7 +10,7 @@ from bbvi.coordinates import Coordinates, in_blocks_of
 from bbvi.evaluate import scores
 from bbvi.families import Frame, GivenScales
 from bbvi.families.given_scales import Given
-from bbvi.families.noncentred import Tails, untail
+from bbvi.families.noncentred import Tails, log_scale, untail
 from bbvi.matching import on_device
 from bbvi.scales import PROFILE, marginal
 from bbvi.target import Target
@@ -75,8 +75,7 @@ def normal_given_scales(
         return None
     up, down = np.split(score[1:, others], 2)
     total = (down - up) / unit[others][:, None]
-    at = centre[scales]
-    times = np.exp(-2 * power * (at - saturates * np.logaddexp(0, at)))
+    times = np.exp(-2 * log_scale(centre[scales], power, saturates))
     within = np.ix_(others, others)
     precisions = np.stack([precision[within] for precision in precisions])
     pulls = pulls[:, others]

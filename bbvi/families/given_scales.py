@@ -13,7 +13,7 @@ from bbvi._linalg import dot, solve_lower
 from bbvi._types import AnyArray, Array, PyTree
 from bbvi.families.base import Family
 from bbvi.families.fullrank import FullRankGaussian
-from bbvi.families.noncentred import Tails, tail, untail
+from bbvi.families.noncentred import Tails, log_scale, tail, untail
 from bbvi.families.straightened import Straightened
 
 # Elements of precisions that are held at once.
@@ -59,7 +59,7 @@ def _factor(given: Given, s: Array) -> tuple[Array, Array, Array, Array]:
     """
     dtype = given.rest.dtype
     most, eps = 0.4 * np.log(jnp.finfo(dtype).max), jnp.finfo(dtype).eps
-    w = given.power * (s - given.saturates * jnp.logaddexp(0, s))
+    w = log_scale(s, given.power, given.saturates)
     times = jnp.exp(jnp.clip(-2 * w, -most, most))
     precision = given.rest + jnp.tensordot(times, given.precisions, 1)
     unit = 1 / jnp.sqrt(jnp.diagonal(precision))

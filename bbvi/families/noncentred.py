@@ -136,12 +136,15 @@ class Conditional(NamedTuple):
     log_width: AnyArray
 
 
+def log_scale(s: AnyArray, power: AnyArray, saturates: AnyArray) -> AnyArray:
+    """w of scales s, by their powers and whether they saturate; see `Layer`."""
+    return power * (s - saturates * namespace(s).logaddexp(0, s))
+
+
 def conditional(layer: Layer, y: AnyArray) -> Conditional:
     """Of effects, given all other coordinates of y (S, D)."""
     xp = namespace(y)
-    s = y[:, layer.scale]
-    s = s - layer.saturates * xp.logaddexp(0, s)
-    w = layer.power * s
+    w = log_scale(y[:, layer.scale], layer.power, layer.saturates)
     log_rho = -xp.logaddexp(0, layer.log_omega + 2 * w)
     rho, pulled = xp.exp(log_rho), xp.exp(log_rho + 2 * w) * layer.pull
     led = rho * (dot(y[:, layer.hubs], layer.lead.T) + layer.rest)
