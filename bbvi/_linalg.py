@@ -62,23 +62,3 @@ def solve_lower(root: AnyArray, x: AnyArray) -> AnyArray:
     if namespace(root) is np and namespace(x) is np:
         return np.linalg.solve(root, x)
     return solve_triangular(root, x, lower=True)
-
-
-def substitute(r: AnyArray, x: AnyArray, upper: bool) -> AnyArray:
-    """The y with r y = x, for small triangular matrices (..., M, M) and vectors (..., M)."""
-    xp = namespace(r)
-    if xp is np:
-        try:
-            return np.linalg.solve(r, x[..., None])[..., 0]
-        except np.linalg.LinAlgError:
-            return np.full_like(x, np.nan)
-    unit = xp.broadcast_to(xp.eye(r.shape[-1], dtype=r.dtype), r.shape)
-
-    def step(y, row):
-        matrix, value, unit = row
-        pivot = xp.sum(matrix * unit, axis=-1)
-        rest = value - xp.sum(matrix * y, axis=-1)
-        return y + unit * (rest / pivot)[..., None], None
-
-    rows = (xp.moveaxis(r, -2, 0), xp.moveaxis(x, -1, 0), xp.moveaxis(unit, -2, 0))
-    return jax.lax.scan(step, xp.zeros_like(x), rows, reverse=upper)[0]

@@ -14,8 +14,8 @@ from bbvi.bent_stages import BENT, TRIANGULAR, bends, bent_stages, is_chained
 from bbvi.budget import Purse
 from bbvi.chain_stages import across_seams, chain_stage
 from bbvi.chains import expected_gradients
-from bbvi.coverage import missed_modes, visits
-from bbvi.evidence import KHAT_FINITE, may_be_off
+from bbvi.coverage import COVERED_NATS, missed_modes, visits
+from bbvi.evidence import KHAT_FINITE, knows_evidence, may_be_off
 from bbvi.families import CouplingFlow, GaussianMixture, LowRankGaussian
 from bbvi.gaussians import MOST_MOVES, FirstKeys, and_spent, first_stages, looked_at, probed
 from bbvi.hierarchy_stages import hierarchy_stages
@@ -159,7 +159,8 @@ class Auto:
         doublings += _MORE_DOUBLINGS * (target.dim > _SLOW_FLOW)
 
         def missed(stage):
-            bound = float(stage.diagnostics.elbo)
+            d = stage.diagnostics
+            bound = float(d.log_evidence if knows_evidence(d, COVERED_NATS) else d.elbo)
             return missed_modes(target, stage.family, stage.params, matches, modes, bound, data)
 
         def of_one_mode(stage):

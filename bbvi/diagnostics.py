@@ -1,6 +1,6 @@
 """Diagnostics on fresh draws: bound, Pareto k-hat, importance-corrected moments."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import jax
@@ -166,6 +166,38 @@ def reaches_far(target: Target, family: Family, params: PyTree, num_draws: int) 
     return directions is not None and directions.shape[-2] <= _MOST_DIRECTIONS
 
 
+def closer_looks(
+    target: Target,
+    family: Family,
+    params: PyTree,
+    key: Array,
+    data: PyTree,
+    far: bool,
+    numbers: Sequence[int],
+) -> Iterator[Diagnostics]:
+    """Diagnostics by more and more draws, those of each look among those of the next.
+
+    All are kept: what the moments rest on is what the posterior is made of.
+
+    Args:
+        target: the target.
+        family: the family of the approximation.
+        params: its parameters.
+        key: a typed random key.
+        data: the user's data.
+        far: whether half of the draws lie far out.
+        numbers: how many draws, in ascending order.
+    """
+    size = _plan_on_host(target, numbers[-1]).size
+    keys = iter(split(key, -(-numbers[-1] // size)))
+    chunks: list[_Drawn] = []
+    for number in numbers:
+        while len(chunks) * size < number:
+            chunks.append(_draw_on_host(target, family, params, next(keys), data, size, far))
+        drawn, total = jax.tree.map(lambda *x: np.concatenate(x), *chunks), len(chunks) * size
+        yield _figures_on_host(drawn, _Plan(1, total, total), far)
+
+
 def _on_host(
     target: Target,
     family: Family,
@@ -177,27 +209,35 @@ def _on_host(
 ) -> Diagnostics:
     """Figures in numpy; draws come in chunks, made anew for each sum unless they are few."""
     keys = [key] if plan.chunks == 1 else split(key, plan.chunks)
-    df = FAR_DF if far else TAIL_DF
-
-    def draw(key):
-        noise = host_noise(generator(key), plan.size, *family.event(params), df)
-        proposal, x = _propose(target, family, params, noise, data, far)
-        log_p = densities(target, proposal.z, data)
-        z, *rest, own, log_p, x = jax.device_get((*proposal, log_p, x))
-        log_q, log_mixture, log_p, x = (a.astype(float) for a in (*rest, log_p, x))
-        return _Drawn(z, log_q, log_mixture, own, log_p, x)
-
     total = plan.chunks * plan.size
     if plan.chunks > 1 and total * target.dim <= _KEPT_ELEMENTS:
-        # all of them are kept: what the moments rest on is what the posterior is made of
-        chunks = [draw(key) for key in keys]
-        first = jax.tree.map(lambda *x: np.concatenate(x), *chunks)
-        plan = _Plan(1, total, total)
-    else:
-        first = draw(keys[0])
+        return next(closer_looks(target, family, params, key, data, far, [total]))
+
+    def draw(i):
+        return _draw_on_host(target, family, params, keys[i], data, plan.size, far)
+
+    first = draw(0)
+    return _figures_on_host(first, plan, far, draw)
+
+
+def _draw_on_host(
+    target: Target, family: Family, params: PyTree, key: Array, data: PyTree, size: int, far: bool
+) -> _Drawn:
+    noise = host_noise(generator(key), size, *family.event(params), FAR_DF if far else TAIL_DF)
+    proposal, x = _propose(target, family, params, noise, data, far)
+    log_p = densities(target, proposal.z, data)
+    z, *rest, own, log_p, x = jax.device_get((*proposal, log_p, x))
+    log_q, log_mixture, log_p, x = (a.astype(float) for a in (*rest, log_p, x))
+    return _Drawn(z, log_q, log_mixture, own, log_p, x)
+
+
+def _figures_on_host(
+    first: _Drawn, plan: _Plan, far: bool, draw: Callable[[int], _Drawn] | None = None
+) -> Diagnostics:
+    """Figures in numpy, of the first chunk of draws and those that `draw` gives by their number."""
 
     def over_chunks(function, *along):
-        chunks = (first if i == 0 else draw(keys[i]) for i in range(plan.chunks))
+        chunks = (draw(i) if i and draw else first for i in range(plan.chunks))
         found = [function(drawn, *x) for drawn, *x in zip(chunks, *along, strict=True)]
         return [np.stack(x) for x in zip(*found, strict=True)]
 
@@ -205,7 +245,7 @@ def _on_host(
         found = _judge(first, plan, over_chunks, _LIGHT_SQUARES if far else USABLE)
         if far:
             # what counts for nothing may lie where the map to the parameters overflows
-            kept = found.own | (found.log_weights > np.log(_NOTHING / total))
+            kept = found.own | (found.log_weights > np.log(_NOTHING / found.num_draws))
             some = {name: getattr(found, name)[kept] for name in ("draws", "log_weights", "own")}
             found = found._replace(**some)
         # summed in double precision, but of the target's type as all else

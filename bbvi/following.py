@@ -80,7 +80,7 @@ def follow(
     of_means, of_widths = features(a, shape)
     used = (params["means"] != 0).any(axis=1)
     x = with_one(of_means * used)[near]
-    if len(x) < 2 * x.any(axis=0).sum():
+    if len(x) <= 2 * x.any(axis=0).sum():
         return params, spent
     y = z[near][:, order[few:]]
     weights = np.exp(-2 * of_widths[near] @ params["widths"][:, few:])

@@ -300,8 +300,9 @@ def _diverse(
         last = chosen[-1]
         gap = np.abs(starts.loc - starts.loc[last])
         width = np.maximum(starts.scale, starts.scale[last])
-        depth = valleys(target, starts.loc[last], starts.loc, data)
-        near |= (np.linalg.norm(gap / width, axis=1) < FAR) | ~(depth > VALLEY_NATS)
+        near |= np.linalg.norm(gap / width, axis=1) < FAR
+        if not near.all():
+            near |= ~(valleys(target, starts.loc[last], starts.loc, data) > VALLEY_NATS)
         if not several:
             first = (starts.loc == np.asarray(user)).all(1) & (starts.scale == 1).all(1)
         else:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bbvi._arrays import logsumexp, namespace, put, softmax, top_k
+from bbvi._arrays import logsumexp, namespace, put, softmax, top_k, top_values
 from bbvi._types import Array
 
 # Averages of terms whose tail has this Pareto shape can still be used (Vehtari et al. 2024,
@@ -100,7 +100,7 @@ def largest_terms(terms: Array, total: int) -> Array:
     with np.errstate(over="ignore"):
         terms = terms.astype(xp.float32)
     number = min(number, terms.shape[1])
-    return _select(terms, number)[0]
+    return top_values(terms, number) if xp is np else _select(terms, number)[0]
 
 
 def tail_shape(largest: Array, total: int) -> Array:

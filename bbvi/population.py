@@ -52,6 +52,7 @@ class Kind(NamedTuple):
         rounds: of fits, at most.
         patience: rounds without more effective draws, after which it ends.
         most_off: how far raw and corrected moments may be apart, in what counts as right.
+        least_share: of the effective draws of an exact fit, with fewer of which it does not answer.
         refine: other parameters, and gradients spent, from such a space, parameters, the number of
             its points and a generator of the host; None where there are none.
     """
@@ -65,6 +66,7 @@ class Kind(NamedTuple):
     rounds: int
     patience: float = np.inf
     most_off: float = np.inf
+    least_share: float = 0.0
     refine: Callable[[Space, PyTree, int, np.random.Generator], tuple[PyTree, int]] | None = None
 
 
@@ -129,7 +131,8 @@ def _rounds(stage, job, kind, key) -> Population:
         return judged_stage(*args)._replace(num_gradients=0, num_skipped=0)
 
     def may_answer(fit):
-        return fit.settled and agree(fit.diagnostics, kind.most_off)
+        d = fit.diagnostics
+        return fit.settled and agree(d, kind.most_off) and efficiency(d) >= kind.least_share
 
     for number, round_key in enumerate(split(key, kind.rounds), 1):
         random = generator(round_key)

@@ -15,6 +15,7 @@ from bbvi.chain_checks import chain_faults
 from bbvi.chains import Chains
 from bbvi.diagnostics import (
     Diagnostics,
+    closer_looks,
     default_draws,
     diagnose,
     most_draws,
@@ -23,6 +24,7 @@ from bbvi.diagnostics import (
 )
 from bbvi.evidence import (
     KHAT_HOPELESS,
+    LEAST_SHARE,
     MOST_NOISE,
     efficiency,
     is_a_point,
@@ -48,10 +50,7 @@ _AS_NOISY = 2.0
 # How many times as many draws may be made where nothing but noise is left, and with how much of
 # it, in sds, there is no hope that these are enough: a heavy tail that more draws do not make
 # light. (Of five Student-t of four degrees the noise was 0.25, and 0.01 of four times as many.)
-_TIMES, _TOO_NOISY = (4, 16), 0.5
-# More draws do not make up for weights that few of them have: the first ones settle nothing with
-# less of what an exact fit would have either. (A ridge of sines was trusted by 5% of 65,536.)
-_LEAST_SHARE = 0.1
+_TIMES, _TOO_NOISY = (4, 8, 16), 0.5
 
 
 class Trace(NamedTuple):
@@ -344,21 +343,26 @@ def judged_closer(target: Target, key: Array, data: PyTree, stage: Fitted) -> Fi
         data: the user's data.
         stage: the stage.
     """
-    first = default_draws(target)[-1]
-    for times in _TIMES:
-        d, number = stage.diagnostics, times * first
-        if stage.settled or not is_only_noisy(d, stage.status, stage.chains):
+
+    def hopeful(d):
+        """Whether nothing but noise, and not too much of it, is left."""
+        if is_settled(d, stage.status, stage.chains):
+            return False
+        noisy = is_only_noisy(d, stage.status, stage.chains) and efficiency(d) >= LEAST_SHARE
+        return noisy and moment_noise(d).max() <= _TOO_NOISY
+
+    numbers = [times * default_draws(target)[-1] for times in _TIMES]
+    numbers = [number for number in numbers if number <= most_draws(target)]
+    if not numbers or not hopeful(stage.diagnostics):
+        return stage
+    began = time.perf_counter()
+    looks = closer_looks(target, stage.family, stage.params, key, data, stage.far, numbers)
+    for found in looks:
+        if not hopeful(found):
             break
-        if efficiency(d) < _LEAST_SHARE or moment_noise(d).max() > _TOO_NOISY:
-            break
-        if number > most_draws(target):
-            break
-        began = time.perf_counter()
-        found = diagnose(target, stage.family, stage.params, key, data, number, stage.far)
-        run, judged = stage.seconds
-        seconds = run, judged + time.perf_counter() - began
-        stage = stage._replace(diagnostics=found, seconds=seconds)
-    return stage
+    run, judged = stage.seconds
+    seconds = run, judged + time.perf_counter() - began
+    return stage._replace(diagnostics=found, seconds=seconds)
 
 
 def _fitted(name, solver, family, params, judged, log, drift, spent, state, seconds) -> Fitted:

@@ -969,7 +969,7 @@ def test_paths_of_the_host_are_those_of_a_compiled_loop():
     np.testing.assert_array_equal(host.num_gradients, compiled.num_gradients)
     np.testing.assert_allclose(host.points, compiled.points, rtol=1e-6, atol=1e-9)
     # of the last moves, a millionth long, the bends are differences of nearly equal gradients
-    np.testing.assert_allclose(host.curvature_scale, compiled.curvature_scale, rtol=1e-3)
+    np.testing.assert_allclose(host.curvature_scale, compiled.curvature_scale, rtol=1e-2)
 
 
 def test_a_race_is_not_won_by_a_spike():

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bbvi._arrays import choose, namespace
-from bbvi._linalg import dot, substitute
+from bbvi._linalg import dot
 from bbvi._types import AnyArray, PyTree
 from bbvi.evaluate import scores
 from bbvi.target import Target
@@ -33,12 +33,15 @@ class Memory(NamedTuple):
         steps: (M, D) displacements, the newest last; zero where there is none yet.
         bends: (M, D) changes of the gradient.
         inverse_dots: (M,) 1 / (step . bend), 0 for an empty slot.
+        inverse: (M, M) R^-1, upper triangular, where R has the products of each step with the bends
+            from its own on; zero for empty slots.
     """
 
     alpha: AnyArray
     steps: AnyArray
     bends: AnyArray
     inverse_dots: AnyArray
+    inverse: AnyArray
 
 
 class Search(NamedTuple):
@@ -75,14 +78,15 @@ class Search(NamedTuple):
 def begin_search(x: AnyArray, memory: int = _MEMORY) -> Search:
     """A search from `x` (D,), before its first evaluation."""
     xp, lead = namespace(x), x.shape[:-1]
-    zeros, count = xp.zeros((*lead, memory, x.shape[-1]), x.dtype), xp.zeros(lead, xp.int32)
+    pairs, count = xp.zeros((*lead, memory, x.shape[-1]), x.dtype), xp.zeros(lead, xp.int32)
+    slots, square = (xp.zeros((*lead, *shape), x.dtype) for shape in ((memory,), (memory, memory)))
     return Search(
         x=x,
         value=xp.full(lead, xp.inf, x.dtype),
         gradient=xp.zeros_like(x),
         direction=xp.zeros_like(x),
         stride=xp.ones(lead, x.dtype),
-        memory=Memory(xp.ones_like(x), zeros, zeros, xp.zeros((*lead, memory), x.dtype)),
+        memory=Memory(xp.ones_like(x), pairs, pairs, slots, square),
         accepted=count,
         flat=count,
         done=xp.zeros(lead, bool),
@@ -284,11 +288,17 @@ def remember(memory: Memory, step: AnyArray, bend: AnyArray) -> Memory:
     def push(rows, new):
         return xp.concatenate([rows[..., 1:, :], new[..., None, :]], axis=-2)
 
+    # R grows by a column, the products of the steps with the new bend, and so does its inverse
+    older, kept = memory.steps[..., 1:, :], memory.inverse[..., 1:, 1:]
+    column = -_times(kept, _times(older, bend)) / safe
+    column = xp.concatenate([column, 1 / safe], axis=-1)
+    square = xp.concatenate([kept, xp.zeros_like(kept[..., :1, :])], axis=-2)
     grown = Memory(
         alpha=updated,
         steps=push(memory.steps, step),
         bends=push(memory.bends, bend),
         inverse_dots=xp.concatenate([memory.inverse_dots[..., 1:], 1 / safe], axis=-1),
+        inverse=xp.concatenate([square, column[..., None]], axis=-1),
     )
     return choose(curved[..., 0], grown, memory)
 
@@ -301,15 +311,11 @@ def descent(memory: Memory, gradient: AnyArray) -> AnyArray:
 
         R w = S g,  R' c = diag(R) w - Y r,  r = alpha (g - Y' w),  and the result is -(r + S' c).
     """
-    xp, (alpha, steps, bends, inverse_dots) = namespace(gradient), memory
-    empty = (inverse_dots == 0).astype(steps.dtype)
-    r = xp.triu(xp.matmul(steps, xp.swapaxes(bends, -1, -2)))
-    r = r + empty[..., None] * xp.eye(steps.shape[-2], dtype=steps.dtype)
-    w = substitute(r, _times(steps, gradient), upper=True)
+    xp, (alpha, steps, bends, inverse_dots, inverse) = namespace(gradient), memory
+    w = _times(inverse, _times(steps, gradient))
     start = alpha * (gradient - _times(xp.swapaxes(bends, -1, -2), w))
-    diagonal = xp.diagonal(r, axis1=-2, axis2=-1)
-    rest = diagonal * w - _times(bends, start)
-    c = substitute(xp.swapaxes(r, -1, -2), rest, upper=False)
+    rest = w / xp.where(inverse_dots == 0, 1, inverse_dots) - _times(bends, start)
+    c = _times(xp.swapaxes(inverse, -1, -2), rest)
     return -(start + _times(xp.swapaxes(steps, -1, -2), c))
 
 
