@@ -174,10 +174,10 @@ class Auto:
             return look(of_all_modes(stage) if len(modes) > 1 else stage)
 
         job = Job(target, data, purse, show, look_at_modes, _ROUNDS, doublings)
-        found, spent = hierarchy_stages(single, job, hierarchy_key)
-        stages[-1] = and_spent(stages[-1], spent)
+        found, spent, endless = hierarchy_stages(single, job, hierarchy_key)
+        stages[-1] = and_spent(stages[-1], spent)._replace(endless=endless)
         stages += found
-        if stages[-1].settled:
+        if stages[-1].settled or endless:
             return stages
         best = reduce(better, stages)
         few = target.dim <= MOST_DIM

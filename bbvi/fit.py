@@ -193,8 +193,9 @@ def _assemble(
         seam=best.seam,
         unseen=best.unseen,
     )
-    verdict = verdict_of()
-    if verdict.level != "trusted" and default:
+    endless = next((s.endless for s in stages if s.endless), ())
+    verdict = verdict_of(unbounded=endless)
+    if verdict.level != "trusted" and default and not endless:
         verdict = verdict_of(unbounded=_open_ended(target, best, data))
     bounds_need_data = any(leaf.bijector.functions for leaf in target.leaves)
     timings = [("check", checked)]

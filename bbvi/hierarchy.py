@@ -18,7 +18,7 @@ from bbvi.families.noncentred import (
     plain_layer,
     untail,
 )
-from bbvi.scales import CHECKED_AT, SHIFTED, STAYS, Found, Scale, density_of
+from bbvi.scales import CHECKED_AT, SHIFTED, STAYS, Found, Scale, density_of, endless
 from bbvi.target import Target
 
 # By how much a coordinate is moved either way, to see whose gradients grow exponentially.
@@ -103,6 +103,8 @@ def find_layers(
         x = np.where(effects, np.clip(x, -3, 3), x)
         unit = np.where(effects, 1.0, unit)
         coordinates.layers.append(layer)
+    names = [target.leaves[target.owners[i]].name for i in endless(coordinates, x, single)]
+    coordinates.endless = tuple(dict.fromkeys(names))
     coordinates.tails = tails
     with np.errstate(all="ignore"):
         coordinates.centre = untail(tails, x[None])[0]

@@ -2,6 +2,7 @@
 
 import time
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -28,7 +29,21 @@ FAMILY = Noncentred()
 _WORTHWHILE = 1.5
 
 
-def hierarchy_stages(gaussian: Fitted, job: Job, key: Array) -> tuple[list[Fitted], int]:
+class Hierarchy(NamedTuple):
+    """What came of it.
+
+    Attributes:
+        stages: none where there are no effects.
+        num_gradients: what it took to find that out.
+        endless: names of scales along which the density does not fall.
+    """
+
+    stages: list[Fitted]
+    num_gradients: int
+    endless: tuple[str, ...] = ()
+
+
+def hierarchy_stages(gaussian: Fitted, job: Job, key: Array) -> Hierarchy:
     """A Gaussian, its moves and short chains, in coordinates that gradients have told.
 
     In plain ones the neck of a hierarchy is out of reach of draws and of chains, and what they miss
@@ -41,22 +56,19 @@ def hierarchy_stages(gaussian: Fitted, job: Job, key: Array) -> tuple[list[Fitte
         gaussian: a Gaussian in plain coordinates.
         job: what stages share.
         key: a typed random key.
-
-    Returns:
-        the stages, none where there are no effects, and the gradients it took to find that out.
     """
     target, data, purse, show, look, *_ = job
     find_key, match_key, judge_key, chain_key, *move_keys = split(key, 4 + MOST_MOVES)
     if not purse.allows(most_gradients(target.dim)):
-        return [], 0
+        return Hierarchy([], 0)
     began = time.perf_counter()
     loc, scale = (np.asarray(x, float) for x in gaussian.frame)
     unit = np.sqrt(np.sum(scale**2, axis=1))
     solver = BatchAndMatch()
     x = find_layers(target, loc, unit, find_key, data, solver.draws(target.dim))
     purse.spend(x.num_gradients)
-    if not x.layers:
-        return [], x.num_gradients
+    if not x.layers or x.endless:
+        return Hierarchy([], x.num_gradients, x.endless)
     layers = stacked(x.layers)
     found_in = time.perf_counter() - began
 
@@ -78,21 +90,21 @@ def hierarchy_stages(gaussian: Fitted, job: Job, key: Array) -> tuple[list[Fitte
     first = first._replace(seconds=(first.seconds[0] + found_in, first.seconds[1]))
     first = look(first)
     if _is_enough(first):
-        return [first], 0
+        return Hierarchy([first], 0)
     stages = [first, *map(look, moves(target, first, move_keys, data, show, to))]
     best = max(stages, key=lambda s: s.diagnostics.ess)
     if _is_enough(best):
-        return [*(s for s in stages if s is not best), best], 0
+        return Hierarchy([*(s for s in stages if s is not best), best], 0)
     given = _given_scales(x, loc, unit, job, jax.random.fold_in(find_key, 1))
     stages += given
     best = max(stages, key=lambda s: s.diagnostics.ess)
     if given and best.settled:
-        return [*(s for s in stages if s is not best), best], 0
+        return Hierarchy([*(s for s in stages if s is not best), best], 0)
     better = best.diagnostics.ess > _WORTHWHILE * gaussian.diagnostics.ess
     if better and purse.allows(expected_gradients(target.dim)):
         chains = show("chains noncentred", partial(chain_stage, best, job, chain_key))
         stages.append(look(chains))
-    return stages, 0
+    return Hierarchy(stages, 0)
 
 
 def _given_scales(x, loc, unit, job, key) -> list[Fitted]:

@@ -23,6 +23,11 @@ _SHIFTS, _STRETCHES = np.linspace(-0.6, 1.5, 15), np.exp(np.linspace(-1.5, 0.3, 
 _SHARES = np.array([1.0, 0.5, 0.25, 0.1, 0.0])
 # Densities that fall more slowly than this, in nats a unit, are hardly proper.
 _SLOWEST = 0.1
+# ... and those that fall by less from one place to the other, so many nats of width from the
+# centre, are not: a normal prior of sd 40 on a log scale falls by more, of 18 in single precision.
+# Further out, what a model computes from effects so narrow is rounding.
+_ENDS, _ENDS_FLOAT32, _LEAST_FALL = (8.0, 16.0), (4.0, 7.0), 0.05
+_DEPTH = 30.0  # nats below the centre, where there is no mass at stake
 
 
 class Scale(NamedTuple):
@@ -106,6 +111,35 @@ def density_of(
     if not (shifted[:, -1] < factor * shifted[:, 0] + number).all():
         return None
     return Found(i, layer, *marginal(profile[:, i], log_p[few:], score[few:, i], ok[few:]))
+
+
+def endless(at: Coordinates, x: np.ndarray, single: bool) -> list[int]:
+    """Scales along which the density does not fall: the posterior is improper.
+
+    With the prior 1 / tau on the scale of effects the likelihood of tau is a constant towards zero,
+    and the neck of the funnel has no end. In plain coordinates no line leads there but along all
+    effects at once; in straight ones it is that of the scale.
+
+    Args:
+        at: coordinates with their layers, and no tails yet.
+        x: (D,) the centre there.
+        single: whether the target computes in single precision.
+    """
+    far = np.array(_ENDS_FLOAT32 if single else _ENDS)
+    ways: dict[int, float] = {}
+    for layer in at.layers:
+        effects = layer.power != 0
+        ways |= dict(zip(layer.scale[effects].tolist(), layer.power[effects].tolist(), strict=True))
+    if not ways:
+        return []
+    points = np.tile(x, (len(ways), 2, 2, 1))
+    for lines, (i, power) in zip(points, ways.items(), strict=True):
+        lines[..., i] += np.array([[1.0], [-1.0]]) * far / power
+    log_p, _, ok = at.score(np.concatenate([points.reshape(-1, len(x)), x[None]]))
+    ok = ok[:-1].reshape(points.shape[:-1]).all(axis=-1)
+    near, far = np.moveaxis(log_p[:-1].reshape(points.shape[:-1]), -1, 0)
+    level = ok & (far > near - _LEAST_FALL) & (far > log_p[-1] - _DEPTH)
+    return [i for i, ends in zip(ways, level, strict=True) if ends.any()]
 
 
 def marginal(

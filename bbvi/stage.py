@@ -91,6 +91,7 @@ class Fitted(NamedTuple):
         chains: short chains from its draws, whose moments then are the corrected ones.
         left_out: whether it misses visible mass around a start.
         neck: the scalar along which it misses the neck of a funnel, or "".
+        endless: names of scales along which the log density does not fall.
         seam: how far its moments move, in sds, where chains leave the flow's coordinates; zero
             where that is no more than noise.
         unseen: by how many sds mass that none of its draws has met may move moments; zero where
@@ -116,6 +117,7 @@ class Fitted(NamedTuple):
     chains: Chains | None = None
     left_out: bool = False
     neck: str = ""
+    endless: tuple[str, ...] = ()
     seam: float = 0.0
     unseen: float = 0.0
 
@@ -162,7 +164,7 @@ class Fitted(NamedTuple):
     @property
     def sees_all(self) -> bool:
         """Whether no mass is known of that it misses."""
-        return not (self.left_out or self.neck or self.unseen)
+        return not (self.left_out or self.neck or self.endless or self.unseen)
 
     @property
     def settled(self) -> bool:
