@@ -149,7 +149,8 @@ def moment_errors(d: Diagnostics) -> tuple[np.ndarray, np.ndarray]:
     """Shift of the means in raw sds (C,), and ratio of corrected to raw sds (C,)."""
     tiny = np.finfo(np.asarray(d.raw.sd).dtype).tiny
     raw_sd = np.maximum(d.raw.sd, tiny)
-    shift = np.abs(d.corrected.mean - d.raw.mean) / raw_sd
     still = fixed(d)  # is never wrong
-    ratio = np.where(still, 1.0, np.maximum(d.corrected.sd, tiny) / raw_sd)
+    with np.errstate(over="ignore"):
+        shift = np.abs(d.corrected.mean - d.raw.mean) / raw_sd
+        ratio = np.where(still, 1.0, np.maximum(d.corrected.sd, tiny) / raw_sd)
     return np.where(still, 0.0, shift), ratio

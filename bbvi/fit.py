@@ -227,12 +227,23 @@ def _assemble(
 
 
 def _open_ended(target: Target, stage: Fitted, data: PyTree) -> tuple[str, ...]:
-    """Names of leaves that nothing bounds, seen from the draw with the largest weight."""
-    d = stage.diagnostics
-    if not np.isfinite(d.log_weights).any():
+    """Names of leaves that nothing bounds, seen from the draw with the largest weight.
+
+    That of a fit with hopeless weights may be far out on the very plateau: then they are seen from
+    the draw nearest the centre.
+    """
+    d, frame = stage.diagnostics, stage.frame
+    usable = np.isfinite(d.log_weights) & np.isfinite(d.draws).all(axis=1)
+    if not usable.any():
         return ()
-    centre = d.draws[np.argmax(np.nan_to_num(d.log_weights, nan=-np.inf))]
-    return unbounded(target, centre, stage.frame, data)
+    draws, log_weights = d.draws[usable], d.log_weights[usable]
+    with np.errstate(all="ignore"):
+        away = np.linalg.norm(frame.invert(draws), axis=1)
+    for at in (np.argmax(log_weights), np.argmin(np.nan_to_num(away, nan=np.inf))):
+        names = unbounded(target, draws[at], frame, data)
+        if names:
+            return names
+    return ()
 
 
 def _weighted(d: Diagnostics) -> tuple:

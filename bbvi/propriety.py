@@ -20,13 +20,17 @@ _WIDEST_COORDINATE, _LONGEST_AXIS = 1e6, 1e4
 # Other supports have units of a logarithm, in which 80 is as far as single precision goes.
 _ON_ITS_OWN_SCALE = (Real, Ordered, ZeroSum)
 _FAR_WITH_SUPPORT = (40.0, 80.0)
+# ... and further than differences of log-gamma functions, or of effects that have become so narrow,
+# go without rounding: that is looked at nearer too, where what is proper hardly falls, but by more
+# than this. A normal prior of sd 40 on a log scale does, or of sd 18 in single precision.
+ENDS, ENDS_FLOAT32, LEAST_FALL = (8.0, 16.0), (4.0, 7.0), 0.05
 # A centre beyond this comes from a fit that ran away, and would swallow the distances.
 _FARTHEST_CENTRE = 1e12
 # A density whose integral along the line converges falls faster than the inverse distance, whose
 # logarithm falls by log(far / near) from one point to the other.
 _FALL = 0.9
 # Further below the centre no mass is at stake.
-_DEPTH = 30.0
+DEPTH = 30.0
 
 
 def unbounded(target: Target, centre: Array, frame: Frame, data: PyTree) -> tuple[str, ...]:
@@ -52,7 +56,7 @@ def unbounded(target: Target, centre: Array, frame: Frame, data: PyTree) -> tupl
     """
     leaves, owner = target.leaves, target.owners
     plain = np.array([isinstance(leaf.bijector, _ON_ITS_OWN_SCALE) for leaf in leaves])[owner]
-    directions, distances = _lines(frame, plain)
+    directions, distances, least = _lines(frame, plain, target.dtype == np.float32)
     ends = distances[:, None, :, None] * np.array([1.0, -1.0])[:, None, None]
     centre = np.clip(np.asarray(centre), -_FARTHEST_CENTRE, _FARTHEST_CENTRE)
     points = centre + ends * directions[:, None, None]
@@ -60,14 +64,15 @@ def unbounded(target: Target, centre: Array, frame: Frame, data: PyTree) -> tupl
     log_p = np.asarray(_log_densities(target, jnp.asarray(points, target.dtype), data))
     near, far = np.moveaxis(log_p[:-1].reshape(-1, 2, 2), 2, 0)
     with np.errstate(invalid="ignore"):
-        fall = _FALL * np.log(distances[:, 1:] / distances[:, :1])
-        level = np.isfinite(far) & (far > near - fall) & (far > log_p[-1] - _DEPTH)
+        level = np.isfinite(far) & (far > near - least[:, None]) & (far > log_p[-1] - DEPTH)
     found = [owner[np.argmax(np.abs(d))] for d in directions[level.any(axis=1)]]
     return tuple(leaves[i].name for i in dict.fromkeys(found))
 
 
-def _lines(frame: Frame, plain: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Directions (L, D) of unit length, and two distances along each (L, 2)."""
+def _lines(
+    frame: Frame, plain: np.ndarray, single: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Directions (L, D) of unit length, two distances along each (L, 2), and least falls (L,)."""
     scale = np.nan_to_num(np.asarray(frame.scale, np.float64), nan=1.0)
     scale = np.clip(scale, -1e30, 1e30)
     sd = scale if scale.ndim == 1 else np.linalg.norm(scale, axis=1)
@@ -75,12 +80,20 @@ def _lines(frame: Frame, plain: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     directions = np.eye(len(sd))[widest]
     distances = np.clip(sd[widest], 1.0, _WIDEST_COORDINATE)[:, None] * _FAR_ALONG_COORDINATES
     distances = np.where(plain[widest, None], distances, _FAR_WITH_SUPPORT)
-    if scale.ndim == 1:
-        return directions, distances
-    axes, lengths, _ = np.linalg.svd(scale)
-    axes = axes.T[:_MOST_AXES]
-    lengths = np.clip(lengths[:_MOST_AXES, None], 1.0, _LONGEST_AXIS) * _FAR_ALONG_AXES
-    return np.concatenate([directions, axes]), np.concatenate([distances, lengths])
+    if scale.ndim == 2:
+        axes, lengths, _ = np.linalg.svd(scale)
+        axes = axes.T[:_MOST_AXES]
+        lengths = np.clip(lengths[:_MOST_AXES, None], 1.0, _LONGEST_AXIS) * _FAR_ALONG_AXES
+        directions = np.concatenate([directions, axes])
+        distances = np.concatenate([distances, lengths])
+    least = _FALL * np.log(distances[:, 1] / distances[:, 0])
+    nearer = np.eye(len(sd))[widest[~plain[widest]]]
+    ends = np.tile(ENDS_FLOAT32 if single else ENDS, (len(nearer), 1))
+    return (
+        np.concatenate([directions, nearer]),
+        np.concatenate([distances, ends]),
+        np.concatenate([least, np.full(len(nearer), LEAST_FALL)]),
+    )
 
 
 @quick_jit()

@@ -7,6 +7,7 @@ import numpy as np
 from bbvi._arrays import softmax
 from bbvi.coordinates import Coordinates
 from bbvi.families.noncentred import Layer, Tails, tail, untail
+from bbvi.propriety import DEPTH, ENDS, ENDS_FLOAT32, LEAST_FALL
 
 # Where the density of a scale is looked at, given the others: nats of width around the centre's.
 PROFILE = np.arange(-8.0, 8.01, 0.25)
@@ -23,11 +24,6 @@ _SHIFTS, _STRETCHES = np.linspace(-0.6, 1.5, 15), np.exp(np.linspace(-1.5, 0.3, 
 _SHARES = np.array([1.0, 0.5, 0.25, 0.1, 0.0])
 # Densities that fall more slowly than this, in nats a unit, are hardly proper.
 _SLOWEST = 0.1
-# ... and those that fall by less from one place to the other, so many nats of width from the
-# centre, are not: a normal prior of sd 40 on a log scale falls by more, of 18 in single precision.
-# Further out, what a model computes from effects so narrow is rounding.
-_ENDS, _ENDS_FLOAT32, _LEAST_FALL = (8.0, 16.0), (4.0, 7.0), 0.05
-_DEPTH = 30.0  # nats below the centre, where there is no mass at stake
 
 
 class Scale(NamedTuple):
@@ -125,7 +121,7 @@ def endless(at: Coordinates, x: np.ndarray, single: bool) -> list[int]:
         x: (D,) the centre there.
         single: whether the target computes in single precision.
     """
-    far = np.array(_ENDS_FLOAT32 if single else _ENDS)
+    far = np.array(ENDS_FLOAT32 if single else ENDS)
     ways: dict[int, float] = {}
     for layer in at.layers:
         effects = layer.power != 0
@@ -138,7 +134,7 @@ def endless(at: Coordinates, x: np.ndarray, single: bool) -> list[int]:
     log_p, _, ok = at.score(np.concatenate([points.reshape(-1, len(x)), x[None]]))
     ok = ok[:-1].reshape(points.shape[:-1]).all(axis=-1)
     near, far = np.moveaxis(log_p[:-1].reshape(points.shape[:-1]), -1, 0)
-    level = ok & (far > near - _LEAST_FALL) & (far > log_p[-1] - _DEPTH)
+    level = ok & (far > near - LEAST_FALL) & (far > log_p[-1] - DEPTH)
     return [i for i, ends in zip(ways, level, strict=True) if ends.any()]
 
 

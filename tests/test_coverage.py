@@ -82,6 +82,13 @@ def test_mass_that_only_a_start_has_seen():
     assert missing([-9.0, 9.0], states[:1])
 
 
+def t_errors(p):
+    """Nine residuals around `a`, of Student-t with `b` degrees of freedom."""
+    half, y = (p["b"] + 1) / 2, jnp.linspace(-1.5, 1.5, 9) - p["a"]
+    log_norm = jax.lax.lgamma(half) - jax.lax.lgamma(p["b"] / 2) - 0.5 * jnp.log(p["b"])
+    return 9 * log_norm - half * jnp.sum(jnp.log1p(y**2 / p["b"]))
+
+
 UNIT = jnp.eye(2)
 RIDGE = jnp.linalg.cholesky(1e4 * jnp.array([[1.0, -1.0], [-1.0, 1.0]]) + 0.5 * UNIT)
 
@@ -96,6 +103,16 @@ RIDGE = jnp.linalg.cholesky(1e4 * jnp.array([[1.0, -1.0], [-1.0, 1.0]]) + 0.5 * 
         (lambda p: -0.5 * (p["a"] + p["b"]) ** 2, None, RIDGE, {"a", "b"}),
         # 1/b is flat in log b
         (lambda p: -0.5 * p["a"] ** 2 - jnp.log(p["b"]), {"b": bbvi.positive}, UNIT, {"b"}),
+        # the likelihood of degrees of freedom is level towards infinity, where it is rounding
+        (lambda p: t_errors(p) - jnp.log(p["b"]), {"b": bbvi.positive}, UNIT, {"b"}),
+        (lambda p: t_errors(p) - 1.5 * jnp.log(p["b"]), {"b": bbvi.positive}, UNIT, set()),
+        # a wide prior on a log scale
+        (
+            lambda p: -0.5 * p["a"] ** 2 - jnp.log(p["b"]) - 0.5 * (jnp.log(p["b"]) / 15) ** 2,
+            {"b": bbvi.positive},
+            UNIT,
+            set(),
+        ),
         # proper, with tails from light to Cauchy, and a fit that is far too narrow
         (lambda p: -0.5 * p["a"] ** 2 - p["b"] ** 4, None, UNIT, set()),
         (lambda p: -jnp.log1p(p["a"] ** 2) - jnp.log1p(p["b"] ** 2), None, UNIT, set()),
