@@ -190,6 +190,39 @@ def pools(params, data):
     return prior + d.normal(data["y"], params["total"] * given, params["sigma"])
 
 
+def _pools_exact(data):
+    """On grids of logarithms, totals around the best one; of NUTS the sd of `total` was 14% short."""
+    t, y = data["t"], data["y"]
+    slow = np.geomspace(3e-6, 0.5, 180)[:, None, None]
+    odds = np.geomspace(0.01, 10, 90)[:, None]
+    share, sigma = odds / (1 + odds), np.geomspace(0.06, 0.7, 60)
+    # sigma integrated out, for any sum of squares
+    table = np.geomspace(0.2, 400, 1500)
+    log_p = -len(y) * np.log(sigma) - table[:, None] / (2 * sigma**2) - sigma**2 / 2
+    p = np.exp(log_p - log_p.max(1, keepdims=True)) * sigma
+    of_table = np.log(p.sum(1)) + log_p.max(1), p @ sigma / p.sum(1), p @ sigma**2 / p.sum(1)
+    sums = {name: np.zeros(3) for name in ("fast", "share", "sigma", "slow", "total")}
+    for fast in np.geomspace(0.03, 8, 100):
+        given = 1 - share[..., None] * np.exp(-(fast + slow[..., None]) * t)
+        given = (given - (1 - share[..., None]) * np.exp(-slow[..., None] * t))[..., 0, :]
+        size = np.sum(given**2, axis=-1)[..., None]
+        best, width = (given @ y)[..., None] / size, 0.2 / np.sqrt(size)
+        total = best + width * np.linspace(-9, 9, 41)
+        left = np.sum(y**2) - size * best**2 + size * (total - best) ** 2
+        log_p, noise, square = (np.interp(np.log(left), np.log(table), f) for f in of_table)
+        prior = -0.5 * ((np.log(fast) + 1) ** 2 + (np.log(slow) + 4) ** 2)
+        with np.errstate(all="ignore"):
+            prior = prior - 0.5 * (np.log(total) - 2) ** 2 - np.log(total)
+        log_p = log_p + prior + np.log(width * share * (1 - share))
+        p = np.where(total > 0, np.exp(log_p + 20), 0)
+        values = {"fast": fast, "share": share, "slow": slow, "total": total}
+        for name, x in values.items():
+            sums[name] += [p.sum(), np.sum(p * x), np.sum(p * x**2)]
+        sums["sigma"] += [p.sum(), np.sum(p * noise), np.sum(p * square)]
+    means = {name: s[1] / s[0] for name, s in sums.items()}
+    return means, {name: np.sqrt(s[2] / s[0] - means[name] ** 2) for name, s in sums.items()}
+
+
 def _pools_data():
     rng = np.random.default_rng(406)
     t = np.linspace(0.5, 30, 25)
@@ -287,6 +320,7 @@ MODELS = {
             },
         ),
         _pools_data,
+        _pools_exact,
     ),
     "doses": (
         Model(
