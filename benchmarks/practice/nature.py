@@ -191,7 +191,7 @@ def pools(params, data):
 
 
 def _pools_exact(data):
-    """On grids of logarithms, totals around the best one; of NUTS the sd of `total` was 14% short."""
+    """On grids of logarithms, totals around the best one; by NUTS an sd was 14% short."""
     t, y = data["t"], data["y"]
     slow = np.geomspace(3e-6, 0.5, 180)[:, None, None]
     odds = np.geomspace(0.01, 10, 90)[:, None]
