@@ -77,6 +77,8 @@ class Auto:
        coordinates in which these do not depend on them: matched, moved, and with chains from its
        draws. Where that does not settle it, a Gaussian of the scales, and of up to 128 others the
        normal distribution given these, whose precision adds up from theirs and the data's.
+       Where the density does not fall along such a scale, the posterior is improper: no stage
+       follows.
     5. Where the weighted draws can still not answer for the posterior, short Hamiltonian chains
        from the Gaussian's draws, in units in which it is standard. Those that are only slow,
        or diverge a little, go on. Where their states bend, or narrow, with a few coordinates, a
