@@ -10,7 +10,6 @@ import threading
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cache, cached_property
 from typing import Any
 
 import jax
@@ -30,13 +29,12 @@ _FEW_NUMBERS = 1_000_000
 QUICKLY = {"xla_backend_optimization_level": 0}
 # The long loop's step is a hundred small kernels around two large products. XLA's scheduler for
 # concurrency hands them to several threads, which wait for each other: on two cores a step of 80
-# microseconds takes 110 (N = 5,000, D = 50, one draw). Options that this XLA does not know are left
-# out; see `known`.
-_LOOP: dict[str, Any] = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
-# Its kernels for products of several threads do the same: of few draws, whose data then leave a
-# core's cache, a step of 55 microseconds takes 80. Of the hundreds of points of chains and batches
-# they make use of the cores.
-_FEW_DRAWS = {"xla_cpu_experimental_ynn_fusion_type": ""}
+# microseconds takes 110 (N = 5,000, D = 50, one draw). The option came with jax 0.10.
+_LOOP: dict[str, Any] = (
+    {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
+    if jax.__version_info__ >= (0, 10)
+    else {}
+)
 # The second of LLVM's levels, unless the user asks for another: the third takes a quarter more of
 # the compiler and made no loop faster that was looked at (benchmarks/loop.py, a flow in 10
 # dimensions).
@@ -70,14 +68,11 @@ class TunedJit:
         self._pays = pays
         self._under_way: dict[int, threading.Thread] = {}
         self._static = static_argnums
-        self._options = options
         self._optimised: Any = jax.jit(function, static_argnums=static_argnums)
+        self._tuned: Any = jax.jit(
+            function, static_argnums=static_argnums, compiler_options=options
+        )
         _all.add(self)
-
-    @cached_property
-    def _tuned(self) -> Any:
-        options = {name: x for name, x in self._options.items() if known(name, x)}
-        return jax.jit(self.plain, static_argnums=self._static, compiler_options=options)
 
     def __call__(self, *args: Any) -> Any:
         if is_traced(args):
@@ -141,18 +136,6 @@ class TunedJit:
         return self._tuned if on_cpu and self._pays(*args) else self._optimised
 
 
-@cache
-def known(option: str, value: Any) -> bool:
-    """Whether this XLA has an option of its compiler: those of a CPU come and go with versions."""
-    if not option.startswith("xla_cpu"):
-        return True
-    with suppress(Exception):
-        program = jax.jit(lambda x: x, compiler_options={option: value})
-        program.lower(jax.ShapeDtypeStruct((), jnp.float32)).compile()
-        return True
-    return False
-
-
 _all: weakref.WeakSet[TunedJit] = weakref.WeakSet()
 _num_targets = 0
 
@@ -199,15 +182,9 @@ def once_jit(static_argnums: tuple[int, ...] = (0,)) -> Callable[[Callable], Tun
     return lambda function: TunedJit(function, static_argnums, QUICKLY, lambda *args: True)
 
 
-def loop_jit(static_argnums: tuple[int, ...] = (0,), few_draws: bool = False) -> Callable:
-    """Decorator for a loop of many steps.
-
-    Args:
-        static_argnums: positions of all static arguments.
-        few_draws: whether a step is of so few draws that one core does it best.
-    """
-    options = _LOOP | _FEW_DRAWS if few_draws else _LOOP
-    return lambda function: TunedJit(function, static_argnums, options, lambda *args: True)
+def loop_jit(static_argnums: tuple[int, ...] = (0,)) -> Callable:
+    """Decorator for a loop of many steps."""
+    return lambda function: TunedJit(function, static_argnums, _LOOP, lambda *args: True)
 
 
 def worth_preparing(static: Any, arrays: Any) -> bool:

@@ -68,7 +68,7 @@ def constrain(target: Target, z: Array, data: PyTree) -> PyTree:
     return target.constrain(z, data)
 
 
-@loop_jit((0, 1), few_draws=True)
+@loop_jit((0, 1))
 def _run(solver: Solver, target: Target, state: Any, data: PyTree, limit: Array) -> Any:
     return solver.advance(target, state, data, limit)
 
