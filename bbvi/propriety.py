@@ -23,14 +23,14 @@ _FAR_WITH_SUPPORT = (40.0, 80.0)
 # ... and further than differences of log-gamma functions, or of effects that have become so narrow,
 # go without rounding: that is looked at nearer too, where what is proper hardly falls, but by more
 # than this. A normal prior of sd 40 on a log scale does, or of sd 18 in single precision.
-ENDS, ENDS_FLOAT32, LEAST_FALL = (8.0, 16.0), (4.0, 7.0), 0.05
+_ENDS, _ENDS_FLOAT32, LEAST_FALL = (8.0, 16.0), (4.0, 7.0), 0.05
 # A centre beyond this comes from a fit that ran away, and would swallow the distances.
 _FARTHEST_CENTRE = 1e12
 # A density whose integral along the line converges falls faster than the inverse distance, whose
 # logarithm falls by log(far / near) from one point to the other.
 _FALL = 0.9
 # Further below the centre no mass is at stake.
-DEPTH = 30.0
+_DEPTH = 30.0
 
 
 def unbounded(target: Target, centre: Array, frame: Frame, data: PyTree) -> tuple[str, ...]:
@@ -63,10 +63,22 @@ def unbounded(target: Target, centre: Array, frame: Frame, data: PyTree) -> tupl
     points = np.concatenate([points.reshape(-1, target.dim), centre[None]])
     log_p = np.asarray(_log_densities(target, jnp.asarray(points, target.dtype), data))
     near, far = np.moveaxis(log_p[:-1].reshape(-1, 2, 2), 2, 0)
-    with np.errstate(invalid="ignore"):
-        level = np.isfinite(far) & (far > near - least[:, None]) & (far > log_p[-1] - DEPTH)
+    level = is_level(near, far, log_p[-1], least[:, None])
     found = [owner[np.argmax(np.abs(d))] for d in directions[level.any(axis=1)]]
     return tuple(leaves[i].name for i in dict.fromkeys(found))
+
+
+def log_scale_ends(single: bool) -> np.ndarray:
+    """Two distances along a log scale (2,), whose densities hold no rounding."""
+    return np.array(_ENDS_FLOAT32 if single else _ENDS)
+
+
+def is_level(
+    near: np.ndarray, far: np.ndarray, centre: np.ndarray, least: np.ndarray | float
+) -> np.ndarray:
+    """Whether log densities fall by less than `least` on the way out, where mass is at stake."""
+    with np.errstate(invalid="ignore"):
+        return np.isfinite(far) & (far > near - least) & (far > centre - _DEPTH)
 
 
 def _lines(
@@ -88,7 +100,7 @@ def _lines(
         distances = np.concatenate([distances, lengths])
     least = _FALL * np.log(distances[:, 1] / distances[:, 0])
     nearer = np.eye(len(sd))[widest[~plain[widest]]]
-    ends = np.tile(ENDS_FLOAT32 if single else ENDS, (len(nearer), 1))
+    ends = np.tile(log_scale_ends(single), (len(nearer), 1))
     return (
         np.concatenate([directions, nearer]),
         np.concatenate([distances, ends]),

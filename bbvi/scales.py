@@ -7,7 +7,7 @@ import numpy as np
 from bbvi._arrays import softmax
 from bbvi.coordinates import Coordinates
 from bbvi.families.noncentred import Layer, Tails, tail, untail
-from bbvi.propriety import DEPTH, ENDS, ENDS_FLOAT32, LEAST_FALL
+from bbvi.propriety import LEAST_FALL, is_level, log_scale_ends
 
 # Where the density of a scale is looked at, given the others: nats of width around the centre's.
 PROFILE = np.arange(-8.0, 8.01, 0.25)
@@ -121,7 +121,7 @@ def endless(at: Coordinates, x: np.ndarray, single: bool) -> list[int]:
         x: (D,) the centre there.
         single: whether the target computes in single precision.
     """
-    far = np.array(ENDS_FLOAT32 if single else ENDS)
+    distances = log_scale_ends(single)
     ways: dict[int, float] = {}
     for layer in at.layers:
         effects = layer.power != 0
@@ -130,11 +130,11 @@ def endless(at: Coordinates, x: np.ndarray, single: bool) -> list[int]:
         return []
     points = np.tile(x, (len(ways), 2, 2, 1))
     for lines, (i, power) in zip(points, ways.items(), strict=True):
-        lines[..., i] += np.array([[1.0], [-1.0]]) * far / power
+        lines[..., i] += np.array([[1.0], [-1.0]]) * distances / power
     log_p, _, ok = at.score(np.concatenate([points.reshape(-1, len(x)), x[None]]))
     ok = ok[:-1].reshape(points.shape[:-1]).all(axis=-1)
     near, far = np.moveaxis(log_p[:-1].reshape(points.shape[:-1]), -1, 0)
-    level = ok & (far > near - LEAST_FALL) & (far > log_p[-1] - DEPTH)
+    level = ok & is_level(near, far, log_p[-1], LEAST_FALL)
     return [i for i, ends in zip(ways, level, strict=True) if ends.any()]
 
 
