@@ -24,6 +24,9 @@ _FAR_WITH_SUPPORT = (40.0, 80.0)
 # go without rounding: that is looked at nearer too, where what is proper hardly falls, but by more
 # than this. A normal prior of sd 40 on a log scale does, or of sd 18 in single precision.
 _ENDS, _ENDS_FLOAT32, LEAST_FALL = (8.0, 16.0), (4.0, 7.0), 0.05
+# The highest point of something wide may lie there, as of a gamma density of shape 0.1, which is
+# level from one side to the other: towards the end all these points differ by no more.
+_ON_THE_WAY = np.linspace(0.6, 1.0, 5)
 # A centre beyond this comes from a fit that ran away, and would swallow the distances.
 _FARTHEST_CENTRE = 1e12
 # A density whose integral along the line converges falls faster than the inverse distance, whose
@@ -56,14 +59,18 @@ def unbounded(target: Target, centre: Array, frame: Frame, data: PyTree) -> tupl
     """
     leaves, owner = target.leaves, target.owners
     plain = np.array([isinstance(leaf.bijector, _ON_ITS_OWN_SCALE) for leaf in leaves])[owner]
-    directions, distances, least = _lines(frame, plain, target.dtype == np.float32)
-    ends = distances[:, None, :, None] * np.array([1.0, -1.0])[:, None, None]
+    single = target.dtype == np.float32
+    directions, distances, least, nearer = _lines(frame, plain, single)
     centre = np.clip(np.asarray(centre), -_FARTHEST_CENTRE, _FARTHEST_CENTRE)
-    points = centre + ends * directions[:, None, None]
-    points = np.concatenate([points.reshape(-1, target.dim), centre[None]])
-    log_p = np.asarray(_log_densities(target, jnp.asarray(points, target.dtype), data))
-    near, far = np.moveaxis(log_p[:-1].reshape(-1, 2, 2), 2, 0)
-    level = is_level(near, far, log_p[-1], least[:, None])
+    points = centre + _both_ways(directions, distances)
+    way = centre + _both_ways(directions[nearer], log_scale_ends(single)[1] * _ON_THE_WAY)
+    points = [x.reshape(-1, target.dim) for x in (points, way, centre)]
+    log_p = _log_densities(target, jnp.asarray(np.concatenate(points), target.dtype), data)
+    log_p, way, at_centre = np.split(np.asarray(log_p), np.cumsum([len(x) for x in points])[:2])
+    near, far = np.moveaxis(log_p.reshape(-1, 2, 2), 2, 0)
+    level = is_level(near, far, at_centre, least[:, None])
+    with np.errstate(invalid="ignore"):
+        level[nearer] &= np.ptp(way.reshape(-1, 2, len(_ON_THE_WAY)), axis=2) < LEAST_FALL
     found = [owner[np.argmax(np.abs(d))] for d in directions[level.any(axis=1)]]
     return tuple(leaves[i].name for i in dict.fromkeys(found))
 
@@ -83,8 +90,11 @@ def is_level(
 
 def _lines(
     frame: Frame, plain: np.ndarray, single: bool
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Directions (L, D) of unit length, two distances along each (L, 2), and least falls (L,)."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Directions (L, D) of unit length, two distances along each (L, 2), least falls (L,).
+
+    And which of them (L,) are looked at nearer.
+    """
     scale = np.nan_to_num(np.asarray(frame.scale, np.float64), nan=1.0)
     scale = np.clip(scale, -1e30, 1e30)
     sd = scale if scale.ndim == 1 else np.linalg.norm(scale, axis=1)
@@ -105,7 +115,14 @@ def _lines(
         np.concatenate([directions, nearer]),
         np.concatenate([distances, ends]),
         np.concatenate([least, np.full(len(nearer), LEAST_FALL)]),
+        np.arange(len(directions) + len(nearer)) >= len(directions),
     )
+
+
+def _both_ways(directions: np.ndarray, distances: np.ndarray) -> np.ndarray:
+    """Steps (L, 2, P, D) of distances (L, P), or (P,), along directions (L, D) and back."""
+    ends = np.array([1.0, -1.0])[:, None] * distances[..., None, :]
+    return ends[..., None] * directions[:, None, None]
 
 
 @quick_jit()

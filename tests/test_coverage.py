@@ -106,6 +106,13 @@ RIDGE = jnp.linalg.cholesky(1e4 * jnp.array([[1.0, -1.0], [-1.0, 1.0]]) + 0.5 * 
         # the likelihood of degrees of freedom is level towards infinity, where it is rounding
         (lambda p: t_errors(p) - jnp.log(p["b"]), {"b": bbvi.positive}, UNIT, {"b"}),
         (lambda p: t_errors(p) - 1.5 * jnp.log(p["b"]), {"b": bbvi.positive}, UNIT, set()),
+        # a gamma density of shape 0.1, seen from far to the left of where it ends
+        (
+            lambda p: -0.5 * p["a"] ** 2 - 0.9 * jnp.log(p["b"]) - 1e-6 * p["b"],
+            {"b": bbvi.positive},
+            UNIT,
+            set(),
+        ),
         # a wide prior on a log scale
         (
             lambda p: -0.5 * p["a"] ** 2 - jnp.log(p["b"]) - 0.5 * (jnp.log(p["b"]) / 15) ** 2,
