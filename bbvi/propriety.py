@@ -61,16 +61,17 @@ def unbounded(target: Target, centre: Array, frame: Frame, data: PyTree) -> tupl
     plain = np.array([isinstance(leaf.bijector, _ON_ITS_OWN_SCALE) for leaf in leaves])[owner]
     single = target.dtype == np.float32
     directions, distances, least, nearer = _lines(frame, plain, single)
-    centre = np.clip(np.asarray(centre), -_FARTHEST_CENTRE, _FARTHEST_CENTRE)
-    points = centre + _both_ways(directions, distances)
-    way = centre + _both_ways(directions[nearer], log_scale_ends(single)[1] * _ON_THE_WAY)
-    points = [x.reshape(-1, target.dim) for x in (points, way, centre)]
-    log_p = _log_densities(target, jnp.asarray(np.concatenate(points), target.dtype), data)
-    log_p, way, at_centre = np.split(np.asarray(log_p), np.cumsum([len(x) for x in points])[:2])
-    near, far = np.moveaxis(log_p.reshape(-1, 2, 2), 2, 0)
-    level = is_level(near, far, at_centre, least[:, None])
+    middle = np.clip(np.asarray(centre), -_FARTHEST_CENTRE, _FARTHEST_CENTRE)
+    ends = _both_ways(directions, distances)
+    on_the_way = _both_ways(directions[nearer], log_scale_ends(single)[1] * _ON_THE_WAY)
+    steps = [x.reshape(-1, target.dim) for x in (ends, on_the_way)]
+    points = middle + np.concatenate([*steps, np.zeros((1, target.dim))])
+    log_p = np.asarray(_log_densities(target, jnp.asarray(points, target.dtype), data))
+    near, far = np.moveaxis(log_p[: ends[..., 0].size].reshape(-1, 2, 2), 2, 0)
+    level = is_level(near, far, log_p[-1], least[:, None])
+    between = log_p[ends[..., 0].size : -1].reshape(on_the_way.shape[:-1])
     with np.errstate(invalid="ignore"):
-        level[nearer] &= np.ptp(way.reshape(-1, 2, len(_ON_THE_WAY)), axis=2) < LEAST_FALL
+        level[nearer] &= np.ptp(between, axis=2) < LEAST_FALL
     found = [owner[np.argmax(np.abs(d))] for d in directions[level.any(axis=1)]]
     return tuple(leaves[i].name for i in dict.fromkeys(found))
 
