@@ -23,7 +23,7 @@ from bbvi.matching import find_start
 from bbvi.objectives import ELBO
 from bbvi.population import MIXTURES, MOST_DIM, population_stage
 from bbvi.solvers import StochasticGradient
-from bbvi.stage import Fitted, Job, Show, better, fit_stage, plain_stage
+from bbvi.stage import Fitted, Job, Show, beside, better, fit_stage, plain_stage, proven_by
 from bbvi.target import Target
 from bbvi.unseen import affine_space, log_flow
 
@@ -155,7 +155,13 @@ class Auto:
         stages, matches, modes = [*first.before, *first.stages], first.matches, first.modes
         if first.settled:
             return stages
-        look = partial(looked_at, target, matches, start_key, data, purse)
+        proven = proven_by(stages)
+
+        def look(stage):
+            nonlocal proven
+            proven = max(proven, proven_by([stage]))
+            return beside(looked_at(target, matches, start_key, data, purse, stage), proven)
+
         single = first.single
         doublings = _DOUBLINGS if target.work <= _LIGHT else _DOUBLINGS_IF_HEAVY
         doublings += _MORE_DOUBLINGS * (target.dim > _SLOW_FLOW)

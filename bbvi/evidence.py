@@ -30,6 +30,9 @@ SD_TOLERANCE = 0.1
 SETTLED_NOISE = MEAN_TOLERANCE / 4
 # ... and above which it is not known: right within two standard errors only is not right.
 MOST_NOISE = MEAN_TOLERANCE / 2
+# Estimates of the log evidence that differ by less, in nats, are of the same mass.
+SAME_EVIDENCE = 0.1
+_ERRORS = 3.0  # standard errors that leave no doubt
 # Of a few draws, whose spread is still some sds.
 _ROUNDINGS, _FEW = 8, 256
 # A correction smaller than this is not worth the Monte Carlo noise it brings.
@@ -69,6 +72,32 @@ def knows_evidence(d: Diagnostics, most_nats: float) -> bool:
     """
     known = float(d.khat) < KHAT_FINITE and efficiency(d) >= LEAST_SHARE
     return bool(known and float(d.log_evidence) - float(d.elbo) < most_nats)
+
+
+def proven_evidence(d: Diagnostics) -> float:
+    """A lower bound on the log evidence but for noise, nats: that of the usable draws' share.
+
+    Of draws that are rounding, and of bounds that are no number, there is none.
+    """
+    usable = 1.0 - float(d.bad_share) - float(d.outside_share)
+    bound = float(d.elbo) - _ERRORS * float(d.elbo_se)
+    if not (usable > 0 and math.isfinite(bound)) or is_rounding(d) or is_a_point(d):
+        return -math.inf
+    return bound + math.log(usable)
+
+
+def falls_short(d: Diagnostics, proven: float) -> float:
+    """By how many nats a fit's log evidence lies below what another one has proven; zero if not.
+
+    Weights that are even show no more than that a fit is right where it is. A family whose scale
+    had an end was trusted where 6% of the mass was: the bound of the first Gaussian said so.
+    """
+    if not weights_usable(d) or efficiency(d) < LEAST_SHARE:
+        return 0.0
+    eps = np.finfo(np.asarray(d.log_weights).dtype).eps
+    noise = _ERRORS / math.sqrt(float(d.ess)) + _ROUNDINGS * eps * abs(float(d.log_evidence))
+    gap = proven - float(d.log_evidence)
+    return gap if gap > SAME_EVIDENCE + noise else 0.0
 
 
 def squares_heavy(d: Diagnostics) -> bool:

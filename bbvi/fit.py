@@ -22,7 +22,7 @@ from bbvi.propriety import unbounded
 from bbvi.result import FitResult
 from bbvi.run import constrain, examine, run
 from bbvi.solvers import Solver
-from bbvi.stage import Fitted, better, fit_stage, plain_stage
+from bbvi.stage import Fitted, beside, better, fit_stage, plain_stage, proven_by
 from bbvi.status import BBVIWarning, FitError, InputError
 from bbvi.target import Target, make_target
 from bbvi.verdict import judge
@@ -168,7 +168,8 @@ def _assemble(
     budget_ended: bool,
 ) -> FitResult:
     """The best stage, judged; corrected by its importance weights if that helps."""
-    best = reduce(better, stages)
+    proven = proven_by(stages)
+    best = reduce(better, [beside(stage, proven) for stage in stages])
     diagnostics = best.diagnostics
     correct = default and best.corrects
     # The race and the match try far-out points on purpose: what they skip biases nothing.
@@ -192,6 +193,7 @@ def _assemble(
         neck=best.neck,
         seam=best.seam,
         unseen=best.unseen,
+        short=best.short,
     )
     endless = next((s.endless for s in stages if s.endless), ())
     verdict = verdict_of(unbounded=endless)

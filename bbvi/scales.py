@@ -11,6 +11,9 @@ from bbvi.propriety import LEAST_FALL, is_level, log_scale_ends
 
 # Where the density of a scale is looked at, given the others: nats of width around the centre's.
 PROFILE = np.arange(-8.0, 8.01, 0.25)
+# Of a density that is narrower than half a step nothing is seen but where it is: a tail made of one
+# or two points ends so steeply that a family sees nothing beyond.
+RESOLVED = 0.125
 # Where scales are small, so many nats of width below the centre's, scores of effects at two places
 # may differ by so much, squared, from those of standard normals: where they were read off, and
 # elsewhere. What they are shifted by may grow by that factor and number between these depths.
@@ -145,6 +148,8 @@ def marginal(
     weights = softmax(np.where(ok, log_p, -np.inf))
     loc = float(weights @ s)
     sd = float(np.sqrt(weights @ (s - loc) ** 2))
+    if sd < abs(s[1] - s[0]) / 2:
+        return loc, sd, Tails(loc, sd, 0.0)
     # how fast it falls at either end, where it is known
     first, last = np.flatnonzero(ok)[[0, -1]]
     falls = score[first], -score[last]

@@ -1,7 +1,7 @@
 """One stage of a fit: run a solver, then judge what it found on fresh draws."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -26,11 +26,14 @@ from bbvi.evidence import (
     KHAT_HOPELESS,
     LEAST_SHARE,
     MOST_NOISE,
+    SAME_EVIDENCE,
     efficiency,
+    falls_short,
     is_a_point,
     mean_noise,
     moment_noise,
     needs_correction,
+    proven_evidence,
     squares_heavy,
     weights_usable,
 )
@@ -42,8 +45,6 @@ from bbvi.status import Status
 from bbvi.target import Target
 from bbvi.verdict import is_only_noisy, is_settled
 
-# Estimates of the log evidence that differ by less, in nats, are of the same mass.
-_SAME_EVIDENCE = 0.1
 # Draws far out are believed unless they are noisier by this factor: of heavy squares the noise is
 # read too small.
 _AS_NOISY = 2.0
@@ -96,6 +97,7 @@ class Fitted(NamedTuple):
             where that is no more than noise.
         unseen: by how many sds mass that none of its draws has met may move moments; zero where
             that is little.
+        short: by how many nats its log evidence lies below what another stage has proven.
     """
 
     name: str
@@ -120,6 +122,7 @@ class Fitted(NamedTuple):
     endless: tuple[str, ...] = ()
     seam: float = 0.0
     unseen: float = 0.0
+    short: float = 0.0
 
     @property
     def frame(self) -> Frame:
@@ -164,7 +167,7 @@ class Fitted(NamedTuple):
     @property
     def sees_all(self) -> bool:
         """Whether no mass is known of that it misses."""
-        return not (self.left_out or self.neck or self.endless or self.unseen)
+        return not (self.left_out or self.neck or self.endless or self.unseen or self.short)
 
     @property
     def settled(self) -> bool:
@@ -174,6 +177,21 @@ class Fitted(NamedTuple):
             and not self.seam
             and is_settled(self.diagnostics, self.status, self.chains)
         )
+
+
+def beside(stage: Fitted, proven: float) -> Fitted:
+    """The stage, with how much less it sees than others have proven; see `proven_evidence`.
+
+    Of a fit to one of several modes that is known already.
+    """
+    if stage.mode_weights:
+        return stage
+    return stage._replace(short=falls_short(stage.diagnostics, proven))
+
+
+def proven_by(stages: Iterable[Fitted]) -> float:
+    """The highest bound on the log evidence that any of them has, nats."""
+    return max((proven_evidence(stage.diagnostics) for stage in stages), default=-np.inf)
 
 
 def better(one: Fitted, other: Fitted) -> Fitted:
@@ -194,7 +212,7 @@ def better(one: Fitted, other: Fitted) -> Fitted:
         low, high = (np.nan_to_num(s.diagnostics.elbo, nan=-np.inf) for s in (one, other))
         return other if high > low else one
     gain = float(other.diagnostics.log_evidence) - float(one.diagnostics.log_evidence)
-    if abs(gain) > _SAME_EVIDENCE:  # a stage that misses a mode has less
+    if abs(gain) > SAME_EVIDENCE:  # a stage that misses a mode has less
         return other if gain > 0 else one
     if (one.chains is None) != (other.chains is None):
         return other if one.chains is None else one

@@ -1,5 +1,6 @@
 """The verdict: whether a fit can be trusted, why, and what to do next."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -78,6 +79,7 @@ def judge(
     neck: str = "",
     seam: float = 0.0,
     unseen: float = 0.0,
+    short: float = 0.0,
 ) -> Verdict:
     """Turn figures into a verdict.
 
@@ -98,6 +100,7 @@ def judge(
         neck: the scalar along which the fit misses the neck of a funnel, or "".
         seam: how far moments move, in sds, where chains leave the flow's coordinates.
         unseen: by how many sds mass that no draw has met may move moments.
+        short: by how many nats the log evidence lies below what another fit has proven.
     """
     findings = [
         _about_run(status, drift),
@@ -111,6 +114,7 @@ def judge(
         _about_neck(neck),
         _about_seam(seam),
         _about_unseen(unseen),
+        _about_evidence(short),
     ]
     level: Level = "trusted"
     reasons: list[str] = []
@@ -222,6 +226,16 @@ def _about_unseen(unseen: float) -> Verdict:
         f"still and no draw of the fit comes: moments may be {unseen:.2f} sd off."
     )
     return Verdict("caution", (reason,), (_RICHER,))
+
+
+def _about_evidence(short: float) -> Verdict:
+    if not short:
+        return Verdict("trusted", (), ())
+    reason = (
+        f"The bound of an earlier stage lies {short:.2f} nats above what this fit sees of the "
+        f"evidence: at least {-math.expm1(-short):.0%} of the posterior is missing from it."
+    )
+    return Verdict("rejected", (reason,), (_RICHER,))
 
 
 def _about_budget(ended: bool) -> Verdict:

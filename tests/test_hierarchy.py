@@ -22,6 +22,7 @@ from bbvi.families.noncentred import (
     untail,
 )
 from bbvi.hierarchy import find_layers
+from bbvi.scales import PROFILE, marginal
 from bbvi.target import make_target
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -171,6 +172,15 @@ def coordinates(log_joint, init, data=None, support=None, unit=0.4):
     target, _, data = make_target(log_joint, init, data, support)
     centre = np.zeros(target.dim)
     return target, find_layers(target, centre, np.full(target.dim, unit), KEY, data, 64)
+
+
+@pytest.mark.parametrize("sd, bends", [(0.5, True), (0.05, False)])
+def test_a_tail_is_not_made_of_one_point(sd, bends):
+    """Of a density that falls steeply to the right, narrower than the points are apart or not."""
+    log_p = np.where(PROFILE > 0, -8 * PROFILE, PROFILE) / sd
+    score = np.where(PROFILE > 0, -8.0, 1.0) / sd
+    found = marginal(PROFILE, log_p, score, np.ones(len(PROFILE), bool))[2]
+    assert (found.bend > 0) == bends
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -10,7 +10,14 @@ import pytest
 from bbvi.batch.judging import Facts, is_clear, is_plain, verdict_of
 from bbvi.chain_checks import contradiction, sds_apart
 from bbvi.diagnostics import diagnose
-from bbvi.evidence import efficiency, moment_noise, needs_correction, weights_usable
+from bbvi.evidence import (
+    efficiency,
+    falls_short,
+    moment_noise,
+    needs_correction,
+    proven_evidence,
+    weights_usable,
+)
 from bbvi.families import FullRankGaussian
 from bbvi.status import Status
 from bbvi.target import make_target
@@ -157,3 +164,50 @@ def test_sds_contradict_where_they_stand_out_from_noise():
     assert beyond_noise == 0 and at_all > 0.1
     still = ours._replace(raw=ours.raw._replace(sd=np.zeros(2)))
     assert sds_apart(still, chains_with(1.2)) == (0, 0)
+
+
+def of_normal(log_density, loc):
+    """Diagnostics of a standard normal around a point."""
+    target, _, _ = make_target(log_density, 0.0, None, None)
+    family = FullRankGaussian()
+    params = family.init(jnp.array([loc]), jnp.ones(1))
+    return jax.device_get(diagnose(target, family, params, jax.random.key(0), None))
+
+
+def test_the_bound_of_one_fit_shows_what_another_misses():
+    """A fifth of the mass around 0, the rest around 50, each perfectly normal."""
+    shares = {0.0: 0.2, 50.0: 0.8}
+
+    def log_density(z):
+        parts = [jnp.log(share) - 0.5 * (z - loc) ** 2 for loc, share in shares.items()]
+        return jax.nn.logsumexp(jnp.stack(parts)) - 0.5 * jnp.log(2 * jnp.pi)
+
+    few, most = (of_normal(log_density, loc) for loc in shares)
+    assert weights_usable(few) and few.khat < 0.5  # nothing of its own tells
+    proven = proven_evidence(most)
+    assert proven == pytest.approx(np.log(0.8), abs=1e-3)
+    assert falls_short(few, proven) == pytest.approx(np.log(4), abs=1e-2)
+    assert falls_short(most, max(proven, proven_evidence(few))) == 0
+    # weights that cannot be averaged say nothing of the evidence
+    assert falls_short(few._replace(khat=0.9, ess=0.5 * few.best_ess), proven) == 0
+    assert falls_short(few._replace(ess=0.05 * few.best_ess), proven) == 0
+    judged = judge(few, Status.CONVERGED, ["z"], 0.0, 0.0, False, short=falls_short(few, proven))
+    assert judged.level == "rejected" and "at least 75%" in judged.reasons[-1]
+
+
+def test_a_bound_over_the_draws_that_count_is_one_on_their_share():
+    def half(z):
+        return jnp.where(z > 0, -0.5 * z**2 - 0.5 * jnp.log(2 * jnp.pi), -jnp.inf)
+
+    d = of_normal(half, 0.0)
+    assert float(d.elbo) == pytest.approx(0, abs=1e-3)
+    assert proven_evidence(d) == pytest.approx(np.log(0.5), abs=0.03)
+    assert falls_short(d, proven_evidence(d)) == 0
+
+
+def test_rounding_proves_nothing():
+    target, _, _ = make_target(lambda z: -0.5 * jnp.sum(z**2), np.zeros(1), None, None)
+    family = FullRankGaussian()
+    params = family.init(jnp.full(1, 2.0), jnp.full(1, 1e-7))
+    d = jax.device_get(diagnose(target, family, params, jax.random.key(0), None))
+    assert proven_evidence(d) == -np.inf
