@@ -1,5 +1,7 @@
 """Does an approximation have its share wherever the race of starts has seen some?"""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,6 +19,9 @@ from bbvi.target import Target
 COVERED_NATS = 5.0
 # A Gaussian around a start whose bound is within 4.6 nats of the evidence has 1% of the mass.
 _VISIBLE_NATS = 4.6
+# A mode of less than that moves the sd of what it lies far away along: by a tenth from this share
+# times squared distance on, down to the share that 10,000 draws would hardly meet.
+_MATTERS, _LEAST_NATS = 0.2, -9.2
 _DRAWS = 64
 # Draws of a D-dimensional standard normal lie near sqrt(D) from its centre.
 _REACH = 2.0
@@ -105,6 +110,76 @@ def leaves_out(
         near = np.linalg.norm(away, axis=2) < _reach(target.dim)
         return not near.any(axis=0).all()
     return bool(missing.any())
+
+
+class Aside(NamedTuple):
+    """A mode that is too small to be seen, and too far away to be left out.
+
+    Attributes:
+        share: of the evidence, by its bound.
+        distance: in sds of the fit, along the coordinate in which it is farthest.
+        leaf: whose coordinate that is.
+    """
+
+    share: float
+    distance: float
+    leaf: str
+
+    @property
+    def times(self) -> float:
+        """By how much the sd of that coordinate is larger with it."""
+        return float(np.sqrt(1 + self.share * self.distance**2))
+
+
+def aside(
+    target: Target,
+    family: Family,
+    params: PyTree,
+    matches: Matches,
+    log_evidence: float,
+    frame: Frame,
+    draws: np.ndarray | None,
+    data: PyTree,
+) -> Aside | None:
+    """What a fit's sds leave out the most, of what the race and the matches have seen.
+
+    Args:
+        target: the target.
+        family: the family of the approximation.
+        params: its parameters.
+        matches: the Gaussians matched, and the starts.
+        log_evidence: what the approximation's draws give, nats.
+        frame: the approximation's units.
+        draws: (S, D) states of chains, which then count instead of the approximation.
+        data: the user's data.
+    """
+    starts = matches.starts
+    if starts is None or not np.isfinite(log_evidence):
+        return None
+    scale = np.asarray(frame.scale)
+    sd = scale if scale.ndim == 1 else np.linalg.norm(scale, axis=1)
+    locs = np.concatenate([matches.frame.loc, starts.loc])
+    bounds = np.concatenate([matches.elbo, starts.elbo]).astype(float)
+    with np.errstate(all="ignore"):
+        away = np.nan_to_num(np.abs(locs - np.asarray(frame.loc)) / sd, posinf=0.0)
+        share = np.where(bounds > log_evidence + _LEAST_NATS, np.exp(bounds - log_evidence), 0)
+    times = np.minimum(share, 1)[:, None] * away**2
+    matters = times.max(axis=1) > _MATTERS
+    if not matters.any():
+        return None
+    log_ratio = np.asarray(_log_ratios(target, family, params, jnp.asarray(locs), data))
+    matters &= log_ratio > log_evidence + COVERED_NATS
+    if draws is not None:
+        widths = np.sqrt(np.sum(np.asarray(matches.frame.scale) ** 2, axis=2))
+        widths = np.concatenate([widths, starts.scale])
+        for i in np.flatnonzero(matters):
+            near = np.linalg.norm((draws - locs[i]) / widths[i], axis=1) < _reach(target.dim)
+            matters[i] = not near.any()
+    if not matters.any():
+        return None
+    i, at = np.unravel_index(np.argmax(np.where(matters[:, None], times, 0)), times.shape)
+    leaf = target.leaves[target.owners[at]].name
+    return Aside(float(min(share[i], 1)), float(away[i, at]), leaf)
 
 
 @quick_jit(0, (0, 1))

@@ -194,6 +194,7 @@ def _assemble(
         seam=best.seam,
         unseen=best.unseen,
         short=best.short,
+        aside=best.aside,
     )
     endless = next((s.endless for s in stages if s.endless), ())
     verdict = verdict_of(unbounded=endless)

@@ -9,7 +9,7 @@ import numpy as np
 from bbvi._tree import pick, split
 from bbvi._types import AnyArray, Array, PyTree
 from bbvi.budget import Purse
-from bbvi.coverage import leaves_out
+from bbvi.coverage import aside, leaves_out
 from bbvi.evidence import efficiency, is_sharp
 from bbvi.families import FullRankGaussian, GaussianMixture
 from bbvi.matching import Matches, affordable, match_from, match_modes, move, on_device
@@ -276,7 +276,18 @@ def looked_at(
     if purse.allows(most_gradients()):
         neck, spent = missed_neck(target, stage.diagnostics, key, data)
         purse.spend(spent)
-    return and_spent(stage._replace(left_out=missing, neck=neck, unseen=0.0), spent)
+    besides = aside(
+        target,
+        stage.family,
+        stage.params,
+        matches,
+        float(stage.diagnostics.log_evidence),
+        stage.frame,
+        stage.reached,
+        data,
+    )
+    found = stage._replace(left_out=missing, neck=neck, unseen=0.0, aside=besides)
+    return and_spent(found, spent)
 
 
 def probed(

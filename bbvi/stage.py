@@ -13,6 +13,7 @@ from bbvi._types import Array, PyTree
 from bbvi.budget import Purse
 from bbvi.chain_checks import chain_faults
 from bbvi.chains import Chains
+from bbvi.coverage import Aside
 from bbvi.diagnostics import (
     Diagnostics,
     closer_looks,
@@ -98,6 +99,7 @@ class Fitted(NamedTuple):
         unseen: by how many sds mass that none of its draws has met may move moments; zero where
             that is little.
         short: by how many nats its log evidence lies below what another stage has proven.
+        aside: the mode that its sds leave out the most.
     """
 
     name: str
@@ -123,6 +125,7 @@ class Fitted(NamedTuple):
     seam: float = 0.0
     unseen: float = 0.0
     short: float = 0.0
+    aside: Aside | None = None
 
     @property
     def frame(self) -> Frame:

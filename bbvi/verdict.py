@@ -9,6 +9,7 @@ import numpy as np
 
 from bbvi.chain_checks import chain_faults
 from bbvi.chains import Chains
+from bbvi.coverage import Aside
 from bbvi.diagnostics import Diagnostics
 from bbvi.evidence import (
     EFFICIENT,
@@ -80,6 +81,7 @@ def judge(
     seam: float = 0.0,
     unseen: float = 0.0,
     short: float = 0.0,
+    aside: Aside | None = None,
 ) -> Verdict:
     """Turn figures into a verdict.
 
@@ -101,6 +103,7 @@ def judge(
         seam: how far moments move, in sds, where chains leave the flow's coordinates.
         unseen: by how many sds mass that no draw has met may move moments.
         short: by how many nats the log evidence lies below what another fit has proven.
+        aside: a small mode far away that the fit leaves out.
     """
     findings = [
         _about_run(status, drift),
@@ -115,6 +118,7 @@ def judge(
         _about_seam(seam),
         _about_unseen(unseen),
         _about_evidence(short),
+        _about_aside(aside),
     ]
     level: Level = "trusted"
     reasons: list[str] = []
@@ -236,6 +240,18 @@ def _about_evidence(short: float) -> Verdict:
         f"evidence: at least {-math.expm1(-short):.0%} of the posterior is missing from it."
     )
     return Verdict("rejected", (reason,), (_RICHER,))
+
+
+def _about_aside(aside: Aside | None) -> Verdict:
+    if aside is None:
+        return Verdict("trusted", (), ())
+    reason = (
+        f"A mode with about {aside.share:.1g} of the evidence, in which the fit has no share, lies "
+        f"{aside.distance:.0f} sd away along {aside.leaf}, whose sd is about {aside.times:.1f} "
+        "times as large with it."
+    )
+    action = "Use the fit as that of its mode, or give a prior that decides between them."
+    return Verdict("caution", (reason,), (action,))
 
 
 def _about_budget(ended: bool) -> Verdict:

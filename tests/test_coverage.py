@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import bbvi
-from bbvi.coverage import leaves_out, missed_modes, visits
+from bbvi.coverage import aside, leaves_out, missed_modes, visits
 from bbvi.families import Frame, FullRankGaussian
 from bbvi.matching import Matches
 from bbvi.propriety import unbounded
@@ -131,6 +131,50 @@ def test_what_nothing_bounds_is_named(log_joint, support, scale, expected):
     target, _, data = make_target(log_joint, {"a": 0.3, "b": 0.5}, None, support)
     found = set(unbounded(target, jnp.array([0.3, -0.3]), Frame(jnp.zeros(2), scale), data))
     assert found <= expected and bool(found) == bool(expected)
+
+
+def test_a_small_mode_far_away_is_told():
+    """0.998 N(0, 1) + 0.002 N(at, 1): it makes the sd of all about root(1 + 0.002 at^2)."""
+
+    def told(at, share=0.002, draws=None):
+        def two(x):
+            log_p = jnp.log1p(-share) - 0.5 * x**2
+            return jnp.logaddexp(log_p, jnp.log(share) - 0.5 * (x - at) ** 2)
+
+        target, _, _ = make_target(two, np.float32(0), None, None)
+        family = FullRankGaussian()
+        params = family.init(jnp.zeros(1), jnp.ones(1))
+        one = Frame(jnp.zeros((1, 1)), jnp.ones((1, 1, 1)))
+        log_evidence = 0.5 * np.log(2 * np.pi)
+        count = jnp.zeros((), jnp.int32)
+        locs, bounds = jnp.array([[0.0], [at]]), log_evidence + np.log([1 - share, share])
+        starts = Starts(locs, jnp.ones((2, 1)), jnp.array(bounds, jnp.float32), count, count)
+        matches = Matches(one, jnp.array([log_evidence], jnp.float32), starts)
+        units = family.frame(jax.device_get(params))
+        return aside(target, family, params, matches, log_evidence, units, draws, None)
+
+    found = told(30.0)
+    assert found is not None
+    assert found.distance == pytest.approx(30) and found.share == pytest.approx(0.002, rel=1e-3)
+    assert found.times == pytest.approx(np.sqrt(1 + 0.002 * 900), rel=1e-3)
+    assert told(8.0) is None  # moves the sd by 6%
+    assert told(1e3, share=1e-5) is None  # that no draws would tell
+    # chains have been there, or not
+    rng = np.random.default_rng(0)
+    inside = rng.normal(size=(100, 1)).astype(np.float32)
+    assert told(30.0, draws=inside) is not None
+    assert told(30.0, draws=np.append(inside, [[30.5]], axis=0)) is None
+
+
+def test_a_fit_that_leaves_out_a_small_mode_far_away_is_not_trusted():
+    """0.997 N(0, 0.1^2) + 0.003 N(6, 0.1^2): the sd of all is 3.4 times that of the first."""
+
+    def two(x):
+        return jnp.logaddexp(-50 * x**2, jnp.log(0.003) - 50 * (x - 6) ** 2)
+
+    result = bbvi.fit(two, 1.0)
+    right = abs(float(result.posterior.sd()) - 0.343) < 0.034
+    assert right or result.verdict.level != "trusted"
 
 
 def test_a_fit_goes_on_from_one_of_several_modes():
