@@ -92,7 +92,8 @@ class Auto:
 
     For D over 2,560 the dense stages give way to a low-rank Gaussian fitted by stochastic
     gradients. No stage settles a fit that leaves out visible mass around a start, or the neck
-    of a funnel that a lower bound finds. Of several stages the one whose weighted draws are
+    of a funnel that a lower bound finds, or that sees less evidence than the bound of another
+    stage proves. Of several stages the one whose weighted draws are
     best is kept; where they say more of the moments than their own noise, moments and draws
     are corrected by the weights.
 

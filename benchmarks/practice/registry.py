@@ -25,6 +25,7 @@ from . import (
     psychology,
     regression,
     series,
+    signals,
     structure,
     trials,
     wide,
@@ -52,5 +53,5 @@ class Practice:
 FILES = (regression, hierarchy, people, nature, series)
 FILES += (economy, events, hidden, learning, physics)
 FILES += (psychology, environment, structure, wide, fields, centred)
-FILES += (engineering, trials)
+FILES += (engineering, trials, signals)
 PRACTICE = {name: Practice(name, *made) for file in FILES for name, made in file.MODELS.items()}
