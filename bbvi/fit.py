@@ -175,8 +175,11 @@ def _assemble(
     # The race and the match try far-out points on purpose: what they skip biases nothing.
     share = best.num_skipped / max(1, best.num_gradients) if best.state is not None else 0.0
     names = target.scalar_names
-    # chains that set out from it, where it was kept instead of them
-    doubts = (s.chains for s in stages if s.params is best.params and s.chains is not None)
+    # chains that set out from it, or from a richer one, where it was kept instead of them
+    chained = [s for s in stages if s.chains is not None]
+    doubts = [s.chains for s in chained if s.params is best.params] or [
+        s.chains for s in reversed(chained)
+    ]
     verdict_of = partial(
         judge,
         diagnostics,
@@ -187,7 +190,7 @@ def _assemble(
         correct,
         best.mode_weights,
         best.chains,
-        next(doubts, None),
+        doubts[0] if doubts else None,
         budget_ended and not best.settled,
         left_out=best.left_out,
         neck=best.neck,

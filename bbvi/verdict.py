@@ -338,7 +338,7 @@ def _about_chains(chains: Chains, d: Diagnostics) -> Verdict:
 def _about_doubts(chains: Chains, d: Diagnostics) -> Verdict:
     """Where neither weights nor chains can be averaged, nothing speaks for the fit."""
     faults = "; ".join(chain_faults(chains, d))
-    reason = f"Short Hamiltonian chains cannot answer for it either: {faults}."
+    reason = f"Short Hamiltonian chains cannot answer for it either{': ' * bool(faults)}{faults}."
     return Verdict("rejected", (reason,), (_RICHER,))
 
 

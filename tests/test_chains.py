@@ -332,5 +332,8 @@ def test_words():
     assert verdict.actions
     assert judge(broken, Status.CONVERGED, names).level == "caution"
     assert judge(broken, Status.CONVERGED, names, doubted_by=stuck) == verdict
+    # sound by themselves, and yet they did not settle a fit
+    verdict = judge(broken, Status.CONVERGED, names, doubted_by=chains)
+    assert verdict.level == "rejected" and verdict.reasons[-1].endswith("answer for it either.")
     # weights that can be averaged need no chains
     assert judge(diagnostics, Status.CONVERGED, names, doubted_by=stuck).level == "trusted"
