@@ -1,13 +1,12 @@
 """Does an approximation have its share wherever the race of starts has seen some?"""
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from bbvi._compile import quick_jit
 from bbvi._types import Array, PyTree
+from bbvi.evidence import Aside
 from bbvi.families import Family, Frame
 from bbvi.matching import Matches
 from bbvi.modes import VISIBLE_NATS, apart
@@ -110,25 +109,6 @@ def leaves_out(
         near = np.linalg.norm(away, axis=2) < _reach(target.dim)
         return not near.any(axis=0).all()
     return bool(missing.any())
-
-
-class Aside(NamedTuple):
-    """A mode that is too small to be seen, and too far away to be left out.
-
-    Attributes:
-        share: of the evidence, by its bound.
-        distance: in sds of the fit, along the coordinate in which it is farthest.
-        leaf: whose coordinate that is.
-    """
-
-    share: float
-    distance: float
-    leaf: str
-
-    @property
-    def times(self) -> float:
-        """By how much the sd of that coordinate is larger with it."""
-        return float(np.sqrt(1 + self.share * self.distance**2))
 
 
 def aside(

@@ -1,7 +1,7 @@
 """What diagnostics say in numbers: of the weights, and of the moments that they correct."""
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -37,6 +37,25 @@ _ERRORS = 3.0  # standard errors that leave no doubt
 _ROUNDINGS, _FEW = 8, 256
 # A correction smaller than this is not worth the Monte Carlo noise it brings.
 _VISIBLE = 0.02
+
+
+class Aside(NamedTuple):
+    """A mode that is too small to be seen, and too far away to be left out.
+
+    Attributes:
+        share: of the evidence, by its bound.
+        distance: in sds of the fit, along the coordinate in which it is farthest.
+        leaf: whose coordinate that is.
+    """
+
+    share: float
+    distance: float
+    leaf: str
+
+    @property
+    def times(self) -> float:
+        """By how much the sd of that coordinate is larger with it."""
+        return float(np.sqrt(1 + self.share * self.distance**2))
 
 
 def efficiency(d: Diagnostics) -> Any:

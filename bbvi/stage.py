@@ -13,7 +13,6 @@ from bbvi._types import Array, PyTree
 from bbvi.budget import Purse
 from bbvi.chain_checks import chain_faults
 from bbvi.chains import Chains
-from bbvi.coverage import Aside
 from bbvi.diagnostics import (
     Diagnostics,
     closer_looks,
@@ -28,6 +27,7 @@ from bbvi.evidence import (
     LEAST_SHARE,
     MOST_NOISE,
     SAME_EVIDENCE,
+    Aside,
     efficiency,
     falls_short,
     is_a_point,

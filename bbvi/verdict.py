@@ -9,7 +9,6 @@ import numpy as np
 
 from bbvi.chain_checks import chain_faults
 from bbvi.chains import Chains
-from bbvi.coverage import Aside
 from bbvi.diagnostics import Diagnostics
 from bbvi.evidence import (
     EFFICIENT,
@@ -19,6 +18,7 @@ from bbvi.evidence import (
     MOST_NOISE,
     SD_TOLERANCE,
     SETTLED_NOISE,
+    Aside,
     agree,
     efficiency,
     is_a_point,
