@@ -18,6 +18,7 @@ from . import (
     fields,
     hidden,
     hierarchy,
+    latent,
     learning,
     nature,
     people,
@@ -53,5 +54,5 @@ class Practice:
 FILES = (regression, hierarchy, people, nature, series)
 FILES += (economy, events, hidden, learning, physics)
 FILES += (psychology, environment, structure, wide, fields, centred)
-FILES += (engineering, trials, signals)
+FILES += (engineering, trials, signals, latent)
 PRACTICE = {name: Practice(name, *made) for file in FILES for name, made in file.MODELS.items()}
