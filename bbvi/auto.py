@@ -15,7 +15,7 @@ from bbvi.budget import Purse
 from bbvi.chain_stages import across_seams, chain_stage
 from bbvi.chains import expected_gradients
 from bbvi.coverage import COVERED_NATS, missed_modes, visits
-from bbvi.evidence import KHAT_FINITE, knows_evidence, may_be_off
+from bbvi.evidence import KHAT_FINITE, knows_evidence, may_be_off, proven_evidence
 from bbvi.families import CouplingFlow, GaussianMixture, LowRankGaussian
 from bbvi.gaussians import MOST_MOVES, FirstKeys, and_spent, first_stages, looked_at, probed
 from bbvi.hierarchy_stages import hierarchy_stages
@@ -93,9 +93,9 @@ class Auto:
     For D over 2,560 the dense stages give way to a low-rank Gaussian fitted by stochastic
     gradients. No stage settles a fit that leaves out visible mass around a start, or the neck
     of a funnel that a lower bound finds, or that sees less evidence than the bound of another
-    stage proves. Of several stages the one whose weighted draws are
-    best is kept; where they say more of the moments than their own noise, moments and draws
-    are corrected by the weights.
+    stage proves. Of several stages the one whose weighted draws are best is kept; where they
+    say more of the moments than their own noise, moments and draws are corrected by the
+    weights.
 
     Args:
         flow_steps: steps of the flow's training.
@@ -160,7 +160,7 @@ class Auto:
 
         def look(stage):
             nonlocal proven
-            proven = max(proven, proven_by([stage]))
+            proven = max(proven, proven_evidence(stage.diagnostics))
             return beside(looked_at(target, matches, start_key, data, purse, stage), proven)
 
         single = first.single

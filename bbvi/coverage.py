@@ -59,6 +59,14 @@ def visits(draws: Array, frames: Frame) -> bool:
     )
 
 
+def _visited(draws: np.ndarray, locs: np.ndarray, scales: np.ndarray) -> np.ndarray:
+    """Which factorised Gaussians (P, D) some draws (S, D) are in, (P,)."""
+    around = zip(locs, scales, strict=True)
+    reach = _reach(draws.shape[1])
+    near = [(np.linalg.norm((draws - loc) / sd, axis=1) < reach).any() for loc, sd in around]
+    return np.array(near, bool)
+
+
 def _reach(dim: int) -> float:
     return _REACH * float(np.sqrt(dim))
 
@@ -105,9 +113,7 @@ def leaves_out(
     missing = seen & missing
     if draws is not None:
         locs, scales = np.asarray(starts.loc)[missing], np.asarray(starts.scale)[missing]
-        away = (np.asarray(draws)[:, None] - locs) / scales
-        near = np.linalg.norm(away, axis=2) < _reach(target.dim)
-        return not near.any(axis=0).all()
+        return not _visited(np.asarray(draws), locs, scales).all()
     return bool(missing.any())
 
 
@@ -117,7 +123,7 @@ def aside(
     params: PyTree,
     matches: Matches,
     log_evidence: float,
-    frame: Frame,
+    moments: tuple[np.ndarray, np.ndarray],
     draws: np.ndarray | None,
     data: PyTree,
 ) -> Aside | None:
@@ -129,21 +135,20 @@ def aside(
         params: its parameters.
         matches: the Gaussians matched, and the starts.
         log_evidence: what the approximation's draws give, nats.
-        frame: the approximation's units.
+        moments: its means and sds (D,).
         draws: (S, D) states of chains, which then count instead of the approximation.
         data: the user's data.
     """
     starts = matches.starts
     if starts is None or not np.isfinite(log_evidence):
         return None
-    scale = np.asarray(frame.scale)
-    sd = scale if scale.ndim == 1 else np.linalg.norm(scale, axis=1)
+    loc, sd = moments
     locs = np.concatenate([matches.frame.loc, starts.loc])
-    bounds = np.concatenate([matches.elbo, starts.elbo]).astype(float)
+    below = np.concatenate([matches.elbo, starts.elbo]).astype(float) - log_evidence
     with np.errstate(all="ignore"):
-        away = np.nan_to_num(np.abs(locs - np.asarray(frame.loc)) / sd, posinf=0.0)
-        share = np.where(bounds > log_evidence + _LEAST_NATS, np.exp(bounds - log_evidence), 0)
-    times = np.minimum(share, 1)[:, None] * away**2
+        away = np.nan_to_num(np.abs(locs - loc) / sd, posinf=0.0)
+        share = np.where(below > _LEAST_NATS, np.exp(np.minimum(below, 0)), 0)
+    times = share[:, None] * away**2
     matters = times.max(axis=1) > _MATTERS
     if not matters.any():
         return None
@@ -152,14 +157,12 @@ def aside(
     if draws is not None:
         widths = np.sqrt(np.sum(np.asarray(matches.frame.scale) ** 2, axis=2))
         widths = np.concatenate([widths, starts.scale])
-        for i in np.flatnonzero(matters):
-            near = np.linalg.norm((draws - locs[i]) / widths[i], axis=1) < _reach(target.dim)
-            matters[i] = not near.any()
+        matters[matters] = ~_visited(draws, locs[matters], widths[matters])
     if not matters.any():
         return None
     i, at = np.unravel_index(np.argmax(np.where(matters[:, None], times, 0)), times.shape)
     leaf = target.leaves[target.owners[at]].name
-    return Aside(float(min(share[i], 1)), float(away[i, at]), leaf)
+    return Aside(float(share[i]), float(away[i, at]), leaf)
 
 
 @quick_jit(0, (0, 1))

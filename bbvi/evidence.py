@@ -33,8 +33,8 @@ MOST_NOISE = MEAN_TOLERANCE / 2
 # Estimates of the log evidence that differ by less, in nats, are of the same mass.
 SAME_EVIDENCE = 0.1
 _ERRORS = 3.0  # standard errors that leave no doubt
-# Of a few draws, whose spread is still some sds.
-_ROUNDINGS, _FEW = 8, 256
+# Of a few draws, whose spread is still some sds, and of some that tell an sd to 3%.
+_ROUNDINGS, _FEW, _SOME = 8, 256, 1024
 # A correction smaller than this is not worth the Monte Carlo noise it brings.
 _VISIBLE = 0.02
 
@@ -155,12 +155,24 @@ def may_be_off(d: Diagnostics) -> float:
 
 def is_a_point(d: Diagnostics) -> bool:
     """Whether the draws are no wider than rounding: what is higher there is made of it."""
-    draws = np.asarray(d.draws[:_FEW])[np.asarray(d.own[:_FEW])]
+    draws = _own(d, _FEW)
     if len(draws) < 2:
         return False
     with np.errstate(invalid="ignore"):  # a draw at infinity is another fault
         width, size = np.ptp(draws, axis=0), np.abs(draws).max(axis=0)
         return bool((width <= _ROUNDINGS * np.finfo(draws.dtype).eps * size).any())
+
+
+def own_moments(d: Diagnostics) -> tuple[np.ndarray, np.ndarray]:
+    """Means and sds (D,) of the approximation, unconstrained; a few of its draws tell them."""
+    draws = _own(d, _SOME).astype(float)
+    draws = draws[np.isfinite(draws).all(axis=1)]
+    return draws.mean(axis=0), draws.std(axis=0)
+
+
+def _own(d: Diagnostics, number: int) -> np.ndarray:
+    """Of the first so many draws those of the approximation itself."""
+    return np.asarray(d.draws[:number])[np.asarray(d.own[:number])]
 
 
 def is_rounding(d: Diagnostics) -> np.ndarray:

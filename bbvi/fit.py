@@ -177,9 +177,8 @@ def _assemble(
     names = target.scalar_names
     # chains that set out from it, or from a richer one, where it was kept instead of them
     chained = [s for s in stages if s.chains is not None]
-    doubts = [s.chains for s in chained if s.params is best.params] or [
-        s.chains for s in reversed(chained)
-    ]
+    doubts = [s.chains for s in chained if s.params is best.params]
+    doubts += [s.chains for s in chained[-1:]]
     verdict_of = partial(
         judge,
         diagnostics,

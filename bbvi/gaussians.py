@@ -10,7 +10,7 @@ from bbvi._tree import pick, split
 from bbvi._types import AnyArray, Array, PyTree
 from bbvi.budget import Purse
 from bbvi.coverage import aside, leaves_out
-from bbvi.evidence import efficiency, is_sharp
+from bbvi.evidence import efficiency, is_sharp, own_moments
 from bbvi.families import FullRankGaussian, GaussianMixture
 from bbvi.matching import Matches, affordable, match_from, match_modes, move, on_device
 from bbvi.modes import VISIBLE_NATS, separate_modes
@@ -282,7 +282,7 @@ def looked_at(
         stage.params,
         matches,
         float(stage.diagnostics.log_evidence),
-        stage.frame,
+        own_moments(stage.diagnostics),
         stage.reached,
         data,
     )

@@ -12,7 +12,7 @@ from bbvi.families import Frame, GivenScales
 from bbvi.families.given_scales import Given
 from bbvi.families.noncentred import Tails, log_scale, untail
 from bbvi.matching import on_device
-from bbvi.scales import PROFILE, RESOLVED, marginal
+from bbvi.scales import PROFILE, is_resolved, marginal
 from bbvi.target import Target
 
 FAMILY = GivenScales()
@@ -127,7 +127,7 @@ class ScaleCoordinates:
                 continue
             with np.errstate(all="ignore"):
                 loc, sd, tail = marginal(points[:, i], log_p, score[:, i], ok)
-            if sd * abs(power) >= RESOLVED:  # or it is known better than the points are apart
+            if is_resolved(points[:, i], sd):  # or it is known better than the points are apart
                 x[i], unit[i] = loc, sd
                 for each, value in zip(tails, tail, strict=True):
                     each[i] = value

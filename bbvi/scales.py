@@ -11,9 +11,6 @@ from bbvi.propriety import LEAST_FALL, is_level, log_scale_ends
 
 # Where the density of a scale is looked at, given the others: nats of width around the centre's.
 PROFILE = np.arange(-8.0, 8.01, 0.25)
-# Of a density that is narrower than half a step nothing is seen but where it is: a tail made of one
-# or two points ends so steeply that a family sees nothing beyond.
-RESOLVED = 0.125
 # Where scales are small, so many nats of width below the centre's, scores of effects at two places
 # may differ by so much, squared, from those of standard normals: where they were read off, and
 # elsewhere. What they are shifted by may grow by that factor and number between these depths.
@@ -148,7 +145,7 @@ def marginal(
     weights = softmax(np.where(ok, log_p, -np.inf))
     loc = float(weights @ s)
     sd = float(np.sqrt(weights @ (s - loc) ** 2))
-    if sd < abs(s[1] - s[0]) / 2:
+    if not is_resolved(s, sd):
         return loc, sd, Tails(loc, sd, 0.0)
     # how fast it falls at either end, where it is known
     first, last = np.flatnonzero(ok)[[0, -1]]
@@ -156,6 +153,15 @@ def marginal(
     # half by the tempered one, so that tails count
     weights = (weights + softmax(np.where(ok, log_p / 2, -np.inf))) / 2
     return loc, sd, _tail_of(s, weights, loc, sd, falls)
+
+
+def is_resolved(s: np.ndarray, sd: float) -> bool:
+    """Whether a density at even values s is no narrower than half a step.
+
+    Of one that is, nothing is seen but where it is: a tail made of one or two points ends so
+    steeply that a family sees nothing beyond.
+    """
+    return sd >= abs(s[1] - s[0]) / 2
 
 
 def _tail_of(s: np.ndarray, weights: np.ndarray, loc: float, sd: float, falls) -> Tails:

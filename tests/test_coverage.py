@@ -150,8 +150,8 @@ def test_a_small_mode_far_away_is_told():
         locs, bounds = jnp.array([[0.0], [at]]), log_evidence + np.log([1 - share, share])
         starts = Starts(locs, jnp.ones((2, 1)), jnp.array(bounds, jnp.float32), count, count)
         matches = Matches(one, jnp.array([log_evidence], jnp.float32), starts)
-        units = family.frame(jax.device_get(params))
-        return aside(target, family, params, matches, log_evidence, units, draws, None)
+        moments = np.zeros(1), np.ones(1)
+        return aside(target, family, params, matches, log_evidence, moments, draws, None)
 
     found = told(30.0)
     assert found is not None
