@@ -6,10 +6,13 @@ import numpy as np
 
 from bbvi._compile import quick_jit
 from bbvi._types import Array, PyTree
-from bbvi.evidence import Aside
+from bbvi.diagnostics import Diagnostics
+from bbvi.evaluate import scalars
+from bbvi.evidence import Aside, own_moments
 from bbvi.families import Family, Frame
 from bbvi.matching import Matches
 from bbvi.modes import VISIBLE_NATS, apart
+from bbvi.moments import Moments
 from bbvi.objectives.draws import normals
 from bbvi.solvers.starts import FAMILY, Starts
 from bbvi.target import Target
@@ -20,7 +23,8 @@ COVERED_NATS = 5.0
 _VISIBLE_NATS = 4.6
 # A mode of less than that moves the sd of what it lies far away along: by a tenth from this share
 # times squared distance on, down to the share that 10,000 draws would hardly meet.
-_MATTERS, _LEAST_NATS = 0.2, -9.2
+# Nothing nearer than so many of the fit's sds is another mode.
+_MATTERS, _LEAST_NATS, _APART = 0.2, -9.2, 3.0
 _DRAWS = 64
 # Draws of a D-dimensional standard normal lie near sqrt(D) from its centre.
 _REACH = 2.0
@@ -122,34 +126,43 @@ def aside(
     family: Family,
     params: PyTree,
     matches: Matches,
-    log_evidence: float,
-    moments: tuple[np.ndarray, np.ndarray],
+    d: Diagnostics,
+    moments: Moments,
     draws: np.ndarray | None,
     data: PyTree,
 ) -> Aside | None:
     """What a fit's sds leave out the most, of what the race and the matches have seen.
+
+    It counts by what it does to the user's own scalars. The neck of a centred hierarchy is a mode
+    18 sds away along the logarithm of a scale that is nearly zero there: with 0.08% of the mass it
+    changes nothing of the scale.
 
     Args:
         target: the target.
         family: the family of the approximation.
         params: its parameters.
         matches: the Gaussians matched, and the starts.
-        log_evidence: what the approximation's draws give, nats.
-        moments: its means and sds (D,).
+        d: diagnostics of the fit.
+        moments: of the scalars (C,), as the fit tells them.
         draws: (S, D) states of chains, which then count instead of the approximation.
         data: the user's data.
     """
-    starts = matches.starts
+    starts, log_evidence = matches.starts, float(d.log_evidence)
     if starts is None or not np.isfinite(log_evidence):
         return None
-    loc, sd = moments
+    loc, sd = own_moments(d)
     locs = np.concatenate([matches.frame.loc, starts.loc])
     below = np.concatenate([matches.elbo, starts.elbo]).astype(float) - log_evidence
     with np.errstate(all="ignore"):
-        away = np.nan_to_num(np.abs(locs - loc) / sd, posinf=0.0)
         share = np.where(below > _LEAST_NATS, np.exp(np.minimum(below, 0)), 0)
+        matters = (share > 0) & (np.abs(locs - loc) / sd > _APART).any(axis=1)
+    if not matters.any():
+        return None
+    there = np.asarray(scalars(target, jnp.asarray(locs), data), float)
+    with np.errstate(all="ignore"):
+        away = np.nan_to_num(np.abs(there - moments.mean) / moments.sd, posinf=0.0)
     times = share[:, None] * away**2
-    matters = times.max(axis=1) > _MATTERS
+    matters &= times.max(axis=1) > _MATTERS
     if not matters.any():
         return None
     log_ratio = np.asarray(_log_ratios(target, family, params, jnp.asarray(locs), data))
@@ -161,8 +174,7 @@ def aside(
     if not matters.any():
         return None
     i, at = np.unravel_index(np.argmax(np.where(matters[:, None], times, 0)), times.shape)
-    leaf = target.leaves[target.owners[at]].name
-    return Aside(float(share[i]), float(away[i, at]), leaf)
+    return Aside(float(share[i]), float(away[i, at]), target.scalar_names[at])
 
 
 @quick_jit(0, (0, 1))

@@ -44,17 +44,17 @@ class Aside(NamedTuple):
 
     Attributes:
         share: of the evidence, by its bound.
-        distance: in sds of the fit, along the coordinate in which it is farthest.
-        leaf: whose coordinate that is.
+        distance: in sds of the fit, of the scalar in which it is farthest.
+        scalar: the name of that.
     """
 
     share: float
     distance: float
-    leaf: str
+    scalar: str
 
     @property
     def times(self) -> float:
-        """By how much the sd of that coordinate is larger with it."""
+        """By how much the sd of that scalar is larger with it."""
         return float(np.sqrt(1 + self.share * self.distance**2))
 
 

@@ -10,7 +10,7 @@ from bbvi._tree import pick, split
 from bbvi._types import AnyArray, Array, PyTree
 from bbvi.budget import Purse
 from bbvi.coverage import aside, leaves_out
-from bbvi.evidence import efficiency, is_sharp, own_moments
+from bbvi.evidence import efficiency, is_sharp
 from bbvi.families import FullRankGaussian, GaussianMixture
 from bbvi.matching import Matches, affordable, match_from, match_modes, move, on_device
 from bbvi.modes import VISIBLE_NATS, separate_modes
@@ -281,8 +281,8 @@ def looked_at(
         stage.family,
         stage.params,
         matches,
-        float(stage.diagnostics.log_evidence),
-        own_moments(stage.diagnostics),
+        stage.diagnostics,
+        stage.diagnostics.corrected if stage.corrects else stage.diagnostics.raw,
         stage.reached,
         data,
     )

@@ -247,7 +247,7 @@ def _about_aside(aside: Aside | None) -> Verdict:
         return Verdict("trusted", (), ())
     reason = (
         f"A mode with about {aside.share:.1g} of the evidence, in which the fit has no share, lies "
-        f"{aside.distance:.0f} sd away along {aside.leaf}, whose sd is about {aside.times:.1f} "
+        f"{aside.distance:.0f} sd away along {aside.scalar}, whose sd is about {aside.times:.1f} "
         "times as large with it."
     )
     action = "Use the fit as that of its mode, or give a prior that decides between them."

@@ -7,6 +7,7 @@ import pytest
 
 import bbvi
 from bbvi.coverage import aside, leaves_out, missed_modes, visits
+from bbvi.diagnostics import diagnose
 from bbvi.families import Frame, FullRankGaussian
 from bbvi.matching import Matches
 from bbvi.propriety import unbounded
@@ -150,13 +151,14 @@ def test_a_small_mode_far_away_is_told():
         locs, bounds = jnp.array([[0.0], [at]]), log_evidence + np.log([1 - share, share])
         starts = Starts(locs, jnp.ones((2, 1)), jnp.array(bounds, jnp.float32), count, count)
         matches = Matches(one, jnp.array([log_evidence], jnp.float32), starts)
-        moments = np.zeros(1), np.ones(1)
-        return aside(target, family, params, matches, log_evidence, moments, draws, None)
+        d = diagnose(target, family, params, jax.random.key(0), None, 4096)
+        return aside(target, family, params, matches, d, d.raw, draws, None)
 
     found = told(30.0)
     assert found is not None
-    assert found.distance == pytest.approx(30) and found.share == pytest.approx(0.002, rel=1e-3)
-    assert found.times == pytest.approx(np.sqrt(1 + 0.002 * 900), rel=1e-3)
+    assert found.distance == pytest.approx(30, rel=0.02)
+    assert found.share == pytest.approx(0.002, rel=0.02) and found.scalar == "x"
+    assert found.times == pytest.approx(np.sqrt(1 + 0.002 * 900), rel=0.03)
     assert told(8.0) is None  # moves the sd by 6%
     assert told(1e3, share=1e-5) is None  # that no draws would tell
     # chains have been there, or not
