@@ -5,7 +5,6 @@ import numpy as np
 
 from bbvi._compile import quick_jit
 from bbvi._types import Array, PyTree
-from bbvi.bijectors import Ordered, Real, ZeroSum
 from bbvi.families import Frame
 from bbvi.target import Target
 
@@ -17,8 +16,7 @@ _MOST_AXES = 2
 _FAR_ALONG_COORDINATES = (1e4, 1e6)
 _FAR_ALONG_AXES = (1e3, 1e4)
 _WIDEST_COORDINATE, _LONGEST_AXIS = 1e6, 1e4
-# Other supports have units of a logarithm, in which 80 is as far as single precision goes.
-_ON_ITS_OWN_SCALE = (Real, Ordered, ZeroSum)
+# Others have units of a logarithm, in which 80 is as far as single precision goes.
 _FAR_WITH_SUPPORT = (40.0, 80.0)
 # ... and further than differences of log-gamma functions, or of effects that have become so narrow,
 # go without rounding: that is looked at nearer too, where what is proper hardly falls, but by more
@@ -58,9 +56,8 @@ def unbounded(target: Target, centre: Array, frame: Frame, data: PyTree) -> tupl
         ('b',)
     """
     leaves, owner = target.leaves, target.owners
-    plain = np.array([isinstance(leaf.bijector, _ON_ITS_OWN_SCALE) for leaf in leaves])[owner]
     single = target.dtype == np.float32
-    directions, distances, least, nearer = _lines(frame, plain, single)
+    directions, distances, least, nearer = _lines(frame, ~target.logarithmic, single)
     middle = np.clip(np.asarray(centre), -_FARTHEST_CENTRE, _FARTHEST_CENTRE)
     ends = _both_ways(directions, distances)
     on_the_way = _both_ways(directions[nearer], log_scale_ends(single)[1] * _ON_THE_WAY)

@@ -16,7 +16,7 @@ from bbvi._compile import count_work, make_room
 from bbvi._linalg import at_full_precision
 from bbvi._tree import as_arrays, path_name
 from bbvi._types import Array, LogJoint, PyTree
-from bbvi.bijectors import Bijector, real
+from bbvi.bijectors import Bijector, Ordered, Real, ZeroSum, real
 from bbvi.status import BBVIWarning, InputError
 
 # Closed-over arrays are baked into the compiled program: past this size they cost compile
@@ -99,6 +99,12 @@ class Target:
     def owners(self) -> np.ndarray:
         """Which of the leaves each coordinate of the flat vector belongs to, (D,)."""
         return np.repeat(np.arange(len(self.leaves)), [leaf.size for leaf in self.leaves])
+
+    @property
+    def logarithmic(self) -> np.ndarray:
+        """Which coordinates (D,) are no numbers of the user's, but about logarithms of such."""
+        plain = [isinstance(leaf.bijector, Real | Ordered | ZeroSum) for leaf in self.leaves]
+        return ~np.array(plain, bool)[self.owners]
 
     @property
     def dtype(self) -> np.dtype:

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.scipy.special import gammaln
 
 import bbvi
 from bbvi import auto, gaussians, matching
@@ -29,6 +30,26 @@ def test_the_highest_of_many_points_lie_apart():
     nearest = np.argmin(np.linalg.norm(found[:, None] - peaks, axis=2), axis=1)
     assert nearest[0] == 0
     assert set(nearest.tolist()) == {0, 1, 2}
+
+
+@pytest.mark.parametrize("seed", [7, 17, 36])
+def test_a_plateau_beyond_rounding_is_no_start(seed):
+    """Counts of three kinds, in float32: from a concentration of 10^8 on it absorbs the counts."""
+    counts = np.array([[9, 21, 0], [3, 25, 2], [12, 16, 2], [6, 22, 2]], np.float32)
+
+    def log_joint(params, y):
+        c, n = params["c"], y.sum(1)
+        a = c * params["share"]
+        prior = -0.5 * ((jnp.log(c) - 2) / 1.5) ** 2 - jnp.log(c)
+        each = gammaln(c) - gammaln(c + n) + jnp.sum(gammaln(y + a) - gammaln(a), 1)
+        return prior + jnp.sum(each)
+
+    init = {"c": np.float32(1), "share": np.full(3, 1 / 3, np.float32)}
+    support = {"c": bbvi.positive, "share": bbvi.simplex}
+    target, _, data = bbvi.make_target(log_joint, init, counts, support)
+    found = race(target, np.zeros(3), jax.random.key(seed), data)
+    assert target.dtype == np.float32
+    assert 0 < found.loc[0][0] < 8  # the logarithm of the concentration
 
 
 def quartic(x):

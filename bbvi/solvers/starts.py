@@ -107,6 +107,7 @@ def race(
         highest = np.argmax(np.where(ok, log_p, -np.inf), axis=1)
         rough = _rough(locs + scales * eps[highest], eps, log_densities)
         elbo = np.where(rough, -np.inf, elbo)
+    elbo = _on_this_side(target, locs, elbo, eps, log_densities)
     order = np.argsort(-elbo, kind="stable")
     spent = int(paths.num_gradients.sum())
     return Starts(locs[order], scales[order], elbo[order], spent, log_p.size)
@@ -125,6 +126,27 @@ def _rough(points: AnyArray, eps: AnyArray, log_densities: Any) -> AnyArray:
         moves = np.max(np.abs(near - middle[:, None]), axis=1)
         steady = moves <= np.maximum(1.0, _ROUGH * np.abs(middle))
         return ~(steady & (middle < HIGHEST))
+
+
+def _on_this_side(
+    target: Target, locs: AnyArray, elbo: AnyArray, eps: AnyArray, log_densities: Any
+) -> AnyArray:
+    """Bounds (P,) of candidates (P, D), without those that lie beyond where all is rounding.
+
+    Past the inverse of the machine precision sums of a large and a small number are the large one:
+    log Gamma(c) - log Gamma(c + n) is nothing then, not -n log c, and a plateau is thousands of
+    nats up. It is as smooth as can be; on the way to it heights are made of rounding.
+    """
+    edge = -np.log(np.finfo(locs.dtype).eps)
+    beyond = (np.abs(locs) * target.logarithmic > edge).any(axis=1)
+    near = np.where(beyond, -np.inf, elbo)
+    elbo, ways = elbo.copy(), np.linspace(0, 1, len(locs), dtype=locs.dtype)[:, None]
+    while np.isfinite(near).any() and beyond[np.argmax(elbo)]:
+        first, last = locs[np.argmax(near)], locs[np.argmax(elbo)]
+        if not _rough(first + ways * (last - first), eps, log_densities).any():
+            break
+        elbo[(locs == last).all(axis=1)] = -np.inf
+    return elbo
 
 
 def _highest(target: Target, random: np.random.Generator, data: PyTree) -> np.ndarray:
