@@ -15,11 +15,13 @@ from bbvi.budget import Purse
 from bbvi.chain_stages import across_seams, chain_stage
 from bbvi.chains import expected_gradients
 from bbvi.coverage import COVERED_NATS, missed_modes, visits
+from bbvi.evaluate import generator
 from bbvi.evidence import KHAT_FINITE, knows_evidence, may_be_off, proven_evidence
 from bbvi.families import CouplingFlow, GaussianMixture, LowRankGaussian
 from bbvi.gaussians import MOST_MOVES, FirstKeys, and_spent, first_stages, looked_at, probed
 from bbvi.hierarchy_stages import hierarchy_stages
 from bbvi.matching import find_start
+from bbvi.modes import elsewhere
 from bbvi.objectives import ELBO
 from bbvi.population import MIXTURES, MOST_DIM, population_stage
 from bbvi.solvers import StochasticGradient
@@ -172,12 +174,14 @@ class Auto:
             bound = float(d.log_evidence if knows_evidence(d, COVERED_NATS) else d.elbo)
             return missed_modes(target, stage.family, stage.params, matches, modes, bound, data)
 
-        def of_one_mode(stage):
-            return stage._replace(mode_weights=first.stages[0].mode_weights)
+        def but_for(stage, others):
+            """The stage, and what shares the modes have that it misses."""
+            shares = dict(zip(first.modes, first.stages[0].mode_weights, strict=True))
+            lost = [shares[i] for i in others]
+            return stage._replace(mode_weights=(max(1 - sum(lost), 0.0), *lost)) if lost else stage
 
         def of_all_modes(stage):
-            """A stage that covers those that are known, or says that it does not."""
-            return of_one_mode(stage) if missed(stage)[1] else stage
+            return but_for(stage, missed(stage)[1])
 
         def look_at_modes(stage):
             return look(of_all_modes(stage) if len(modes) > 1 else stage)
@@ -195,7 +199,9 @@ class Auto:
         for kind, tried in ((TRIANGULAR, chained), (BENT, bent), (MIXTURES, few)):
             if not tried:
                 continue
-            fit, answers, spent = population_stage(best, job, kind, population_key)
+            others = elsewhere(matches.frame, matches.elbo, generator(bent_key))
+            seen = others if kind is MIXTURES else None
+            fit, answers, spent = population_stage(best, job, kind, population_key, seen)
             if answers:
                 stages.append(look_at_modes(fit))
                 if stages[-1].settled:
@@ -229,7 +235,7 @@ class Auto:
         flow = fit_stage("flow", solver, target, frame, warm, run_key, judge_key, data, run)
         if len(modes) > 1:  # of which a flow may have found a better one
             modes, without = missed(flow)
-            flow = of_one_mode(flow) if without else flow
+            flow = but_for(flow, without)
         purse.spend(flow.num_gradients)
         stages.append(self._probed(look(flow), target, judge_key, data, purse))
         # the last word: what a slow chain has not moved yet counts too

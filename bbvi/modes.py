@@ -21,6 +21,8 @@ WAYPOINTS = DRAWS
 # A mode with a share of the evidence below e^-5.3 = 0.5% moves no mean by 0.1 sd unless it lies
 # 20 sds away.
 VISIBLE_NATS = 5.3
+# What 10,000 draws would hardly meet is no mode at all; points of one that is.
+_LEAST_SHARE, _POINTS = 1e-4, 32
 
 
 def valley(target: Target, a: AnyArray, b: AnyArray, data: PyTree) -> float:
@@ -83,6 +85,26 @@ def separate_modes(target: Target, frames: Frame, elbo: AnyArray, data: PyTree) 
         ):
             modes.append(i)
     return modes
+
+
+def elsewhere(frames: Frame, elbo: AnyArray, random: np.random.Generator) -> AnyArray:
+    """Points (N, D) of those Gaussians, the best first, that lie far from the best; none, maybe.
+
+    Their shares, by their bounds, may be so small that no draw of a fit comes there: one of a
+    thousandth 20 sds away makes a fifth of a variance.
+
+    Args:
+        frames: their units, with a leading axis.
+        elbo: (K,) their bounds, nats.
+        random: of the host.
+    """
+    locs, scales = map(np.asarray, frames)
+    small = np.asarray(elbo) > np.asarray(elbo)[0] + np.log(_LEAST_SHARE)
+    gaps = np.where(np.isfinite(locs), locs - locs[0], 0)
+    there = np.flatnonzero(small & (_distances(scales[0], gaps) > FAR))
+    eps = random.standard_normal((len(there), _POINTS, locs.shape[1]))
+    points = locs[there, None] + eps @ np.swapaxes(scales[there], 1, 2)
+    return points.reshape(-1, locs.shape[1])
 
 
 def apart(starts: Starts, frames: Frame, elbo: Any) -> np.ndarray:

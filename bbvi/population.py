@@ -13,7 +13,16 @@ from bbvi._tree import split
 from bbvi._types import AnyArray, Array, PyTree
 from bbvi.diagnostics import Diagnostics
 from bbvi.evaluate import generator, scalars
-from bbvi.evidence import KHAT_FINITE, MOST_NOISE, agree, efficiency, squares_heavy
+from bbvi.evidence import (
+    KHAT_FINITE,
+    LEAST_SHARE,
+    MEAN_TOLERANCE,
+    MOST_NOISE,
+    agree,
+    efficiency,
+    moment_noise,
+    squares_heavy,
+)
 from bbvi.families import Family, GaussianMixture
 from bbvi.matching import as_run
 from bbvi.solvers import BatchAndMatch
@@ -22,6 +31,7 @@ from bbvi.status import Status
 from bbvi.target import Target
 from bbvi.tempering import resampled
 from bbvi.unseen import Space, affine_space, most_unseen_gradients, unseen_mass
+from bbvi.verdict import is_only_noisy
 
 # In more dimensions so few Gaussians do not cover what one does not: of 14 fits of 13 to 20 two
 # were settled by this, of 68 of up to 11 28.
@@ -29,9 +39,11 @@ MOST_DIM = 12
 FAMILY = GaussianMixture()
 _COMPONENTS = 16
 _STEPS = 12  # of expectation maximisation
-_PROBES = 4
 # Rounds after which weights of so few effective draws are given up, as a share of an exact fit's.
 _PATIENCE, _HOPELESS = 4, 0.05
+# ... and fits are of so many times as many points, and looks at more draws may take so many times
+# as long, where moments are known to so many sds: chains and a flow, which come next, take longer.
+_LATE_POINTS, _LATE_LOOKS, _NEAR = 2, 4, MEAN_TOLERANCE
 _MORE = 1.05  # times as many effective draws as before are more
 # Of so many points one is from where trajectories have met mass that draws had not, each at most so
 # often: of five points as one in eight, no fit came back.
@@ -47,9 +59,10 @@ class Kind(NamedTuple):
         fit: parameters from points (N, D) and a generator of the host; raises
             numpy.linalg.LinAlgError where there are none.
         space: units in which a fit is about standard, from target, parameters and data.
-        points: N, resampled.
+        points: N, resampled; in late rounds more.
         tails: whether half of them are by what counts in variances, where that has a heavy tail.
         rounds: of fits, at most.
+        probes: how often trajectories look for mass that draws have not met, at most.
         patience: rounds without more effective draws, after which it ends.
         most_off: how far raw and corrected moments may be apart, in what counts as right.
         least_share: of the effective draws of an exact fit, with fewer of which it does not answer.
@@ -64,6 +77,7 @@ class Kind(NamedTuple):
     points: int
     tails: bool
     rounds: int
+    probes: int = 4
     patience: float = np.inf
     most_off: float = np.inf
     least_share: float = 0.0
@@ -85,7 +99,9 @@ class Population(NamedTuple):
     num_gradients: int
 
 
-def population_stage(stage: Fitted, job: Job, kind: Kind, key: Array) -> Population:
+def population_stage(
+    stage: Fitted, job: Job, kind: Kind, key: Array, elsewhere: AnyArray | None = None
+) -> Population:
     r"""A fit whose weighted draws answer for the posterior, where there is one.
 
     It is fitted to draws of the stage by their weights, tempered to p^beta q^(1 - beta) until
@@ -100,6 +116,7 @@ def population_stage(stage: Fitted, job: Job, kind: Kind, key: Array) -> Populat
         job: what stages share.
         kind: what is fitted.
         key: a typed random key.
+        elsewhere: points (N, D) of modes that its draws may have missed, of which fits are too.
 
     Source: Cappé et al. 2008 (Statistics and Computing 18), with the tempering of Koblents and
     Míguez 2015 (Statistics and Computing 25).
@@ -108,7 +125,7 @@ def population_stage(stage: Fitted, job: Job, kind: Kind, key: Array) -> Populat
 
     def best() -> Fitted:
         nonlocal found
-        found = _rounds(stage, job, kind, key)
+        found = _rounds(stage, job, kind, key, elsewhere)
         return found.best
 
     job.show(kind.name, best)
@@ -116,10 +133,11 @@ def population_stage(stage: Fitted, job: Job, kind: Kind, key: Array) -> Populat
     return found
 
 
-def _rounds(stage, job, kind, key) -> Population:
+def _rounds(stage, job, kind, key, elsewhere) -> Population:
     began = time.perf_counter()
     target, data, purse = job.target, job.data, job.purse
-    sources, best, met = [stage], None, np.zeros((0, target.dim))
+    sources, best = [stage], None
+    met = np.zeros((0, target.dim)) if elsewhere is None else elsewhere
     probes = spent = grown = 0
     answers = False
     size = BatchAndMatch().draws(target.dim)
@@ -134,12 +152,19 @@ def _rounds(stage, job, kind, key) -> Population:
         d = fit.diagnostics
         return fit.settled and agree(d, kind.most_off) and efficiency(d) >= kind.least_share
 
+    def may_lack_a_tail(fit):
+        """Whether noise alone is left, which is that of squares far out."""
+        d = fit.diagnostics
+        noisy = not fit.settled and is_only_noisy(d, fit.status)
+        return kind.tails and noisy and efficiency(d) >= LEAST_SHARE and squares_heavy(d)
+
     for number, round_key in enumerate(split(key, kind.rounds), 1):
-        random = generator(round_key)
+        random, late = generator(round_key), number > _PATIENCE
+        wanted = kind.points * (_LATE_POINTS if late else 1)
         try:
-            points = _points_of(sources, job, kind, random)
+            points = _points_of(sources, job, kind, wanted, random)
             if len(met):
-                more = min(kind.points // _MET, _OFTEN * len(met))
+                more = min(wanted // _MET, _OFTEN * len(met))
                 points = np.concatenate([points, met[random.integers(len(met), size=more)]])
             params = kind.fit(points, random)
         except np.linalg.LinAlgError:  # the draws lie in a plane, or do not bend
@@ -153,7 +178,8 @@ def _rounds(stage, job, kind, key) -> Population:
             spent += cost
             sources.append(judged(refined, round_key, number))
         last = max(sources, key=lambda s: (may_answer(s), efficiency(s.diagnostics)))
-        closer = judged_closer(target, round_key, data, last)
+        near = bool(moment_noise(last.diagnostics).max() <= _NEAR)
+        closer = judged_closer(target, round_key, data, last, _LATE_LOOKS if late and near else 1)
         sources = [closer if s is last else s for s in sources]
         last, d = closer, closer.diagnostics
         before = 0.0 if best is None else efficiency(best.diagnostics)
@@ -161,17 +187,19 @@ def _rounds(stage, job, kind, key) -> Population:
             if efficiency(d) > _MORE * before:
                 grown = number
             best = last
-        if may_answer(last) and _alike(last, sources):
-            if probes == _PROBES or not affordable:
-                break
+        answering = may_answer(last) and _alike(last, sources)
+        if answering and (probes >= kind.probes or not affordable):
+            break
+        lacking = late and probes < kind.probes and may_lack_a_tail(last)
+        if affordable and (answering or lacking):
             space = kind.space(target, jax.device_get(last.params), data)
             unseen = unseen_mass(target, space, d, round_key, data)
             purse.spend(unseen.num_gradients)
             probes, spent = probes + 1, spent + unseen.num_gradients
-            if not unseen.moves and float(d.khat) < KHAT_FINITE:
+            if answering and not unseen.moves and float(d.khat) < KHAT_FINITE:
                 best, answers = last, True
                 break
-            if unseen.moves:
+            if unseen.moves or not answering:
                 met = np.concatenate([met, unseen.points])
         if number >= _PATIENCE and efficiency(d) < _HOPELESS:
             break
@@ -184,14 +212,14 @@ def _rounds(stage, job, kind, key) -> Population:
     return Population(best, answers, spent)
 
 
-def _points_of(sources, job, kind, random: np.random.Generator) -> AnyArray:
-    """Points (N, D) by the weights of draws, of each stage as many as its draws count."""
+def _points_of(sources, job, kind, wanted: int, random: np.random.Generator) -> AnyArray:
+    """As many points (N, D) by the weights of draws, of each stage as its draws count."""
     sizes = np.nan_to_num([efficiency(s.diagnostics) for s in sources])
     if not sizes.sum() > 0:
         raise np.linalg.LinAlgError("no draws count")
     found = []
     for source, share in zip(sources, sizes / sizes.sum(), strict=True):
-        number = round(kind.points * share)
+        number = round(wanted * share)
         if number and kind.tails and squares_heavy(source.diagnostics):
             tail = _of_squares(source.diagnostics, job)
             found.append(resampled(tail, number // 2, random).points)
@@ -278,5 +306,8 @@ def _space(target: Target, params: PyTree, data: PyTree) -> Space:
     return affine_space(target, FAMILY.frame(params), partial(FAMILY.log_mixture, params), data)
 
 
-# Rings, waves and bends of few dimensions are no Gaussian, but sixteen cover them.
-MIXTURES = Kind("population", FAMILY, fit_mixture, _space, 2048, True, 10)
+# Rings, waves and bends of few dimensions are no Gaussian, but sixteen cover them. Where a part of
+# the model may be empty (one of three normals that overlap), 1% of the mass is wide and makes a
+# third of a variance: by 10 rounds of 2,048 points, and trajectories at the end alone, none of
+# three fits answered; by these all did, after 12 to 16.
+MIXTURES = Kind("population", FAMILY, fit_mixture, _space, 2048, True, rounds=20, probes=10)

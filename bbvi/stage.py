@@ -88,8 +88,8 @@ class Fitted(NamedTuple):
         log: the solver's own log.
         state: the solver's last state, where there is one to go on from.
         far: whether half of its fresh draws lie far out.
-        mode_weights: where several modes were found and this is but the first of them, their
-            estimated shares of the evidence.
+        mode_weights: where several modes were found and this misses some, their estimated shares
+            of the evidence: first of what it describes, then of those.
         chains: short chains from its draws, whose moments then are the corrected ones.
         left_out: whether it misses visible mass around a start.
         neck: the scalar along which it misses the neck of a funnel, or "".
@@ -357,7 +357,9 @@ def _judge(
     return (far, True) if closer or is_settled(found, status) else (found, False)
 
 
-def judged_closer(target: Target, key: Array, data: PyTree, stage: Fitted) -> Fitted:
+def judged_closer(
+    target: Target, key: Array, data: PyTree, stage: Fitted, patience: int = 1
+) -> Fitted:
     """The stage judged on more draws, where that may settle it and costs less than what comes next.
 
     Args:
@@ -365,6 +367,7 @@ def judged_closer(target: Target, key: Array, data: PyTree, stage: Fitted) -> Fi
         key: a typed random key.
         data: the user's data.
         stage: the stage.
+        patience: how many times as long as usual that may take.
     """
 
     def hopeful(d):
@@ -375,7 +378,7 @@ def judged_closer(target: Target, key: Array, data: PyTree, stage: Fitted) -> Fi
         return noisy and moment_noise(d).max() <= _TOO_NOISY
 
     numbers = [times * default_draws(target)[-1] for times in _TIMES]
-    numbers = [number for number in numbers if number <= most_draws(target)]
+    numbers = [number for number in numbers if number <= patience * most_draws(target)]
     if not numbers or not hopeful(stage.diagnostics):
         return stage
     began = time.perf_counter()

@@ -92,7 +92,8 @@ def judge(
         drift: how far the averaged parameters last moved, in posterior sds.
         skipped_share: share of the draws during the run that were not finite.
         corrected: whether the posterior is corrected by the importance weights.
-        mode_weights: estimated shares of the modes found, if this fit is but the first of them.
+        mode_weights: estimated shares of the modes found: first of what this fit describes, then of
+            those that it misses.
         chains: short chains that stand in for weights that cannot be believed; the corrected
             moments are then theirs.
         doubted_by: short chains that were to stand in for them, and have faults of their own.
@@ -174,7 +175,7 @@ def _about_modes(weights: Sequence[float]) -> Verdict:
         "evidence; this fit describes the first."
     )
     action = "Fit each mode from its own init and combine them, or remove a symmetry of the model."
-    level: Level = "rejected" if 1 - max(weights) > MODE_SHARE else "caution"
+    level: Level = "rejected" if 1 - weights[0] > MODE_SHARE else "caution"
     return Verdict(level, (reason,), (action,))
 
 

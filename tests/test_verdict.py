@@ -211,3 +211,21 @@ def test_rounding_proves_nothing():
     params = family.init(jnp.full(1, 2.0), jnp.full(1, 1e-7))
     d = jax.device_get(diagnose(target, family, params, jax.random.key(0), None))
     assert proven_evidence(d) == -np.inf
+
+
+@pytest.mark.parametrize(
+    "weights, level",
+    [
+        ((), "trusted"),
+        ((0.99, 0.01), "caution"),
+        ((0.6, 0.4), "rejected"),
+        # what it misses counts, however few modes make it up
+        ((0.0, 1.0), "rejected"),
+    ],
+)
+def test_modes_count_by_the_share_that_is_missed(weights, level):
+    (d,) = diagnosed(2, 1.0, [0])
+    verdict = judge(d, Status.CONVERGED, ["x[0]", "x[1]"], mode_weights=weights)
+    assert verdict.level == level
+    said = " ".join(verdict.reasons)
+    assert ", ".join(f"{w:.2f}" for w in weights) in said

@@ -18,6 +18,7 @@ from . import (
     fields,
     hidden,
     hierarchy,
+    kinds,
     latent,
     learning,
     nature,
@@ -54,5 +55,5 @@ class Practice:
 FILES = (regression, hierarchy, people, nature, series)
 FILES += (economy, events, hidden, learning, physics)
 FILES += (psychology, environment, structure, wide, fields, centred)
-FILES += (engineering, trials, signals, latent)
+FILES += (engineering, trials, signals, latent, kinds)
 PRACTICE = {name: Practice(name, *made) for file in FILES for name, made in file.MODELS.items()}
