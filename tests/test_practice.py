@@ -27,8 +27,9 @@ def test_a_model_and_its_reference(name, x64):
 
 
 def test_most_have_a_reference():
-    known = [name for name, practice in PRACTICE.items() if practice.moments() is not None]
-    assert len(known) > 0.8 * len(PRACTICE)
+    # the exact ones take their time, and are made by the test above
+    known = [practice.exact or practice.moments() for practice in PRACTICE.values()]
+    assert len(list(filter(None, known))) > 0.8 * len(PRACTICE)
 
 
 SLOW = pytest.param("both_axes", marks=pytest.mark.slow)  # chains were trusted, 0.17 sd off

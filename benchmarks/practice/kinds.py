@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import gammaln
 
-from bbvi import ordered, positive, positive_ordered, real, simplex, unit_vector
+from bbvi import ordered, positive, real, simplex, unit_vector
 from benchmarks.posteriordb import density as d
 from benchmarks.posteriordb.model import Model
 
@@ -89,24 +89,6 @@ def _three_ways_data():
     return given | {"y": rng.poisson(np.exp(eta)) * 1.0}
 
 
-# --- what is left of a drug, in two phases -------------------------------------------------------
-
-
-def phases(params, data):
-    """The fast phase may be over before the first measurement: its rate has a long tail."""
-    each = params["amount"] * jnp.exp(-params["rate"] * data["t"][:, None])
-    prior = d.lognormal(params["amount"], 1.0, 1.0) + d.lognormal(params["rate"], 0.0, 1.5)
-    prior += d.lognormal(params["sigma"], -1.0, 1.0)
-    return prior + d.lognormal(data["y"], jnp.log(each.sum(axis=1)), params["sigma"])
-
-
-def _phases_data():
-    rng = np.random.default_rng(2)
-    t = np.array([0.1, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 4, 6, 8, 12])
-    level = 8 * np.exp(-2 * t) + 3 * np.exp(-0.2 * t)
-    return {"t": t, "y": level * np.exp(0.15 * rng.normal(size=12))}
-
-
 # --- directions in space about one, more or less -------------------------------------------------
 
 
@@ -169,13 +151,6 @@ MODELS = {
             ),
         ),
         _three_ways_data,
-    ),
-    "phases": (
-        Model(
-            phases,
-            of(amount=(positive, (2,)), rate=(positive_ordered, (2,)), sigma=(positive, ())),
-        ),
-        _phases_data,
     ),
     "directions": (
         Model(directions, of(centre=(unit_vector, (3,)), concentration=(positive, ()))),
