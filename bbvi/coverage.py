@@ -23,7 +23,8 @@ COVERED_NATS = 5.0
 _VISIBLE_NATS = 4.6
 # A mode of less than that moves the sd of what it lies far away along: by a tenth from this share
 # times squared distance on, down to the share that 10,000 draws would hardly meet.
-# Nothing nearer than so many of the fit's sds is another mode.
+# One is apart whose centre and the fit's lie so many sds of their difference from each other: a
+# start as wide as that distance lies about the fit.
 _MATTERS, _LEAST_NATS, _APART = 0.2, -9.2, 3.0
 _DRAWS = 64
 # Draws of a D-dimensional standard normal lie near sqrt(D) from its centre.
@@ -152,11 +153,15 @@ def aside(
         return None
     loc, sd = own_moments(d)
     locs = np.concatenate([matches.frame.loc, starts.loc])
+    widths = np.sqrt(np.sum(np.asarray(matches.frame.scale) ** 2, axis=2))
+    widths = np.concatenate([widths, starts.scale])
     below = np.concatenate([matches.elbo, starts.elbo]).astype(float) - log_evidence
     with np.errstate(all="ignore"):
         share = np.where(below > _LEAST_NATS, np.exp(np.minimum(below, 0)), 0)
-        matters = (share > 0) & (np.abs(locs - loc) / sd > _APART).any(axis=1)
-    if not matters.any():
+        away = np.nan_to_num(np.abs(locs - loc) / sd, posinf=0.0)
+        apart_from_it = (np.abs(locs - loc) / np.hypot(widths, sd) > _APART).any(axis=1)
+    matters = apart_from_it & (share * away.max(axis=1) ** 2 > _MATTERS)
+    if not matters.any():  # as for most fits, with nothing compiled
         return None
     there = np.asarray(scalars(target, jnp.asarray(locs), data), float)
     with np.errstate(all="ignore"):
@@ -168,8 +173,6 @@ def aside(
     log_ratio = np.asarray(_log_ratios(target, family, params, jnp.asarray(locs), data))
     matters &= log_ratio > log_evidence + COVERED_NATS
     if draws is not None:
-        widths = np.sqrt(np.sum(np.asarray(matches.frame.scale) ** 2, axis=2))
-        widths = np.concatenate([widths, starts.scale])
         matters[matters] = ~_visited(draws, locs[matters], widths[matters])
     if not matters.any():
         return None
