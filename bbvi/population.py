@@ -41,8 +41,9 @@ _COMPONENTS = 16
 _STEPS = 12  # of expectation maximisation
 # Rounds after which weights of so few effective draws are given up, as a share of an exact fit's.
 _PATIENCE, _HOPELESS = 4, 0.05
-# ... and fits are of so many times as many points, and looks at more draws may take so many times
-# as long, where moments are known to so many sds: chains and a flow, which come next, take longer.
+# ... and fits that see to tails are of so many times as many points, and looks at more draws may take
+# so many times as long, where moments are known to so many sds: chains and a flow, which come next,
+# take longer. (Chains of regressions settled so with an sd 15% short.)
 _LATE_POINTS, _LATE_LOOKS, _NEAR = 2, 4, MEAN_TOLERANCE
 _MORE = 1.05  # times as many effective draws as before are more
 # Of so many points one is from where trajectories have met mass that draws had not, each at most so
@@ -60,7 +61,8 @@ class Kind(NamedTuple):
             numpy.linalg.LinAlgError where there are none.
         space: units in which a fit is about standard, from target, parameters and data.
         points: N, resampled; in late rounds more.
-        tails: whether half of them are by what counts in variances, where that has a heavy tail.
+        tails: whether half of them are by what counts in variances, where that has a heavy tail;
+            late rounds then take their time for it.
         rounds: of fits, at most.
         probes: how often trajectories look for mass that draws have not met, at most.
         patience: rounds without more effective draws, after which it ends.
@@ -156,10 +158,10 @@ def _rounds(stage, job, kind, key, elsewhere) -> Population:
         """Whether noise alone is left, which is that of squares far out."""
         d = fit.diagnostics
         noisy = not fit.settled and is_only_noisy(d, fit.status)
-        return kind.tails and noisy and efficiency(d) >= LEAST_SHARE and squares_heavy(d)
+        return noisy and efficiency(d) >= LEAST_SHARE and squares_heavy(d)
 
     for number, round_key in enumerate(split(key, kind.rounds), 1):
-        random, late = generator(round_key), number > _PATIENCE
+        random, late = generator(round_key), kind.tails and number > _PATIENCE
         wanted = kind.points * (_LATE_POINTS if late else 1)
         try:
             points = _points_of(sources, job, kind, wanted, random)
