@@ -41,9 +41,9 @@ _COMPONENTS = 16
 _STEPS = 12  # of expectation maximisation
 # Rounds after which weights of so few effective draws are given up, as a share of an exact fit's.
 _PATIENCE, _HOPELESS = 4, 0.05
-# ... and fits that see to tails are of so many times as many points, and looks at more draws may take
-# so many times as long, where moments are known to so many sds: chains and a flow, which come next,
-# take longer. (Chains of regressions settled so with an sd 15% short.)
+# ... and fits that see to tails are of so many times as many points, and looks at more draws may
+# take so many times as long, where moments are known to so many sds: chains and a flow, which come
+# next, take longer. (Chains of regressions settled so with an sd 15% short.)
 _LATE_POINTS, _LATE_LOOKS, _NEAR = 2, 4, MEAN_TOLERANCE
 _MORE = 1.05  # times as many effective draws as before are more
 # Of so many points one is from where trajectories have met mass that draws had not, each at most so
