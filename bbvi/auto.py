@@ -199,8 +199,9 @@ class Auto:
         for kind, tried in ((TRIANGULAR, chained), (BENT, bent), (MIXTURES, few)):
             if not tried:
                 continue
-            others = elsewhere(matches.frame, matches.elbo, generator(bent_key))
-            seen = others if kind is MIXTURES else None
+            seen = None
+            if kind is MIXTURES:
+                seen = elsewhere(matches.frame, matches.elbo, generator(bent_key))
             fit, answers, spent = population_stage(best, job, kind, population_key, seen)
             if answers:
                 stages.append(look_at_modes(fit))

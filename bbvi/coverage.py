@@ -11,7 +11,7 @@ from bbvi.evaluate import scalars
 from bbvi.evidence import Aside, own_moments
 from bbvi.families import Family, Frame
 from bbvi.matching import Matches
-from bbvi.modes import VISIBLE_NATS, apart
+from bbvi.modes import LEAST_NATS, VISIBLE_NATS, apart
 from bbvi.moments import Moments
 from bbvi.objectives.draws import normals
 from bbvi.solvers.starts import FAMILY, Starts
@@ -22,10 +22,10 @@ COVERED_NATS = 5.0
 # A Gaussian around a start whose bound is within 4.6 nats of the evidence has 1% of the mass.
 _VISIBLE_NATS = 4.6
 # A mode of less than that moves the sd of what it lies far away along: by a tenth from this share
-# times squared distance on, down to the share that 10,000 draws would hardly meet.
+# times squared distance on.
 # One is apart whose centre and the fit's lie so many sds of their difference from each other: a
 # start as wide as that distance lies about the fit.
-_MATTERS, _LEAST_NATS, _APART = 0.2, -9.2, 3.0
+_MATTERS, _APART = 0.2, 3.0
 _DRAWS = 64
 # Draws of a D-dimensional standard normal lie near sqrt(D) from its centre.
 _REACH = 2.0
@@ -153,15 +153,18 @@ def aside(
         return None
     loc, sd = own_moments(d)
     locs = np.concatenate([matches.frame.loc, starts.loc])
-    widths = np.sqrt(np.sum(np.asarray(matches.frame.scale) ** 2, axis=2))
-    widths = np.concatenate([widths, starts.scale])
     below = np.concatenate([matches.elbo, starts.elbo]).astype(float) - log_evidence
     with np.errstate(all="ignore"):
-        share = np.where(below > _LEAST_NATS, np.exp(np.minimum(below, 0)), 0)
+        share = np.where(below > -LEAST_NATS, np.exp(np.minimum(below, 0)), 0)
         away = np.nan_to_num(np.abs(locs - loc) / sd, posinf=0.0)
-        apart_from_it = (np.abs(locs - loc) / np.hypot(widths, sd) > _APART).any(axis=1)
-    matters = apart_from_it & (share * away.max(axis=1) ** 2 > _MATTERS)
-    if not matters.any():  # as for most fits, with nothing compiled
+    matters = share * away.max(axis=1) ** 2 > _MATTERS
+    if not matters.any():
+        return None
+    widths = np.sqrt(np.sum(np.asarray(matches.frame.scale) ** 2, axis=2))
+    widths = np.concatenate([widths, starts.scale])
+    with np.errstate(all="ignore"):
+        matters &= (np.abs(locs - loc) / np.hypot(widths, sd) > _APART).any(axis=1)
+    if not matters.any():  # as for most of what is left, with nothing compiled
         return None
     there = np.asarray(scalars(target, jnp.asarray(locs), data), float)
     with np.errstate(all="ignore"):

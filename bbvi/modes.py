@@ -22,7 +22,7 @@ WAYPOINTS = DRAWS
 # 20 sds away.
 VISIBLE_NATS = 5.3
 # What 10,000 draws would hardly meet is no mode at all; points of one that is.
-_LEAST_SHARE, _POINTS = 1e-4, 32
+LEAST_NATS, _POINTS = 9.2, 32
 
 
 def valley(target: Target, a: AnyArray, b: AnyArray, data: PyTree) -> float:
@@ -99,12 +99,12 @@ def elsewhere(frames: Frame, elbo: AnyArray, random: np.random.Generator) -> Any
         random: of the host.
     """
     locs, scales = map(np.asarray, frames)
-    small = np.asarray(elbo) > np.asarray(elbo)[0] + np.log(_LEAST_SHARE)
+    counts = np.asarray(elbo) > elbo[0] - LEAST_NATS
     gaps = np.where(np.isfinite(locs), locs - locs[0], 0)
-    there = np.flatnonzero(small & (_distances(scales[0], gaps) > FAR))
-    eps = random.standard_normal((len(there), _POINTS, locs.shape[1]))
-    points = locs[there, None] + eps @ np.swapaxes(scales[there], 1, 2)
-    return points.reshape(-1, locs.shape[1])
+    there = np.flatnonzero(counts & (_distances(scales[0], gaps) > FAR))
+    shape = _POINTS, locs.shape[1]
+    points = [Frame(locs[i], scales[i]).apply(random.standard_normal(shape)) for i in there]
+    return np.concatenate([np.zeros((0, locs.shape[1])), *points])
 
 
 def apart(starts: Starts, frames: Frame, elbo: Any) -> np.ndarray:

@@ -15,7 +15,6 @@ from bbvi.diagnostics import Diagnostics
 from bbvi.evaluate import generator, scalars
 from bbvi.evidence import (
     KHAT_FINITE,
-    LEAST_SHARE,
     MEAN_TOLERANCE,
     MOST_NOISE,
     agree,
@@ -31,7 +30,6 @@ from bbvi.status import Status
 from bbvi.target import Target
 from bbvi.tempering import resampled
 from bbvi.unseen import Space, affine_space, most_unseen_gradients, unseen_mass
-from bbvi.verdict import is_only_noisy
 
 # In more dimensions so few Gaussians do not cover what one does not: of 14 fits of 13 to 20 two
 # were settled by this, of 68 of up to 11 28.
@@ -154,12 +152,6 @@ def _rounds(stage, job, kind, key, elsewhere) -> Population:
         d = fit.diagnostics
         return fit.settled and agree(d, kind.most_off) and efficiency(d) >= kind.least_share
 
-    def may_lack_a_tail(fit):
-        """Whether noise alone is left, which is that of squares far out."""
-        d = fit.diagnostics
-        noisy = not fit.settled and is_only_noisy(d, fit.status)
-        return noisy and efficiency(d) >= LEAST_SHARE and squares_heavy(d)
-
     for number, round_key in enumerate(split(key, kind.rounds), 1):
         random, late = generator(round_key), kind.tails and number > _PATIENCE
         wanted = kind.points * (_LATE_POINTS if late else 1)
@@ -190,10 +182,11 @@ def _rounds(stage, job, kind, key, elsewhere) -> Population:
                 grown = number
             best = last
         answering = may_answer(last) and _alike(last, sources)
-        if answering and (probes >= kind.probes or not affordable):
+        able = affordable and probes < kind.probes
+        if answering and not able:
             break
-        lacking = late and probes < kind.probes and may_lack_a_tail(last)
-        if affordable and (answering or lacking):
+        lacks_a_tail = late and last.only_noisy and squares_heavy(d)
+        if able and (answering or lacks_a_tail):
             space = kind.space(target, jax.device_get(last.params), data)
             unseen = unseen_mass(target, space, d, round_key, data)
             purse.spend(unseen.num_gradients)
@@ -311,5 +304,5 @@ def _space(target: Target, params: PyTree, data: PyTree) -> Space:
 # Rings, waves and bends of few dimensions are no Gaussian, but sixteen cover them. Where a part of
 # the model may be empty (one of three normals that overlap), 1% of the mass is wide and makes a
 # third of a variance: by 10 rounds of 2,048 points, and trajectories at the end alone, none of
-# three fits answered; by these all did, after 12 to 16.
+# three fits answered; by these all did.
 MIXTURES = Kind("population", FAMILY, fit_mixture, _space, 2048, True, rounds=20, probes=10)

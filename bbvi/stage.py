@@ -173,6 +173,13 @@ class Fitted(NamedTuple):
         return not (self.left_out or self.neck or self.endless or self.unseen or self.short)
 
     @property
+    def only_noisy(self) -> bool:
+        """Whether it is not settled, for nothing but the noise of draws that count."""
+        found = self.diagnostics, self.status, self.chains
+        noisy = is_only_noisy(*found) and not is_settled(*found)
+        return noisy and bool(efficiency(self.diagnostics) >= LEAST_SHARE)
+
+    @property
     def settled(self) -> bool:
         """Whether it needs no richer stage after it."""
         return (
@@ -370,25 +377,21 @@ def judged_closer(
         patience: how many times as long as usual that may take.
     """
 
-    def hopeful(d):
-        """Whether nothing but noise, and not too much of it, is left."""
-        if is_settled(d, stage.status, stage.chains):
-            return False
-        noisy = is_only_noisy(d, stage.status, stage.chains) and efficiency(d) >= LEAST_SHARE
-        return noisy and moment_noise(d).max() <= _TOO_NOISY
+    def hopeful(fit):
+        return fit.only_noisy and moment_noise(fit.diagnostics).max() <= _TOO_NOISY
 
     numbers = [times * default_draws(target)[-1] for times in _TIMES]
     numbers = [number for number in numbers if number <= patience * most_draws(target)]
-    if not numbers or not hopeful(stage.diagnostics):
+    if not numbers or not hopeful(stage):
         return stage
     began = time.perf_counter()
     looks = closer_looks(target, stage.family, stage.params, key, data, stage.far, numbers)
     for found in looks:
-        if not hopeful(found):
+        stage = stage._replace(diagnostics=found)
+        if not hopeful(stage):
             break
     run, judged = stage.seconds
-    seconds = run, judged + time.perf_counter() - began
-    return stage._replace(diagnostics=found, seconds=seconds)
+    return stage._replace(seconds=(run, judged + time.perf_counter() - began))
 
 
 def _fitted(name, solver, family, params, judged, log, drift, spent, state, seconds) -> Fitted:

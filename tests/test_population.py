@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import bbvi
-from bbvi.families import GaussianMixture
+from bbvi.families import Frame, GaussianMixture
+from bbvi.modes import elsewhere
 from bbvi.population import fit_mixture
 from bbvi.tempering import resampled
 
@@ -49,6 +50,18 @@ def test_weights_are_tempered_until_enough_draws_count():
     few = d._replace(log_weights=np.where(np.arange(len(d.draws)) < 50, 0.0, -np.inf))
     with pytest.raises(np.linalg.LinAlgError, match="too few draws"):
         resampled(few, 2048, rng)
+
+
+def test_points_of_modes_that_draws_would_miss():
+    """Of five: the best, one of 0.1% far away, one near, one too small, one that failed."""
+    locs = np.array([[0.0, 0], [20, 0], [0.5, 0.3], [0, 30], [np.nan, 0]])
+    frames = Frame(locs, np.tile(np.array([[0.5, 0], [0.3, 0.1]]), (5, 1, 1)))
+    elbo = np.array([0, np.log(1e-3), -1, np.log(1e-5), -np.inf])
+    points = elsewhere(frames, elbo, np.random.default_rng(0))
+    assert len(points) > 10
+    np.testing.assert_allclose(points.mean(0), locs[1], atol=0.4)
+    np.testing.assert_allclose(np.cov(points.T), [[0.25, 0.15], [0.15, 0.1]], atol=0.15)
+    assert elsewhere(frames, elbo - [0, 9, 0, 0, 0], np.random.default_rng(0)).shape == (0, 2)
 
 
 @pytest.mark.parametrize("key", [0, 1, 2, 6])

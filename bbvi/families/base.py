@@ -45,7 +45,7 @@ class Frame(NamedTuple):
         diagonal = self.scale if self.scale.ndim == 1 else xp.diagonal(self.scale)
         return xp.sum(xp.log(diagonal))
 
-    def apply(self, w: Array) -> Array:
+    def apply(self, w: AnyArray) -> AnyArray:
         """z (S, D) at w (S, D)."""
         return self.loc + (w * self.scale if self.scale.ndim == 1 else dot(w, self.scale.T))
 
