@@ -77,8 +77,9 @@ class Auto:
        settles it. (In this order: the first two are exact or give up.)
     4. Where gradients far out tell that some coordinates are the scales of others, a Gaussian in
        coordinates in which these do not depend on them: matched, moved, and with chains from its
-       draws. Where that does not settle it, a Gaussian of the scales, and of up to 128 others the
-       normal distribution given these, whose precision adds up from theirs and the data's.
+       draws. Where that does not settle it and these have normal priors, a Gaussian of the scales,
+       and of up to 128 others the normal distribution given these, whose precision adds up from
+       theirs and the data's.
        Where the density does not fall along such a scale, the posterior is improper: no stage
        follows.
     5. Where the weighted draws can still not answer for the posterior, short Hamiltonian chains

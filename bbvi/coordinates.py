@@ -30,6 +30,7 @@ class Coordinates:
         self.tails = Tails(np.zeros(dim), np.ones(dim), np.zeros(dim))
         self.num_gradients = 0
         self.centre, self.unit = np.zeros(dim), np.ones(dim)
+        self.normal = True  # whether the prior of all effects is
         self.endless: tuple[str, ...] = ()  # names of scales along which the density does not fall
 
     def straighten(self, z: np.ndarray) -> np.ndarray:

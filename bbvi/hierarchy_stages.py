@@ -95,7 +95,9 @@ def hierarchy_stages(gaussian: Fitted, job: Job, key: Array) -> Hierarchy:
     best = max(stages, key=lambda s: s.diagnostics.ess)
     if _is_enough(best):
         return Hierarchy([*(s for s in stages if s is not best), best], 0)
-    given = _given_scales(x, loc, unit, job, jax.random.fold_in(find_key, 1))
+    given = []
+    if x.normal:
+        given = _given_scales(x, loc, unit, job, jax.random.fold_in(find_key, 1))
     stages += given
     best = max(stages, key=lambda s: s.diagnostics.ess)
     if given and best.settled:

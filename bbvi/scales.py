@@ -6,19 +6,35 @@ import numpy as np
 
 from bbvi._arrays import softmax
 from bbvi.coordinates import Coordinates
-from bbvi.families.noncentred import Layer, Tails, tail, untail
+from bbvi.families.noncentred import NO_DATA, Layer, Tails, conditional, invert, tail, untail
 from bbvi.propriety import LEAST_FALL, is_level, log_scale_ends
 
 # Where the density of a scale is looked at, given the others: nats of width around the centre's.
 PROFILE = np.arange(-8.0, 8.01, 0.25)
-# Where scales are small, so many nats of width below the centre's, scores of effects at two places
-# may differ by so much, squared, from those of standard normals: where they were read off, and
-# elsewhere. What they are shifted by may grow by that factor and number between these depths.
+# Where scales are small, so many nats of width below the centre's, effects are looked at.
 CHECKED_AT = (3.0, 6.0)
-_CURVED = np.array([0.1, 1.0])
-SHIFTED = (2.0, 0.5)
-# ... and of effects that were written non-centred, where they may not grow.
-STAYS = (0.0, 0.2)
+
+
+class Allowed(NamedTuple):
+    """By how much scores of effects may differ from those of standard normals there.
+
+    Attributes:
+        curved: what they may differ by at two places, squared, where they were read off, and
+            elsewhere.
+        factor: by which what they are shifted by may grow between the two depths.
+        number: by which it may grow besides.
+    """
+
+    curved: tuple[float, float]
+    factor: float
+    number: float
+
+
+SHIFTED = Allowed((0.1, 1.0), 2.0, 0.5)
+# ... of a prior of another shape, which was compared at both depths where it was read off ...
+SHAPED = SHIFTED._replace(curved=(1.0, 1.0))
+# ... and of effects that were written non-centred, where the shift may not grow.
+STAYS = SHIFTED._replace(factor=0.0, number=0.2)
 # Where tails are tried, in sds from the mean, how wide, and how long beside what the density says.
 _SHIFTS, _STRETCHES = np.linspace(-0.6, 1.5, 15), np.exp(np.linspace(-1.5, 0.3, 13))
 _SHARES = np.array([1.0, 0.5, 0.25, 0.1, 0.0])
@@ -30,7 +46,7 @@ class Scale(NamedTuple):
     """A coordinate that others' gradients grow with, and these."""
 
     at: int
-    power: float
+    power: float  # zero where they do not grow, but saturate
     moved: np.ndarray
     half: np.ndarray  # whose gradients grow half as fast
 
@@ -43,6 +59,7 @@ class Found(NamedTuple):
     loc: float
     sd: float
     tail: Tails
+    normal: bool = True  # whether its effects have a normal prior
 
     @property
     def effects(self) -> np.ndarray:
@@ -64,10 +81,9 @@ class Found(NamedTuple):
 def density_of(
     at: Coordinates,
     layer: Layer,
-    scale: Scale,
     draws: np.ndarray,
     centre: np.ndarray,
-    shift: tuple[float, float],
+    allowed: Allowed,
 ) -> Found | None:
     """What the density of a scale is, given the others; None if its effects are not as they should.
 
@@ -77,23 +93,23 @@ def density_of(
     Args:
         at: the coordinates so far.
         layer: those that the scale and its effects would add.
-        scale: the scale.
         draws: (2, D) where effects are looked at.
         centre: (D,) of what is known of the posterior.
-        shift: by which factor and number a shift may grow; see `SHIFTED`.
+        allowed: by how much they may be other than that.
     """
-    effects, i = layer.power != 0, scale.at
+    layer, effects = _pulled(at, layer, centre), layer.power != 0
+    i, power = layer.scale[effects][0], layer.power[effects][0]
     signs = np.where(np.arange(effects.sum()) % 2, -1.0, 1.0)
     small = []
     for place in draws:
         for depth in CHECKED_AT:
             for u in (0.7 * signs, -0.7 * signs):
                 x = place.copy()
-                x[i] = centre[i] - depth / scale.power
+                x[i] = centre[i] - depth / power
                 x[effects] = u
                 small.append(x)
     profile = np.where(effects, 0, centre) + np.zeros((len(PROFILE), 1))
-    profile[:, i] = centre[i] + PROFILE / abs(scale.power)
+    profile[:, i] = centre[i] + PROFILE / abs(power)
     log_p, score, ok = at.score_with(layer, np.concatenate([small, profile]))
     few = len(small)
     if not (ok[:few].all() and ok[few:].any()):
@@ -101,12 +117,24 @@ def density_of(
     beside = (score[:few] + small)[:, effects].reshape(len(draws), len(CHECKED_AT), 2, -1)
     curved = np.mean((beside[:, :, 0] - beside[:, :, 1]) ** 2, axis=2)
     shifted = np.sqrt(np.mean(((beside[:, :, 0] + beside[:, :, 1]) / 2) ** 2, axis=2))
-    if not (curved[:, -1] < _CURVED).all():
+    if not (curved[:, -1] < np.array(allowed.curved)).all():
         return None
-    factor, number = shift
-    if not (shifted[:, -1] < factor * shifted[:, 0] + number).all():
+    if not (shifted[:, -1] < allowed.factor * shifted[:, 0] + allowed.number).all():
         return None
     return Found(i, layer, *marginal(profile[:, i], log_p[few:], score[few:, i], ok[few:]))
+
+
+def _pulled(at: Coordinates, layer: Layer, centre) -> Layer:
+    """The layer, with what data pull with that say something, as seen at the centre."""
+    effects = layer.power != 0
+    x = invert(layer, centre[None])[0]
+    _, score, ok = at.score_with(layer, x)
+    given = conditional(layer, x)
+    # where the score is not that of a standard normal, the mean is off by so many widths
+    off = (score + x)[0] * np.exp(given.log_width[0])
+    pull = off / np.exp(2 * given.w[0]) / given.rho[0]
+    informed = effects & (layer.log_omega > NO_DATA)
+    return layer._replace(pull=np.where(informed & ok[0], pull, 0))
 
 
 def endless(at: Coordinates, x: np.ndarray, single: bool) -> list[int]:

@@ -207,6 +207,54 @@ def test_a_scale_in_any_form_is_found(form):
     assert np.ptp(log_p) < 3
 
 
+SHAPES = {  # log densities of effects, but for constants, and where their pull is 1 / x
+    "Student-t": (lambda x: -2.5 * jnp.log1p(x**2 / 4), 1.0),
+    "logistic": (lambda x: -x - 2 * jax.nn.softplus(-x), 1.5434),
+    "Laplace": (lambda x: -jnp.abs(x), 1.0),
+}
+
+
+def of_shape(shape):
+    """Centred groups whose effects have a prior of some shape, and a half-Cauchy scale."""
+
+    def log_joint(p, data):
+        x = (p["z"] - p["mu"]) / p["tau"]
+        prior = jnp.sum(shape(x) - jnp.log(p["tau"])) - 0.5 * (p["mu"] / data["wide"]) ** 2
+        prior -= jnp.log1p((p["tau"] / 2) ** 2)
+        return prior - 0.5 * jnp.sum(((data["y"] - p["z"]) / data["sd"]) ** 2)
+
+    return log_joint
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", SHAPES)
+def test_effects_of_any_shape_are_found(name, dtype):
+    shape, half_width = SHAPES[name]
+    arrays = (
+        {"mu": 0.0, "tau": 1.0, "z": np.zeros(GROUPS)},
+        {"y": Y, "sd": SD, "wide": 5.0},
+    )
+    init, data = jax.tree.map(lambda x: np.asarray(x, dtype), arrays)
+    target, x = coordinates(of_shape(shape), init, data, {"tau": bbvi.positive})
+    (layer,) = x.layers
+    effects = np.flatnonzero(layer.power)
+    np.testing.assert_array_equal(effects, np.arange(2, 2 + GROUPS))
+    np.testing.assert_array_equal(layer.scale[effects], 1)
+    np.testing.assert_array_equal(layer.power[effects], 1)
+    np.testing.assert_array_equal(layer.hubs, [0])
+    assert not x.normal
+    np.testing.assert_allclose(layer.basis[effects], half_width, rtol=0.01)
+    np.testing.assert_allclose(layer.lead[effects, 0] * layer.basis[effects], 1, rtol=1e-3)
+    np.testing.assert_allclose(layer.rest[effects], 0, atol=1e-3)
+    # whatever a small scale is effects are the same
+    y = np.random.default_rng(0).uniform(-2, 2, size=(2, target.dim))
+    y[:, 0], y[:, 1] = 0.3, untail(x.tails, np.full((1, target.dim), -5.0))[0, 1]
+    near = x.score(y)[1]
+    y[:, 1] = untail(x.tails, np.full((1, target.dim), -7.0))[0, 1]
+    far = x.score(y)[1]
+    np.testing.assert_allclose(near[:, effects], far[:, effects], atol=0.05)
+
+
 def groups_with(prior):
     """Centred groups whose scale has a log prior of its own, and that scale's support."""
 
@@ -383,6 +431,45 @@ def test_centred_groups_are_right_at_little_cost(key):
     for name, (true_mean, true_sd) in moments_of_groups().items():
         assert abs(mean[name] - true_mean) < 0.05 * true_sd
         assert abs(sd[name] / true_sd - 1) < 0.05
+
+
+def moments_of_logistic_groups(data):
+    """Of the scale and the effects, which have mean zero, by quadrature over both."""
+    log_tau, u = np.linspace(-12, 4, 321), np.linspace(-9, 9, 601)
+    tau = np.exp(log_tau)
+    log_p = log_tau - np.log1p((tau / 2) ** 2)
+    means = np.zeros((len(data["y"]), len(tau)))
+    for mean, y, sd in zip(means, data["y"], data["sd"], strict=True):
+        narrow = (tau < 0.3 * sd)[:, None]
+        theta = np.where(narrow, 4 * u * tau[:, None], y + sd * u)
+        x = theta / tau[:, None]
+        log_f = -x - 2 * np.logaddexp(0, -x) - 0.5 * ((y - theta) / sd) ** 2
+        f = np.exp(log_f) * np.where(narrow, 4.0, sd / tau[:, None])
+        mean[:] = np.sum(theta * f, 1) / np.sum(f, 1)
+        log_p = log_p + np.log(np.sum(f, 1))
+    p = np.exp(log_p - log_p.max())
+    p /= p.sum()
+    return p @ tau, np.sqrt(p @ tau**2 - (p @ tau) ** 2), means @ p
+
+
+@pytest.mark.parametrize("key", range(2))
+def test_logistic_effects_are_right_at_little_cost(key):
+    """In plain coordinates both fits were rejected, one after a million gradients."""
+    rng = np.random.default_rng([0, 8])
+    sd = rng.uniform(0.5, 1.5, 8)
+    y = 0.3 * rng.logistic(size=8) + sd * rng.normal(size=8)
+    data = {"y": y, "sd": sd, "wide": 1e-3}
+    init = {"mu": 0.0, "tau": 1.0, "z": np.zeros(8)}
+    result = bbvi.fit(LOGISTIC_MODEL, init, data, support={"tau": bbvi.positive}, key=key)
+    assert result.verdict.level == "trusted"
+    assert result.num_gradients < 100_000
+    mean, sd, effects = moments_of_logistic_groups(data)
+    assert abs(result.posterior.mean()["tau"] - mean) < 0.05 * sd
+    assert abs(result.posterior.sd()["tau"] / sd - 1) < 0.05
+    np.testing.assert_allclose(result.posterior.mean()["z"], effects, atol=0.05)
+
+
+LOGISTIC_MODEL = of_shape(SHAPES["logistic"][0])
 
 
 @pytest.mark.parametrize("key", range(2))

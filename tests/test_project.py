@@ -25,7 +25,8 @@ ORDER = """
     families evaluate objectives solvers run pareto moments diagnostics propriety evidence
     base_space chains chain_checks verdict table posterior plot stage observers modes ways matching
     tempering chain_stages coverage necks unseen bending chained following coordinates scales
-    hierarchy gaussians population bent_stages laplace hierarchy_stages auto bridges result fit
+    normal_effects location_scale hierarchy gaussians population bent_stages laplace
+    hierarchy_stages auto bridges result fit
     batch testing __init__ __main__
 """.split()
 
