@@ -10,6 +10,7 @@ import threading
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import jax
@@ -26,7 +27,16 @@ _SMALL_WORK = 30_000
 SMALL_EVALUATION = 3_000
 # Numbers drawn up to which the same holds: a million normals take about 40 ms longer.
 _FEW_NUMBERS = 1_000_000
-QUICKLY = {"xla_backend_optimization_level": 0}
+# From jaxlib 0.11.1 on (0.12.0.1 is the newest) XLA hands sums of thousands of terms on a CPU to a
+# library, together with what is added to them; and where a number times a constant is used twice
+# there, one of the two lacks the constant: log(2 x) - 2 x + sum(y) comes out as log(2 x) - x +
+# sum(y). A half-normal prior beside a likelihood is enough, and nothing warns. Sums that XLA makes
+# itself are right, and take up to twice as long. Who names the option in XLA_FLAGS decides for
+# themselves; the products that the library makes are right, and help evaluations, but not the loop.
+_SUMS = "xla_cpu_experimental_ynn_fusion_type"
+_WRONG = jax.__version_info__ >= (0, 11, 1) and _SUMS not in os.environ.get("XLA_FLAGS", "")
+RIGHT: dict[str, Any] = {_SUMS: "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"} if _WRONG else {}
+QUICKLY: dict[str, Any] = RIGHT | {"xla_backend_optimization_level": 0}
 # The long loop's step is a hundred small kernels around two large products. XLA's scheduler for
 # concurrency hands them to several threads, which wait for each other: on two cores a step of 80
 # microseconds takes 110 (N = 5,000, D = 50, one draw). The option came with jax 0.10.
@@ -40,6 +50,8 @@ _LOOP: dict[str, Any] = (
 # dimensions).
 if "xla_backend_optimization_level" not in os.environ.get("XLA_FLAGS", ""):
     _LOOP["xla_backend_optimization_level"] = 2
+if _WRONG:
+    _LOOP[_SUMS] = ""
 # Log joints whose programs are kept. A fit leaves 150 to 900 memory maps, of which Linux allows a
 # process 65,530.
 _MOST_TARGETS = 64
@@ -47,7 +59,7 @@ _seen: set[int] = set()
 
 
 class TunedJit:
-    """`jax.jit` that on a CPU compiles with other options where these pay.
+    """`jax.jit` that on a CPU makes sums right, and compiles with other options where these pay.
 
     Args:
         function: the function.
@@ -68,10 +80,10 @@ class TunedJit:
         self._pays = pays
         self._under_way: dict[int, threading.Thread] = {}
         self._static = static_argnums
-        self._optimised: Any = jax.jit(function, static_argnums=static_argnums)
-        self._tuned: Any = jax.jit(
-            function, static_argnums=static_argnums, compiler_options=options
-        )
+        jit = partial(jax.jit, function, static_argnums=static_argnums)
+        self._elsewhere: Any = jit()
+        self._optimised: Any = jit(compiler_options=RIGHT)
+        self._tuned: Any = jit(compiler_options=options)
         _all.add(self)
 
     def __call__(self, *args: Any) -> Any:
@@ -114,8 +126,8 @@ class TunedJit:
 
     def forget(self) -> None:
         """Drop all programs."""
-        self._optimised.clear_cache()
-        self._tuned.clear_cache()
+        for program in (self._elsewhere, self._optimised, self._tuned):
+            program.clear_cache()
 
     def _wait_for(self, args: tuple) -> None:
         """Until a program that is being built for such arguments is there."""
@@ -132,8 +144,9 @@ class TunedJit:
         return _signature(static, [x for i, x in enumerate(args) if i not in self._static])
 
     def _chosen(self, args: tuple) -> Any:
-        on_cpu = jax.default_backend() == "cpu"
-        return self._tuned if on_cpu and self._pays(*args) else self._optimised
+        if jax.default_backend() != "cpu":
+            return self._elsewhere
+        return self._tuned if self._pays(*args) else self._optimised
 
 
 _all: weakref.WeakSet[TunedJit] = weakref.WeakSet()
@@ -175,6 +188,11 @@ def draws_jit(
     """Decorator of a function that makes `number(...)` numbers: quickly, if that is not many."""
     pays = lambda *args: number(*args) <= _FEW_NUMBERS  # noqa: E731
     return lambda function: TunedJit(function, static_argnums, QUICKLY, pays)
+
+
+def plain_jit(static_argnums: tuple[int, ...] = ()) -> Callable[[Callable], TunedJit]:
+    """Decorator of a function that is compiled as `jax.jit` would, but with sums that are right."""
+    return lambda function: TunedJit(function, static_argnums, RIGHT, lambda *args: True)
 
 
 def once_jit(static_argnums: tuple[int, ...] = (0,)) -> Callable[[Callable], TunedJit]:

@@ -26,8 +26,9 @@ _MOST_LAYERS = 4
 # Coordinates that are looked at, those that most others' gradients grow with: of hierarchies up to
 # 37 were asked for, of choices among many options 190, which took minutes and came to nothing.
 _MOST_SCALES = 32
-# ... of which so many are asked whether their effects' prior has another shape than the normal.
-_MOST_SHAPES = 4
+# ... of which so many are asked whether the prior of their effects has a shape that is not normal,
+# if gradients grow with them no faster than those of a Laplace distribution do.
+_MOST_SHAPES, _MOST_SHAPED = 4, 0.5
 # Gradients have saturated that still change by this share of what they change by on the way.
 _STILL = 1e-2
 
@@ -69,9 +70,10 @@ def find_layers(
             saturates[leaf.start : leaf.start + leaf.size] = 1
     x, unit = np.array(centre, float), np.array(unit, float)
     tails = Tails(*(np.array(part) for part in coordinates.tails))
+    asked: set[int] = set()  # whether their effects' prior has another shape
     for _ in range(_MOST_LAYERS):
         with np.errstate(all="ignore"):
-            layer, scales = _next_layer(coordinates, x, unit, saturates, random, single)
+            layer, scales = _next_layer(coordinates, x, unit, saturates, random, single, asked)
         if layer is None:
             break
         effects = layer.power != 0
@@ -96,19 +98,19 @@ def find_layers(
 
 
 def _next_layer(
-    at: Coordinates, centre, unit, saturates, random, single
+    at: Coordinates, centre, unit, saturates, random, single, asked: set[int]
 ) -> tuple[Layer | None, list[Found]]:
     """Effects of as many scales as do not depend on one another, and these."""
     draws = centre + unit * random.standard_normal((2, len(centre)))
     found: list[Found] = []
-    shapes = _MOST_SHAPES
     for scale in _scales(at, draws[0], unit):
         if at.num_gradients > most_gradients(len(centre)):
             break
         args = draws, centre, unit, saturates, single
         seen = normal_effects(at, scale, *args) if scale.power else None
-        if seen is None and shapes:
-            shapes -= 1
+        new = scale.at not in asked and abs(scale.power) <= _MOST_SHAPED
+        if seen is None and new and len(asked) < _MOST_SHAPES:
+            asked.add(scale.at)
             seen = location_scale_effects(at, scale.at, *args)
         if seen is not None and seen.spread >= _VARIES:
             found.append(seen)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bbvi._arrays import is_traced, namespace, put
-from bbvi._compile import draws_jit
+from bbvi._compile import draws_jit, plain_jit
 from bbvi._linalg import dot
 from bbvi._tree import as_arrays, as_key
 from bbvi._types import AnyArray, Array, Key, PyTree
@@ -157,7 +157,7 @@ def _unconstrained(posterior: Posterior, key: Array, num_draws: int) -> tuple[Ar
     return jax.random.choice(key, posterior.draws, (num_draws,), p=weights), None
 
 
-@jax.jit
+@plain_jit()
 def _log_prob(posterior: Posterior, params: PyTree) -> Array:
     target = posterior.target
     z = target.unconstrain(params, posterior.data)

@@ -10,6 +10,7 @@ import numpy as np
 
 import bbvi.families
 from bbvi import storage
+from bbvi._compile import plain_jit
 from bbvi._types import Key, LogJoint, PyTree
 from bbvi.diagnostics import Diagnostics
 from bbvi.families import Family
@@ -259,7 +260,7 @@ class FitResult:
         return f"FitResult({self.verdict.level}: {self._headline()})"
 
 
-@partial(jax.jit, static_argnums=0)
+@plain_jit((0,))
 def _constrain_all(target: Target, zs, data: PyTree) -> PyTree:
     return jax.vmap(lambda z: target.constrain(z, data))(zs)
 

@@ -2,14 +2,13 @@
 
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bbvi._compile import loop_jit, once_jit, quick_jit
+from bbvi._compile import loop_jit, once_jit, plain_jit, quick_jit
 from bbvi._types import Array, PyTree
 from bbvi.solvers import Solver
 from bbvi.status import Status
@@ -62,7 +61,7 @@ def begin_at(solver: Solver, target: Target, params: PyTree, key: Array, data: P
     return solver.init_at(target, params, key, data)
 
 
-@partial(jax.jit, static_argnums=0)
+@plain_jit((0,))
 def constrain(target: Target, z: Array, data: PyTree) -> PyTree:
     """The user's parameters at a flat vector (D,), compiled."""
     return target.constrain(z, data)

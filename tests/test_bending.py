@@ -242,12 +242,16 @@ def test_moments_that_move_are_told_from_noise():
 
 
 FUNNEL = {"v": 0.0, "x": np.zeros(50)}
+RATES = np.linspace(0.3, 0.5, 50)
 
 
 def funnel(p):
-    """v ~ N(0, 1), and fifty effects of the scale exp(v/2), which are not normal."""
-    v, x = p["v"], p["x"] * jnp.exp(-0.5 * p["v"])
-    return -0.5 * v**2 - jnp.sum(0.5 * x**2 + 0.1 * x**4) - 0.5 * x.size * v
+    """v ~ N(0, 1), and fifty effects that narrow with it at rates of their own, and are not normal.
+
+    Of one rate they would be told from their scale by gradients.
+    """
+    v, x = p["v"], p["x"] * jnp.exp(-RATES * p["v"])
+    return -0.5 * v**2 - jnp.sum(0.5 * x**2 + 0.1 * x**4) - RATES.sum() * v
 
 
 @pytest.mark.parametrize("key", range(2))
@@ -262,7 +266,7 @@ def test_a_funnel_of_fifty_needs_no_flow(key):
     assert abs(result.posterior.sd()["v"] - 1) < 0.1
     x = np.linspace(-5, 5, 1001)
     density = np.exp(-0.5 * x**2 - 0.1 * x**4)
-    sd = np.sqrt(x**2 @ density / density.sum()) * np.exp(0.25)
+    sd = np.sqrt(x**2 @ density / density.sum()) * np.exp(RATES**2)
     np.testing.assert_allclose(result.posterior.sd()["x"], sd, rtol=0.1)
 
 

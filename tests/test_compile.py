@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bbvi import _compile
-from bbvi._compile import quick_jit, worth_preparing
+from bbvi._compile import loop_jit, once_jit, plain_jit, quick_jit, worth_preparing
 from bbvi.evaluate import scores
 from bbvi.target import make_target
 
@@ -56,3 +56,32 @@ def test_programs_of_many_log_joints_are_dropped(monkeypatch, count_compiles):
         log_p, _, _ = scores(first, zs, None)
     assert n.count == 1
     np.testing.assert_array_equal(log_p, -2.0)
+
+
+def half_normal_sd(p):
+    """A prior on a sd beside a likelihood: t is used twice, and is a constant times another."""
+    sd = jnp.exp(p[1])
+    t = sd / 2.5
+    return jnp.log(t) - t - 0.5 * jnp.sum(((Y - p[0]) / sd) ** 2)
+
+
+Y = np.random.default_rng(0).normal(size=100)
+JITS = {
+    "quick": quick_jit(small=0),
+    "quick, small": quick_jit(),
+    "once": once_jit(),
+    "loop": loop_jit(),
+    "plain": plain_jit((0,)),
+}
+
+
+@pytest.mark.parametrize("name", JITS)
+def test_sums_are_right_where_a_constant_is_used_twice(name, x64):
+    """Of jaxlib 0.11.1 to 0.12.0.1 they are not, unless it is told to make sums itself."""
+    target, _, _ = make_target(half_normal_sd, np.zeros(2), None, None)
+    zs = 0.3 * np.random.default_rng(1).normal(size=(16_384, 2))
+    found = JITS[name](lambda target, zs: target.log_densities(zs, None))(target, zs)
+    sd = np.exp(zs[:, 1])
+    squares = np.sum(((Y - zs[:, :1]) / sd[:, None]) ** 2, axis=1)
+    expected = np.log(sd / 2.5) - sd / 2.5 - 0.5 * squares
+    np.testing.assert_allclose(found, expected, rtol=1e-10)

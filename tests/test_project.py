@@ -4,6 +4,7 @@ import ast
 import inspect
 import json
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -111,6 +112,13 @@ def test_no_private_modules_of_other_packages(path):
         and any(part.startswith("_") and not part.startswith("__") for part in i.name.split("."))
     ]
     assert not wrong
+
+
+@pytest.mark.parametrize("path", FILES, ids=label)
+def test_programs_are_compiled_with_sums_that_are_right(path):
+    """By `bbvi._compile`; but conformance tests, which are to hold in a user's own `jax.jit`."""
+    if path.name != "_compile.py" and path.parent.name != "testing":
+        assert not re.search(r"(?<!`)jax\.jit\b", path.read_text())
 
 
 def test_import_loads_no_other_package():

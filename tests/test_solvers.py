@@ -193,14 +193,19 @@ def test_steps_by_hand_are_what_a_run_does(row):
     solver, data, limit = row.solver, make_data(), 230  # past the first window
     state = start(solver, data)
     assert state.log[:4] == (0, bbvi.Status.RUNNING, 0, 0)
+    few = bbvi.run(solver, TARGET, state, data, 6)
+    assert_close(few, by_hand(solver, state, data, 6), 1e-3)
     stepped = by_hand(solver, state, data, limit)
     ran = bbvi.run(solver, TARGET, state, data, limit)
-    assert_close(ran, stepped, 1e-3)
 
     steps = int(ran.log.step)
     if isinstance(solver, bbvi.StochasticGradient):
+        assert_close(ran, stepped, 1e-3)
         assert (steps, ran.log.status) == (limit, bbvi.Status.RUNNING)
     else:
+        # at an optimum the memory of a search is differences of rounding
+        found, expected = ((state.log, solver.output(state)) for state in (ran, stepped))
+        assert_close(found, expected, 1e-3)
         assert 2 < steps < limit
         assert ran.log.status == bbvi.Status.CONVERGED
     assert ran.log.num_gradients == steps * row.draws

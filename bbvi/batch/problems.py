@@ -1,13 +1,13 @@
 """Many problems of one shape: where their axes are, and how a few of them are picked out."""
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bbvi._compile import plain_jit
 from bbvi._tree import as_key, path_name, pick
 from bbvi._types import Array, Key, PyTree
 from bbvi.status import InputError
@@ -73,7 +73,7 @@ class Shape(NamedTuple):
         return init, self.data.join(row.data, common.data), key
 
 
-@partial(jax.jit, static_argnums=0)
+@plain_jit((0,))
 def _problem_key(shape: Shape, row: Rows, common: Common) -> Array:
     return shape.problem(row, common)[2]
 

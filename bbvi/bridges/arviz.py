@@ -8,13 +8,13 @@ attributes, say how good they are.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
 import bbvi.status
+from bbvi._compile import plain_jit
 from bbvi._tree import as_arrays, as_key
 from bbvi._types import Array, Key, PyTree
 from bbvi.bridges.base import require
@@ -91,7 +91,7 @@ def to_datatree(
 
 def _each(name: str, function: Callable, *args: Any) -> dict[str, Array]:
     """What the user's function gives for each draw."""
-    values = jax.jit(jax.vmap(function))(*args)
+    values = plain_jit()(jax.vmap(function))(*args)
     if not isinstance(values, Mapping):
         raise bbvi.status.InputError(
             f"{name} must return a dictionary of arrays by name, not a {type(values).__name__}."
@@ -111,7 +111,7 @@ def _log_p(target: Target, draws: PyTree, data: PyTree) -> Array | None:
     return _log_joints(target, draws, data)
 
 
-@partial(jax.jit, static_argnums=0)
+@plain_jit((0,))
 def _log_joints(target: Target, draws: PyTree, data: PyTree) -> Array:
     one = lambda params: target.evaluate(params, data).astype(target.dtype)  # noqa: E731
     return jax.lax.map(one, draws) if target.sequential else jax.vmap(one)(draws)

@@ -13,7 +13,7 @@ import inspect
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import bbvi.bijectors as supports
+from bbvi._compile import plain_jit
 from bbvi._tree import pick
 from bbvi._types import Array, PyTree
 from bbvi.bijectors import Bijector
@@ -211,7 +212,7 @@ def _make_plan(problem: _Problem, data: PyTree) -> _Plan:
     return _Plan(names, tuple(Setting(free[k]) for k in names), tuple(maps))
 
 
-@partial(jax.jit, static_argnums=0)
+@plain_jit((0,))
 def _find_start(problem: _Problem, data: PyTree) -> tuple[dict, dict, Array]:
     """Unconstrained values near the priors' means, the sites' constraints, and if it is finite.
 
@@ -356,7 +357,7 @@ def _own_support(constraint: Any) -> Bijector | None:
     return None
 
 
-@partial(jax.jit, static_argnums=0)
+@plain_jit((0,))
 def _constrain(problem: _Problem, free: dict[str, Array], data: PyTree) -> dict[str, Array]:
     """Constrained values of unconstrained ones, at bounds that may depend on the data."""
     from numpyro.handlers import seed
@@ -366,7 +367,7 @@ def _constrain(problem: _Problem, free: dict[str, Array], data: PyTree) -> dict[
     return constrain_fn(seed(problem.model, 0), args, kwargs, free)
 
 
-@partial(jax.jit, static_argnums=0)
+@plain_jit((0,))
 def _all_sites(problem: _Problem, draws: PyTree, data: PyTree) -> dict[str, Array]:
     """Latent and deterministic sites for draws with a leading axis S."""
 

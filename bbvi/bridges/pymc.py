@@ -11,13 +11,14 @@ to that precision when its JAX backend is loaded.
 
 from __future__ import annotations
 
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bbvi._compile import plain_jit
 from bbvi._types import Array, PyTree
 from bbvi.bridges.base import Bridged, require
 from bbvi.status import InputError
@@ -147,6 +148,6 @@ def _problem(model: Any, parts: tuple) -> _Problem:
     return _Problem(model)
 
 
-@partial(jax.jit, static_argnums=0)
+@plain_jit((0,))
 def _all_variables(problem: _Problem, draws: PyTree, data: PyTree) -> dict[str, Array]:
     return jax.vmap(lambda params: problem.report(params, data))(draws)

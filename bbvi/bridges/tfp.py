@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bbvi._compile import plain_jit
 from bbvi._tree import as_arrays
 from bbvi._types import Array, PyTree
 from bbvi.bijectors import Bijector
@@ -162,7 +163,7 @@ def _free_draw(problem: _Problem, data: PyTree) -> Any:
     return bijector.inverse(_prior_draw(problem, data))
 
 
-@partial(jax.jit, static_argnums=0)
+@plain_jit((0,))
 def _which_are_real(problem: _Problem, free: dict[str, Array], data: PyTree) -> dict[str, Array]:
     """Whether the bijector of each variable is the identity."""
     parts = problem.parts(_constrain(problem, free, data), data)
@@ -197,7 +198,7 @@ class _Find:
         )
 
 
-@partial(jax.jit, static_argnums=0)
+@plain_jit((0,))
 def _constrain(problem: _Problem, free: dict[str, Array], data: PyTree) -> dict[str, Array]:
     """Constrained values of unconstrained ones, at bounds that may depend on the data."""
     pinned = problem.pinned(data)

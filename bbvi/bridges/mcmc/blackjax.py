@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 
+from bbvi._compile import plain_jit
 from bbvi._types import Array, PyTree
 from bbvi.bridges.mcmc.chains import FIRST_STEP, TARGET_ACCEPTANCE, Chains
 from bbvi.bridges.mcmc.space import BaseSpace, log_density
@@ -28,7 +28,7 @@ def run(start: McmcStart, num_draws: int, num_warmup: int) -> Chains:
     return Chains(draws, int(warmup.sum()), int(spent.sum()), int(divergent.sum()), step_size)
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
+@plain_jit((0, 1, 2))
 def _run(
     target: Target,
     num_draws: int,

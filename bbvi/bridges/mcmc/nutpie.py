@@ -6,13 +6,13 @@ units in which the fit is standard. It calls the density from threads of its own
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bbvi._compile import plain_jit
 from bbvi._types import Array, PyTree
 from bbvi.bridges.mcmc.chains import TARGET_ACCEPTANCE, Chains
 from bbvi.bridges.mcmc.space import BaseSpace, log_density
@@ -71,7 +71,7 @@ def run(start: McmcStart, num_draws: int, num_warmup: int, progress_bar: bool) -
     )
 
 
-@partial(jax.jit, static_argnums=0)
+@plain_jit((0,))
 def _value_and_grad(
     target: Target, z: Array, data: PyTree, base: BaseSpace | None
 ) -> tuple[Array, Array]:

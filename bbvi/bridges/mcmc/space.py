@@ -6,6 +6,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from bbvi._compile import plain_jit
 from bbvi._types import Array, PyTree
 from bbvi.families import Family
 from bbvi.families.base import LOG_2PI
@@ -47,7 +48,7 @@ def log_density(target: Target, z: Array, data: PyTree, base: BaseSpace | None) 
     return jnp.where(value < jnp.inf, value, -jnp.inf)
 
 
-@partial(jax.jit, static_argnums=0)
+@plain_jit((0,))
 def constrain(target: Target, zs: Array, data: PyTree, base: BaseSpace | None) -> PyTree:
     """Vectors (..., D) in the user's structure, with the same leading axes."""
 

@@ -10,12 +10,12 @@ or on the base space of the fitted family, where a good fit makes the posterior 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 
+from bbvi._compile import plain_jit
 from bbvi._linalg import dot
 from bbvi._tree import as_arrays, as_key
 from bbvi._types import Array, Key, PyTree
@@ -201,7 +201,7 @@ def _base_space(posterior: Posterior) -> BaseSpace:
     return BaseSpace(family, posterior.params)
 
 
-@partial(jax.jit, static_argnums=2)
+@plain_jit((2,))
 def _starts(posterior: Posterior, key: Array, num_chains: int) -> Array:
     """Unconstrained draws (chains, D): by weight and all different where weights correct them."""
     if posterior.draws is None or posterior.log_weights is None:
@@ -213,7 +213,7 @@ def _starts(posterior: Posterior, key: Array, num_chains: int) -> Array:
     return posterior.draws[chosen]
 
 
-@partial(jax.jit, static_argnums=1)
+@plain_jit((1,))
 def _covariance(posterior: Posterior, dense: bool) -> Array:
     r"""Covariance (D, D) of the approximation on the unconstrained space, or its diagonal (D,).
 
