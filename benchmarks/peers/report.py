@@ -184,7 +184,10 @@ def loop_on(name: str, title: str) -> list[str]:
     note = (
         "Mean-field on a logistic regression, float32: microseconds of a bare batched gradient, "
         "and each tool's step over it. All in one compiled scan, which is kinder than their own "
-        "entry points. Made by `python -m benchmarks.peers.steps --part loop`."
+        "entry points. With jax 0.11.1 to 0.12.0.1 bbvi has XLA make sums itself on a CPU, since "
+        "the faster ones are wrong for some log joints (not for this one); where there is a column "
+        '"XLA\'s sums", it is the bare gradient with the same. '
+        "Made by `python -m benchmarks.peers.steps --part loop`."
     )
     head = ["problem", "bare, us", *tools]
     return [f"## {title}", note, table(head, lines)] if lines else []

@@ -114,6 +114,7 @@ def of_tfp(log_density, dim, draws, data):
 
 MEAN_FIELD = {
     "bare gradient": bare,
+    "bare gradient, XLA's sums": bare,
     "bbvi MeanFieldGaussian": of_bbvi(bbvi.MeanFieldGaussian()),
     "numpyro AutoNormal": of_numpyro("AutoNormal"),
     "blackjax meanfield_vi": of_blackjax("meanfield_vi"),
