@@ -12,7 +12,7 @@ from bbvi.families.noncentred import Layer, Tails, invert, joined, untail
 from bbvi.location_scale import FEWEST, location_scale_effects
 from bbvi.location_scale import most_gradients as most_gradients_of_a_shape
 from bbvi.normal_effects import normal_effects
-from bbvi.scales import Found, Scale, endless
+from bbvi.scales import Found, Known, Scale, endless
 from bbvi.target import Target
 
 # By how much a coordinate is moved either way, to see whose gradients grow exponentially.
@@ -102,16 +102,16 @@ def _next_layer(
 ) -> tuple[Layer | None, list[Found]]:
     """Effects of as many scales as do not depend on one another, and these."""
     draws = centre + unit * random.standard_normal((2, len(centre)))
+    known = Known(draws, centre, unit, saturates, single)
     found: list[Found] = []
     for scale in _scales(at, draws[0], unit):
         if at.num_gradients > most_gradients(len(centre)):
             break
-        args = draws, centre, unit, saturates, single
-        seen = normal_effects(at, scale, *args) if scale.power else None
+        seen = normal_effects(at, scale, known) if scale.power else None
         new = scale.at not in asked and abs(scale.power) <= _MOST_SHAPED
         if seen is None and new and len(asked) < _MOST_SHAPES:
             asked.add(scale.at)
-            seen = location_scale_effects(at, scale.at, *args)
+            seen = location_scale_effects(at, scale.at, known)
         if seen is not None and seen.spread >= _VARIES:
             found.append(seen)
     # of two scales of the same effects, such as that of their prior and that of the data, the one

@@ -6,7 +6,7 @@ import numpy as np
 
 from bbvi.coordinates import Coordinates
 from bbvi.families.noncentred import NO_DATA, Layer, log_scale, plain_layer
-from bbvi.scales import CHECKED_AT, SHAPED, Found, density_of
+from bbvi.scales import CHECKED_AT, SHAPED, Found, Known, density_of
 
 # By how much a scale is moved either way, to where its effects' prior is a point, or flat.
 _FAR = 8.0
@@ -23,15 +23,7 @@ _SHAPE, _ALIKE = np.array([-2.0, -0.7, 0.7, 2.0]), 0.05
 _POWERS = (0.5, 1.0)
 
 
-def location_scale_effects(
-    at: Coordinates,
-    i: int,
-    draws: np.ndarray,
-    centre: np.ndarray,
-    unit: np.ndarray,
-    saturates: np.ndarray,
-    single: bool,
-) -> Found | None:
+def location_scale_effects(at: Coordinates, i: int, known: Known) -> Found | None:
     r"""A scale whose effects have independent priors of one shape, given it and hubs.
 
     The prior of effects theta, given a scale s and hubs u, is for some density f
@@ -46,17 +38,13 @@ def location_scale_effects(
     Args:
         at: the coordinates so far.
         i: of the scale.
-        draws: (2, D) where the prior is read off, and where it has to hold too.
-        centre: (D,) of what is known of the posterior.
-        unit: (D,) sds of that.
-        saturates: (D,) as in `bbvi.families.noncentred.Layer`.
-        single: whether the target computes in single precision.
+        known: of the posterior.
 
     Returns:
         None if there are no such effects.
     """
-    layer = _layer(at, i, draws[0], centre, unit, saturates, single)
-    found = None if layer is None else density_of(at, layer, draws, centre, SHAPED)
+    layer = _layer(at, i, known)
+    found = None if layer is None else density_of(at, layer, known, SHAPED)
     return found and found._replace(normal=False)
 
 
@@ -69,11 +57,12 @@ def most_gradients(dim: int) -> int:
 class _Prior:
     """How the prior pulls at what may be effects of a scale, with all else as in a draw."""
 
-    def __init__(self, at: Coordinates, i: int, draw, centre, unit, single) -> None:
-        self._at, self._i, self._draw, self._centre, self._unit = at, i, draw, centre, unit
-        self._rounding = _ROUNDING_FLOAT32 if single else _ROUNDING
+    def __init__(self, at: Coordinates, i: int, known: Known) -> None:
+        self._at, self._i = at, i
+        (self._draw, _), self._centre, self._unit, *_ = known
+        self._rounding = _ROUNDING_FLOAT32 if known.single else _ROUNDING
         # where it is a point and where it is flat; or the other way round
-        self.ends = centre[i] - _FAR, centre[i] + _FAR
+        self.ends = self._centre[i] - _FAR, self._centre[i] + _FAR
 
     def pulls(self, points: np.ndarray, s: float) -> tuple[np.ndarray, np.ndarray]:
         """Of the prior where the scale is s, and of the data (S, D), at points (S, D)."""
@@ -136,9 +125,10 @@ class _Prior:
         return widths, widths * pull(_SHAPE[:, None] * widths)
 
 
-def _layer(at: Coordinates, i: int, draw, centre, unit, saturates, single) -> Layer | None:
+def _layer(at: Coordinates, i: int, known: Known) -> Layer | None:
     """What the scale and its effects add to the coordinates."""
-    prior = _Prior(at, i, draw, centre, unit, single)
+    (draw, _), centre, unit, saturates, _ = known
+    prior = _Prior(at, i, known)
     own, hubs = prior.independent()
     if len(own) < FEWEST:
         return None

@@ -4,7 +4,7 @@ import numpy as np
 
 from bbvi.coordinates import Coordinates
 from bbvi.families.noncentred import Layer, plain_layer
-from bbvi.scales import CHECKED_AT, SHIFTED, STAYS, Found, Scale, density_of
+from bbvi.scales import CHECKED_AT, SHIFTED, STAYS, Found, Known, Scale, density_of
 
 # Widths of effects are so much smaller where their prior is read off: what the data say is then
 # a share of its square. More would be lost to rounding.
@@ -19,15 +19,7 @@ _BESIDE = 1e-3
 _RIDES = 0.05
 
 
-def normal_effects(
-    at: Coordinates,
-    scale: Scale,
-    draws: np.ndarray,
-    centre: np.ndarray,
-    unit: np.ndarray,
-    saturates: np.ndarray,
-    single: bool,
-) -> Found | None:
+def normal_effects(at: Coordinates, scale: Scale, known: Known) -> Found | None:
     r"""A scale whose effects have a normal prior, given it and hubs.
 
     The part of a scale s in the log density is, in all its effects theta and hubs u,
@@ -42,29 +34,26 @@ def normal_effects(
     Args:
         at: the coordinates so far.
         scale: which one, p, and what may be its effects.
-        draws: (2, D) where the prior is read off, and where it has to hold too.
-        centre: (D,) of what is known of the posterior.
-        unit: (D,) sds of that.
-        saturates: (D,) as in `bbvi.families.noncentred.Layer`.
-        single: whether the target computes in single precision.
+        known: of the posterior.
 
     Returns:
         None if there are no such effects.
     """
-    layer = _effects(at, scale, draws[0], centre, unit, saturates, single)
+    layer = _effects(at, scale, known)
     if layer is None:
         return None
-    ridden = _ridden(at, layer, scale, draws[0], centre, unit)
+    ridden = _ridden(at, layer, scale, known)
     seen = None
     if ridden is not None:
-        seen = density_of(at, ridden, draws, centre, STAYS)
+        seen = density_of(at, ridden, known, STAYS)
     if seen is None:
-        seen = density_of(at, layer, draws, centre, SHIFTED)
+        seen = density_of(at, layer, known, SHIFTED)
     return seen
 
 
-def _effects(at: Coordinates, scale: Scale, draw, centre, unit, saturates, single):
+def _effects(at: Coordinates, scale: Scale, known: Known) -> Layer | None:
     """The layer of one scale, where its effects have a Gaussian prior."""
+    (draw, _), centre, unit, saturates, single = known
     i, power = scale.at, scale.power
     depth, deeper = (_DEPTH_FLOAT32, _DEEPER_FLOAT32) if single else (_DEPTH, _DEEPER)
 
@@ -72,7 +61,7 @@ def _effects(at: Coordinates, scale: Scale, draw, centre, unit, saturates, singl
         s = x[..., i]
         return power * (s - saturates[i] * np.logaddexp(0, s))
 
-    prior = _prior(at, scale, draw, unit, depth, log_scale, single)
+    prior = _prior(at, scale, known, depth, log_scale)
     if prior is None:
         return None
     own, hubs, precision, lead, rest = prior
@@ -130,8 +119,9 @@ def _effects(at: Coordinates, scale: Scale, draw, centre, unit, saturates, singl
     return layer._replace(basis=whole[0], inverse=whole[1])
 
 
-def _prior(at: Coordinates, scale: Scale, draw, unit, depth, log_scale, single):
+def _prior(at: Coordinates, scale: Scale, known: Known, depth, log_scale):
     """Effects (E,), hubs (H,), precision (E, E) for a scale of one, and means' (E, H) and (E,)."""
+    (draw, _), _, unit, _, single = known
     moved = scale.moved
     deep = draw.copy()
     deep[scale.at] -= depth / scale.power
@@ -168,8 +158,9 @@ def _prior(at: Coordinates, scale: Scale, draw, unit, depth, log_scale, single):
     return own, hubs, of_own * np.exp(2 * log_scale(deep)), lead, rest
 
 
-def _ridden(at: Coordinates, layer: Layer, scale: Scale, draw, centre, unit) -> Layer | None:
+def _ridden(at: Coordinates, layer: Layer, scale: Scale, known: Known) -> Layer | None:
     """The layer, where means are so many widths off, the same as the scale gets smaller."""
+    (draw, _), centre, unit, *_ = known
     effects = layer.power != 0
     riders = scale.half[~effects[scale.half]]
     near, far = (np.where(effects, 0, draw) for _ in CHECKED_AT)

@@ -42,6 +42,24 @@ _SHARES = np.array([1.0, 0.5, 0.25, 0.1, 0.0])
 _SLOWEST = 0.1
 
 
+class Known(NamedTuple):
+    """What is known of a posterior whose scales are looked for.
+
+    Attributes:
+        draws: (2, D) where priors are read off, and where they have to hold too.
+        centre: (D,) of it.
+        unit: (D,) sds of it.
+        saturates: (D,) as in `bbvi.families.noncentred.Layer`.
+        single: whether the target computes in single precision.
+    """
+
+    draws: np.ndarray
+    centre: np.ndarray
+    unit: np.ndarray
+    saturates: np.ndarray
+    single: bool
+
+
 class Scale(NamedTuple):
     """A coordinate that others' gradients grow with, and these."""
 
@@ -78,13 +96,7 @@ class Found(NamedTuple):
         return self.sd * float(np.abs(self.layer.power).max())
 
 
-def density_of(
-    at: Coordinates,
-    layer: Layer,
-    draws: np.ndarray,
-    centre: np.ndarray,
-    allowed: Allowed,
-) -> Found | None:
+def density_of(at: Coordinates, layer: Layer, known: Known, allowed: Allowed) -> Found | None:
     """What the density of a scale is, given the others; None if its effects are not as they should.
 
     Where the scale is small they are to be standard normal but for a shift, which must not grow as
@@ -93,10 +105,10 @@ def density_of(
     Args:
         at: the coordinates so far.
         layer: those that the scale and its effects would add.
-        draws: (2, D) where effects are looked at.
-        centre: (D,) of what is known of the posterior.
+        known: of the posterior; effects are looked at at its draws.
         allowed: by how much they may be other than that.
     """
+    draws, centre, *_ = known
     layer, effects = _pulled(at, layer, centre), layer.power != 0
     i, power = layer.scale[effects][0], layer.power[effects][0]
     signs = np.where(np.arange(effects.sum()) % 2, -1.0, 1.0)
