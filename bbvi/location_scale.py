@@ -5,8 +5,8 @@ from collections.abc import Callable
 import numpy as np
 
 from bbvi.coordinates import Coordinates
-from bbvi.families.noncentred import NO_DATA, Layer, log_scale, plain_layer
-from bbvi.scales import CHECKED_AT, SHAPED, Found, Known, density_of
+from bbvi.families.noncentred import Layer, log_scale
+from bbvi.scales import CHECKED_AT, SHAPED, Found, Known, density_of, layer_of
 
 # By how much a scale is moved either way, to where its effects' prior is a point, or flat.
 _FAR = 8.0
@@ -158,16 +158,11 @@ def _layer(at: Coordinates, i: int, known: Known) -> Layer | None:
     omega = np.diagonal(down - up) / unit[own] * basis**2
     if not (np.isfinite(lead).all() and np.isfinite(omega).all()):
         return None
-    layer = plain_layer(len(draw))
-    layer.scale[own], layer.power[own], layer.saturates[own] = i, power, saturates[i]
+    lead, rest = lead / basis[:, None], (mean - lead @ draw[hubs]) / basis
+    layer = layer_of(known, i, power, own, hubs, lead, rest, omega)
     layer.basis[own], layer.inverse[own] = basis, 1 / basis
-    layer.rest[own] = (mean - lead @ draw[hubs]) / basis
-    leading = np.zeros((len(draw), len(hubs)))
-    leading[own] = lead / basis[:, None]
-    informed = omega > 1e-6 * np.exp(-2 * log_scale(centre[i], power, saturates[i]))
-    layer.log_omega[own] = np.where(informed, np.log(np.maximum(omega, 1e-300)), NO_DATA)
     log_det = np.asarray(np.sum(np.log(basis)))
-    return layer._replace(hubs=hubs.astype(np.int32), lead=leading, log_det=log_det)
+    return layer._replace(log_det=log_det)
 
 
 def _narrowed(

@@ -3,8 +3,8 @@
 import numpy as np
 
 from bbvi.coordinates import Coordinates
-from bbvi.families.noncentred import Layer, plain_layer
-from bbvi.scales import CHECKED_AT, SHIFTED, STAYS, Found, Known, Scale, density_of
+from bbvi.families.noncentred import Layer, log_scale
+from bbvi.scales import CHECKED_AT, SHIFTED, STAYS, Found, Known, Scale, density_of, layer_of
 
 # Widths of effects are so much smaller where their prior is read off: what the data say is then
 # a share of its square. More would be lost to rounding.
@@ -57,11 +57,10 @@ def _effects(at: Coordinates, scale: Scale, known: Known) -> Layer | None:
     i, power = scale.at, scale.power
     depth, deeper = (_DEPTH_FLOAT32, _DEEPER_FLOAT32) if single else (_DEPTH, _DEEPER)
 
-    def log_scale(x):
-        s = x[..., i]
-        return power * (s - saturates[i] * np.logaddexp(0, s))
+    def width(x):
+        return np.exp(log_scale(x[i], power, saturates[i]))
 
-    prior = _prior(at, scale, known, depth, log_scale)
+    prior = _prior(at, scale, known, depth, width)
     if prior is None:
         return None
     own, hubs, precision, lead, rest = prior
@@ -78,7 +77,7 @@ def _effects(at: Coordinates, scale: Scale, known: Known) -> Layer | None:
     _, score, ok = at.score(points)
     if not ok.all():
         return None
-    off = np.linalg.solve(precision, score[:, own].T).T * np.exp(2 * log_scale(deep))
+    off = np.linalg.solve(precision, score[:, own].T).T * width(deep) ** 2
     more = ((off[1:] - off[0]) / unit[hubs][:, None]).T
     lead, rest = lead + more, rest + off[0] - more @ deep[hubs]
 
@@ -89,7 +88,7 @@ def _effects(at: Coordinates, scale: Scale, known: Known) -> Layer | None:
         return None
     up, down = score[1 : 1 + len(own)], score[1 + len(own) :]
     total = -(up - down)[:, own] / unit[own][:, None]
-    data = (total + total.T) / 2 - precision * np.exp(-2 * log_scale(centre))
+    data = (total + total.T) / 2 - precision / width(centre) ** 2
     half = np.linalg.inv(lower)
     by_data = half @ data @ half.T
     omega, turn = np.diagonal(by_data), None
@@ -100,16 +99,9 @@ def _effects(at: Coordinates, scale: Scale, known: Known) -> Layer | None:
         except np.linalg.LinAlgError:
             return None
     basis, inverse = (half.T, lower.T) if turn is None else (half.T @ turn, turn.T @ lower.T)
-    layer = plain_layer(len(draw))
-    layer.scale[own], layer.power[own], layer.saturates[own] = i, power, saturates[i]
-    layer.rest[own] = inverse @ rest
-    leading = np.zeros((len(draw), len(hubs)))
-    leading[own] = inverse @ lead
-    informed = omega > 1e-6 * np.exp(-2 * log_scale(centre))
-    log_omega = np.log(np.maximum(omega, 1e-300))
-    layer.log_omega[own] = np.where(informed, log_omega, layer.log_omega[own])
+    layer = layer_of(known, i, power, own, hubs, inverse @ lead, inverse @ rest, omega)
     log_det = np.asarray(-np.sum(np.log(np.diagonal(lower))))
-    layer = layer._replace(hubs=hubs.astype(np.int32), lead=leading, log_det=log_det)
+    layer = layer._replace(log_det=log_det)
     if turn is None and np.abs(lower - np.diag(np.diagonal(lower))).max() < _BESIDE * lower.max():
         layer.basis[own], layer.inverse[own] = np.diagonal(half), np.diagonal(lower)
         return layer
@@ -119,7 +111,7 @@ def _effects(at: Coordinates, scale: Scale, known: Known) -> Layer | None:
     return layer._replace(basis=whole[0], inverse=whole[1])
 
 
-def _prior(at: Coordinates, scale: Scale, known: Known, depth, log_scale):
+def _prior(at: Coordinates, scale: Scale, known: Known, depth, width):
     """Effects (E,), hubs (H,), precision (E, E) for a scale of one, and means' (E, H) and (E,)."""
     (draw, _), _, unit, _, single = known
     moved = scale.moved
@@ -155,7 +147,7 @@ def _prior(at: Coordinates, scale: Scale, known: Known, depth, log_scale):
         rest = deep[own] + np.linalg.solve(of_own, score[0][own]) - lead @ deep[hubs]
     except np.linalg.LinAlgError:
         return None
-    return own, hubs, of_own * np.exp(2 * log_scale(deep)), lead, rest
+    return own, hubs, of_own * width(deep) ** 2, lead, rest
 
 
 def _ridden(at: Coordinates, layer: Layer, scale: Scale, known: Known) -> Layer | None:

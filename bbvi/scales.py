@@ -6,7 +6,17 @@ import numpy as np
 
 from bbvi._arrays import softmax
 from bbvi.coordinates import Coordinates
-from bbvi.families.noncentred import NO_DATA, Layer, Tails, conditional, invert, tail, untail
+from bbvi.families.noncentred import (
+    NO_DATA,
+    Layer,
+    Tails,
+    conditional,
+    invert,
+    log_scale,
+    plain_layer,
+    tail,
+    untail,
+)
 from bbvi.propriety import LEAST_FALL, is_level, log_scale_ends
 
 # Where the density of a scale is looked at, given the others: nats of width around the centre's.
@@ -40,6 +50,8 @@ _SHIFTS, _STRETCHES = np.linspace(-0.6, 1.5, 15), np.exp(np.linspace(-1.5, 0.3, 
 _SHARES = np.array([1.0, 0.5, 0.25, 0.1, 0.0])
 # Densities that fall more slowly than this, in nats a unit, are hardly proper.
 _SLOWEST = 0.1
+# Data whose precision is this share of the prior's at the centre, or less, say nothing.
+_SAYS = 1e-6
 
 
 class Known(NamedTuple):
@@ -94,6 +106,29 @@ class Found(NamedTuple):
     def spread(self) -> float:
         """Of the log scale, in nats."""
         return self.sd * float(np.abs(self.layer.power).max())
+
+
+def layer_of(known: Known, at: int, power: float, own, hubs, lead, rest, omega) -> Layer:
+    """A layer of effects on the host, whose basis is still the identity.
+
+    Args:
+        known: of the posterior.
+        at: of the scale.
+        power: of the scale.
+        own: (E,) which coordinates are effects.
+        hubs: (H,) which coordinates their means lean on.
+        lead: (E, H) how, in units of the basis that they will have.
+        rest: (E,) what is left of the means, in these units.
+        omega: (E,) precision of the data, in these units.
+    """
+    layer, saturates = plain_layer(len(known.centre)), known.saturates[at]
+    layer.scale[own], layer.power[own], layer.saturates[own] = at, power, saturates
+    layer.rest[own] = rest
+    leading = np.zeros((len(known.centre), len(hubs)))
+    leading[own] = lead
+    informed = omega > _SAYS * np.exp(-2 * log_scale(known.centre[at], power, saturates))
+    layer.log_omega[own] = np.where(informed, np.log(np.maximum(omega, 1e-300)), NO_DATA)
+    return layer._replace(hubs=hubs.astype(np.int32), lead=leading)
 
 
 def density_of(at: Coordinates, layer: Layer, known: Known, allowed: Allowed) -> Found | None:
