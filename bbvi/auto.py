@@ -19,7 +19,8 @@ from bbvi.evaluate import generator
 from bbvi.evidence import KHAT_FINITE, knows_evidence, may_be_off, proven_evidence
 from bbvi.families import CouplingFlow, GaussianMixture, LowRankGaussian
 from bbvi.gaussians import MOST_MOVES, FirstKeys, and_spent, first_stages, looked_at, probed
-from bbvi.hierarchy_stages import hierarchy_stages
+from bbvi.hierarchy_stages import hierarchy_chains, hierarchy_stages
+from bbvi.latent_stages import latent_stages
 from bbvi.matching import find_start
 from bbvi.modes import elsewhere
 from bbvi.objectives import ELBO
@@ -27,7 +28,7 @@ from bbvi.population import MIXTURES, MOST_DIM, population_stage
 from bbvi.solvers import StochasticGradient
 from bbvi.stage import Fitted, Job, Show, beside, better, fit_stage, plain_stage, proven_by
 from bbvi.target import Target
-from bbvi.unseen import affine_space, log_flow
+from bbvi.unseen import affine_space, log_mixture_of
 
 # Up to here a dense covariance and its eigenvalues cost less than the gradients that go with
 # them; beyond, a full match needs thousands of draws a step.
@@ -76,18 +77,21 @@ class Auto:
        regressions before them, and in up to 12 mixtures of Gaussians after them, where that
        settles it. (In this order: the first two are exact or give up.)
     4. Where gradients far out tell that some coordinates are the scales of others, a Gaussian in
-       coordinates in which these do not depend on them: matched, moved, and with chains from its
-       draws. Where that does not settle it and these have normal priors, a Gaussian of the scales,
-       and of up to 128 others the normal distribution given these, whose precision adds up from
-       theirs and the data's.
+       coordinates in which these do not depend on them: matched, and moved. Where that does not
+       settle it and these have normal priors, a Gaussian of the scales, and of up to 128 others the
+       normal distribution given these, whose precision adds up from theirs and the data's.
        Where the density does not fall along such a scale, the posterior is improper: no stage
        follows.
-    5. Where the weighted draws can still not answer for the posterior, short Hamiltonian chains
+    5. In 13 to 256 dimensions, coordinates with which the curvature of all others changes: up to
+       six hyperparameters. All else is normal given these, by gradients at some of their values,
+       by splines in between; they themselves have a mixture of Gaussians. Where that settles
+       it, trajectories look for mass that no draw has met. Else follow chains of 4.
+    6. Where the weighted draws can still not answer for the posterior, short Hamiltonian chains
        from the Gaussian's draws, in units in which it is standard. Those that are only slow,
        or diverge a little, go on. Where their states bend, or narrow, with a few coordinates, a
        Gaussian that does so too is fitted to them, moves as others do, and follows the ridge by
        its scores: its weights, or chains in its units, may settle what they did not.
-    6. Where those do not settle either, a coupling flow that starts as that Gaussian (up to
+    7. Where those do not settle either, a coupling flow that starts as that Gaussian (up to
        1,024 dimensions, or 256 where modes are separate); and, if its weights cannot be believed,
        or trajectories find mass that none of its draws has met, short chains from its draws.
        Unless these weights have a variance, chains in plain coordinates then look for a seam in
@@ -103,7 +107,7 @@ class Auto:
     Args:
         flow_steps: steps of the flow's training.
         flow_draws: draws a step.
-        flow: the family of stage 6.
+        flow: the family of stage 7.
 
     Example:
         >>> Auto(flow_steps=3000).flow_draws
@@ -143,7 +147,8 @@ class Auto:
         """
         keys = split(key, 5 + MOST_MOVES)
         start_key, match_key, run_key, judge_key, chain_key, *move_keys = keys
-        again_key, population_key, bent_key, hierarchy_key = split(start_key, 4)
+        again_key, population_key, bent_key, *hierarchy_keys = split(start_key, 6)
+        hierarchy_key, latent_key, effect_key = hierarchy_keys
         if previous is not None and isinstance(previous[0], GaussianMixture):
             previous = None  # a match from the moments of several modes ends in one of them
         if target.dim > _DENSE_LIMIT:
@@ -193,8 +198,17 @@ class Auto:
         stages += found
         if stages[-1].settled or endless:
             return stages
-        best = reduce(better, stages)
         few = target.dim <= MOST_DIM
+        if not few:
+            latent, spent = latent_stages(single, job, latent_key)
+            stages[-1] = and_spent(stages[-1], spent)
+            stages += latent
+            if stages[-1].settled:
+                return stages
+        stages += hierarchy_chains(found, single, job, effect_key)
+        if stages[-1].settled:
+            return stages
+        best = reduce(better, stages)
         bent = first.joined or bends(best, bent_key)
         chained = is_chained(best, bent_key)
         for kind, tried in ((TRIANGULAR, chained), (BENT, bent), (MIXTURES, few)):
@@ -271,12 +285,12 @@ class Auto:
         """
         if not flow.settled:
             return flow
-        log_mixture = log_flow(target, flow.family, flow.params)
+        log_mixture = log_mixture_of(target, flow.family, flow.params)
         space = affine_space(target, flow.frame, log_mixture, data)
         return probed(target, space, key, data, purse, flow)
 
     def flow_solver(self) -> StochasticGradient:
-        """How stage 6 is trained: a planned number of steps, the rate falling to nothing."""
+        """How stage 7 is trained: a planned number of steps, the rate falling to nothing."""
         objective = ELBO(num_draws=self.flow_draws)
         optimizer = _flow_optimizer(self.flow_steps)
         return StochasticGradient(self.flow, objective, optimizer, 0.0, self.flow_steps)

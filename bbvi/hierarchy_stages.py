@@ -44,7 +44,7 @@ class Hierarchy(NamedTuple):
 
 
 def hierarchy_stages(gaussian: Fitted, job: Job, key: Array) -> Hierarchy:
-    """A Gaussian, its moves and short chains, in coordinates that gradients have told.
+    """A Gaussian and its moves in coordinates that gradients have told.
 
     In plain ones the neck of a hierarchy is out of reach of draws and of chains, and what they miss
     moves the scale's mean by a tenth of its sd. Of 36 fits of centred hierarchies whose moments are
@@ -58,7 +58,7 @@ def hierarchy_stages(gaussian: Fitted, job: Job, key: Array) -> Hierarchy:
         key: a typed random key.
     """
     target, data, purse, show, look, *_ = job
-    find_key, match_key, judge_key, chain_key, *move_keys = split(key, 4 + MOST_MOVES)
+    find_key, match_key, judge_key, *move_keys = split(key, 3 + MOST_MOVES)
     if not purse.allows(most_gradients(target.dim)):
         return Hierarchy([], 0)
     began = time.perf_counter()
@@ -102,11 +102,17 @@ def hierarchy_stages(gaussian: Fitted, job: Job, key: Array) -> Hierarchy:
     best = max(stages, key=lambda s: s.diagnostics.ess)
     if given and best.settled:
         return Hierarchy([*(s for s in stages if s is not best), best], 0)
-    better = best.diagnostics.ess > _WORTHWHILE * gaussian.diagnostics.ess
-    if better and purse.allows(expected_gradients(target.dim)):
-        chains = show("chains noncentred", partial(chain_stage, best, job, chain_key))
-        stages.append(look(chains))
     return Hierarchy(stages, 0)
+
+
+def hierarchy_chains(stages: list[Fitted], gaussian: Fitted, job: Job, key: Array) -> list[Fitted]:
+    """Short chains from the best of such stages, where its draws are much better than before."""
+    if not stages or not job.purse.allows(expected_gradients(job.target.dim)):
+        return []
+    best = max(stages, key=lambda s: s.diagnostics.ess)
+    if not best.diagnostics.ess > _WORTHWHILE * gaussian.diagnostics.ess:
+        return []
+    return [job.look(job.show(f"chains {best.name}", partial(chain_stage, best, job, key)))]
 
 
 def _given_scales(x, loc, unit, job, key) -> list[Fitted]:

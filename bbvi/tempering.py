@@ -45,15 +45,23 @@ def resampled(d: Diagnostics, number: int, random: np.random.Generator) -> Resam
     if len(z) < least:
         raise np.linalg.LinAlgError("too few draws")
 
-    def tempered(power):
+    weights, _ = tempered(log_weights, least)
+    worth = 1 / float(np.sum(weights**2))
+    return Resampled(z[at_levels(weights, number, random.random())], worth)
+
+
+def tempered(log_weights: AnyArray, least: float) -> tuple[AnyArray, float]:
+    """Weights (S,) to the largest power with which they are worth so many, and that power."""
+
+    def to(power):
         weights = softmax(power * log_weights)
         return weights, 1 / float(np.sum(weights**2))
 
     low, high = 0.0, 1.0
-    weights, worth = tempered(high)
-    if worth < least:
-        for _ in range(_HALVINGS):
-            middle = (low + high) / 2
-            low, high = (middle, high) if tempered(middle)[1] >= least else (low, middle)
-        weights, worth = tempered(low)
-    return Resampled(z[at_levels(weights, number, random.random())], worth)
+    weights, worth = to(high)
+    if worth >= least:
+        return weights, high
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if to(middle)[1] >= least else (low, middle)
+    return to(low)[0], low

@@ -14,7 +14,7 @@ from bbvi.chains import ACCEPTANCE, LENGTH
 from bbvi.diagnostics import Diagnostics
 from bbvi.evaluate import generator, scalars, scores
 from bbvi.evidence import SETTLED_NOISE
-from bbvi.families import CouplingFlow, Family, Frame
+from bbvi.families import CouplingFlow, Family, Frame, LatentGaussian
 from bbvi.families.proposals import with_tails
 from bbvi.moments import Moments
 from bbvi.solvers import BatchAndMatch
@@ -186,14 +186,14 @@ def log_gaussian(frame: Frame) -> Callable[[AnyArray], AnyArray]:
 
 
 @once_jit((0,))
-def _log_mixture(family: CouplingFlow, params: PyTree, z: Array) -> Array:
+def _log_mixture(family: Any, params: PyTree, z: Array) -> Array:
     return family.log_mixture(params, z)
 
 
-def log_flow(
-    target: Target, family: CouplingFlow, params: PyTree
+def log_mixture_of(
+    target: Target, family: CouplingFlow | LatentGaussian, params: PyTree
 ) -> Callable[[AnyArray], AnyArray]:
-    """What draws of a flow are of, with heavier tails, compiled."""
+    """What draws of such a fit are of, with heavier tails, compiled."""
 
     def log_mixture(z):
         return np.asarray(_log_mixture(family, params, z.astype(target.dtype)), float)

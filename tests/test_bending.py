@@ -254,8 +254,14 @@ def funnel(p):
     return -0.5 * v**2 - jnp.sum(0.5 * x**2 + 0.1 * x**4) - RATES.sum() * v
 
 
+@pytest.fixture
+def by_itself(monkeypatch):
+    """Without the stage before, to which v is a hyperparameter."""
+    monkeypatch.setattr(bbvi.auto, "latent_stages", lambda *_: ([], 0))
+
+
 @pytest.mark.parametrize("key", range(2))
-def test_a_funnel_of_fifty_needs_no_flow(key):
+def test_a_funnel_of_fifty_needs_no_flow(key, by_itself):
     result = bbvi.fit(funnel, FUNNEL, key=key)
     assert result.verdict.level == "trusted"
     stages = [stage for stage, _ in result.timings]
@@ -270,7 +276,7 @@ def test_a_funnel_of_fifty_needs_no_flow(key):
     np.testing.assert_allclose(result.posterior.sd()["x"], sd, rtol=0.1)
 
 
-def test_a_bent_fit_is_saved_and_gone_on_from(tmp_path):
+def test_a_bent_fit_is_saved_and_gone_on_from(tmp_path, by_itself):
     result = bbvi.fit(funnel, FUNNEL)
     assert isinstance(result.posterior.family, BentGaussian)
     result.save(tmp_path / "fit.npz")

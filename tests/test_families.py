@@ -91,6 +91,7 @@ def test_every_public_family_is_in_the_table():
         bbvi.families.BentGaussian,
         bbvi.families.GaussianMixture,
         bbvi.families.GivenScales,
+        bbvi.families.LatentGaussian,
         bbvi.families.Noncentred,
         bbvi.families.TriangularGaussian,
     }

@@ -27,7 +27,8 @@ ORDER = """
     base_space chains chain_checks verdict table posterior plot stage observers modes ways matching
     tempering chain_stages coverage necks unseen bending chained following coordinates scales
     normal_effects location_scale hierarchy gaussians population bent_stages laplace
-    hierarchy_stages auto bridges result fit
+    hierarchy_stages hyperparameters conditionals interpolation nested_laplace latent_stages
+    auto bridges result fit
     batch testing __init__ __main__
 """.split()
 

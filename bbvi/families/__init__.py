@@ -5,6 +5,7 @@ from bbvi.families.bent import BentGaussian
 from bbvi.families.coupling import CouplingFlow
 from bbvi.families.fullrank import FullRankGaussian
 from bbvi.families.given_scales import GivenScales
+from bbvi.families.latent_gaussian import LatentGaussian
 from bbvi.families.lowrank import LowRankGaussian
 from bbvi.families.marginal import SinhArcsinhGaussian
 from bbvi.families.meanfield import MeanFieldGaussian
@@ -22,6 +23,7 @@ __all__ = [
     "FullRankGaussian",
     "GaussianMixture",
     "GivenScales",
+    "LatentGaussian",
     "LowRankGaussian",
     "MeanFieldGaussian",
     "Noncentred",

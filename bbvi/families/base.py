@@ -154,6 +154,10 @@ class Family:
         """Draws of which half lie far out, by `far_normals`."""
         directions = self.directions(params)
         assert directions is not None, "draws are made far out where they are affine in normals"
+        return self.propose_along(params, noise, directions)
+
+    def propose_along(self, params: PyTree, noise: Noise, directions: Array) -> Proposal:
+        """Draws of which half lie far out, along such directions."""
         eps = far_normals(noise, directions)
         z, log_q = self.reparam(params, eps)
         return Proposal(z, log_q, log_q + log_far_ratio(eps, directions), noise.own)

@@ -1,5 +1,6 @@
 """Mixtures of full-rank Gaussians, for posteriors with several modes."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,10 +10,17 @@ import numpy as np
 
 from bbvi._arrays import logsumexp, namespace
 from bbvi._linalg import cholesky, dot, einsum, solve_lower
-from bbvi._types import Array, PyTree
+from bbvi._types import AnyArray, Array, PyTree
 from bbvi.families.base import LOG_2PI, Family, Frame, broadcast_scale
 from bbvi.families.fullrank import directions_of
-from bbvi.families.proposals import Noise, Proposal, far_normals, log_far_ratio, with_tails
+from bbvi.families.proposals import (
+    Noise,
+    Proposal,
+    far_normals,
+    log_far_ratio,
+    log_tail_ratio,
+    with_tails,
+)
 
 
 @dataclass(frozen=True)
@@ -62,8 +70,26 @@ class GaussianMixture(Family):
         mixed = with_tails(by_component, squares, z.shape[1])
         return Proposal(z, logsumexp(by_component.T), logsumexp(mixed.T), noise.own)
 
-    def propose_far_at(self, params: PyTree, noise: Noise) -> Proposal:
-        directions = self.directions(params)
+    def propose_among(self, params: PyTree, noise: Noise, which: AnyArray) -> Proposal:
+        """Draws of which a quarter have heavier tails, and a quarter in some normals (J,) alone.
+
+        In many dimensions the former come near no tail of a few coordinates: what lies in these is
+        then far out in all others too.
+        """
+        xp, number = namespace(noise.eps), len(noise.eps)
+        own, alone = noise.own[:, None], (xp.arange(number) % 2 == 0)[:, None]
+        among = xp.isin(xp.arange(noise.eps.shape[1]), which)
+        eps = xp.where(own | alone & ~among, noise.eps, noise.widened)
+        z = self._place(params, noise.choice, eps[None])
+        normals, by_component = self._normals(params, z)
+        mixed = _with_tails_among(normals, by_component, which)
+        return Proposal(z, logsumexp(by_component.T), logsumexp(mixed.T), noise.own)
+
+    def log_mixture_among(self, params: PyTree, z: Array, which: AnyArray) -> Array:
+        """log density (S,) of what that draws."""
+        return logsumexp(_with_tails_among(*self._normals(params, z), which).T)
+
+    def propose_along(self, params: PyTree, noise: Noise, directions: Array) -> Proposal:
         eps = jax.vmap(far_normals, (None, 0))(noise, directions)
         z = self._place(params, noise.choice, eps)
         eps, by_component = self._normals(params, z)
@@ -84,11 +110,12 @@ class GaussianMixture(Family):
 
     def _place(self, params: PyTree, choice: Array, eps: Array) -> Array:
         """Draws (S, D) of components that uniforms (S,) choose, at base noise (K or 1, S, D)."""
-        ends = jnp.cumsum(jnp.exp(params["log_weights"]))[:-1]
-        component = jnp.sum(choice[:, None] >= ends, axis=1)
+        xp = namespace(params["loc"])
+        ends = xp.cumsum(xp.exp(params["log_weights"]))[:-1]
+        component = xp.sum(choice[:, None] >= ends, axis=1)
         # every component's draw and then the chosen one: a gather of factors would take (S, D, D)
-        moved = params["loc"][:, None] + dot(eps, jnp.swapaxes(params["factor"], 1, 2))
-        return jnp.take_along_axis(moved, component[None, :, None], axis=0)[0]
+        moved = params["loc"][:, None] + dot(eps, xp.swapaxes(params["factor"], 1, 2))
+        return xp.take_along_axis(moved, component[None, :, None], axis=0)[0]
 
     def by_component(self, params: PyTree, z: Array) -> tuple[Array, Array]:
         """log w_k N_k(z) and squared distances in units of component k, both (K, S)."""
@@ -136,3 +163,13 @@ class GaussianMixture(Family):
     def from_frame(self, params: PyTree, frame: Frame) -> PyTree:
         factor = jax.vmap(frame.rescale)(params["factor"])
         return params | {"loc": frame.apply(params["loc"]), "factor": factor}
+
+
+def _with_tails_among(normals: Array, by_component: Array, which: AnyArray) -> Array:
+    """log densities (K, S), half with heavier tails: half of these in some normals (J,) alone."""
+    xp = namespace(normals)
+    squares = [xp.sum(x**2, axis=2) for x in (normals, normals[..., which])]
+    sizes = normals.shape[2], len(which)
+    heavy = [log_tail_ratio(x, size) for x, size in zip(squares, sizes, strict=True)]
+    tails = xp.logaddexp(*heavy) - math.log(2)
+    return by_component + xp.logaddexp(0.0, tails) - math.log(2)

@@ -1,0 +1,154 @@
+"""Hyperparameters explored: where their density is, and what all else is given them."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from bbvi._types import PyTree
+from bbvi.conditionals import Conditionals, Points
+from bbvi.families import Frame, GaussianMixture
+from bbvi.families.proposals import TAIL_DF
+from bbvi.interpolation import Interpolated, interpolate
+from bbvi.population import fit_mixture
+from bbvi.tempering import tempered
+
+FAMILY = GaussianMixture()
+# Rounds of points: hidden processes with a neck took eight to sixteen, curves and fields four.
+_ROUNDS = 16
+# Points of a round beyond the coefficients of a quadratic; the first one has twice these.
+_MORE = 6
+# What the weights of points are worth, tempered, beside these coefficients.
+_WORTH = 1.2
+# Draws by which the density of hyperparameters is known, rounds of fits to these, how many they are
+# to be worth, in all and for each hyperparameter, and points of a fit. They take no gradients.
+_DRAWS, _FITS, _LEAST, _LEAST_EACH, _FITTED = 4096, 4, 300, 20, 2048
+# How near a knot the density is believed, in sds: where it was wherever draws are, log determinants
+# that had gone on as splines do made up mass.
+_NEAR = 1.2
+# Where the next points may be: so many nats below the highest, so many sds from a knot, among draws
+# that are so much wider. (Of points among the draws themselves a long tail took twelve rounds.)
+_DEPTH, _FAR, _WIDER, _WIDE_DF, _CANDIDATES = 6.0, 3.0, 1.4, 2, 4096
+# Means and sds that so many rounds in a row have moved by no more, in sds, are known.
+_ENOUGH, _CALM = 0.1, 2
+
+
+class Explored(NamedTuple):
+    """What is known of hyperparameters.
+
+    Attributes:
+        interpolated: what all else is given them, and their density.
+        mixture: parameters of a mixture of Gaussians of them.
+    """
+
+    interpolated: Interpolated
+    mixture: PyTree
+
+
+def explore(
+    conditionals: Conditionals, random: np.random.Generator, gradients: float
+) -> Explored | None:
+    r"""Where the density of hyperparameters is, and what all else is given them there.
+
+    At a value theta all else is about normal around its mode, with the precision Q, and
+
+        log p(theta) = log p(theta, x) - (1/2) log |Q| + const.
+
+    Both are known at a few points, and in between by splines; what these say is fitted by a
+    mixture. The next points are plausible, and as far as can be from those so far, until they no
+    longer move it.
+
+    Args:
+        conditionals: distributions of all else.
+        random: of the host.
+        gradients: evaluations that may be spent, roughly.
+
+    Returns:
+        what is known; None where there are too few values given which all else is normal.
+
+    Raises:
+        numpy.linalg.LinAlgError: where what is known is no density.
+
+    Source: Rue, Martino and Chopin 2009 (Journal of the Royal Statistical Society B 71), with a
+    design of Johnson, Moore and Ylvisaker 1990 (Journal of Statistical Planning and Inference 26).
+    """
+    frame = conditionals.frame
+    size = len(frame.loc)
+    few = (size + 1) * (size + 2) // 2
+    mixture = {
+        "log_weights": np.zeros(1),
+        "loc": frame.loc[None],
+        "factor": frame.scale[None],
+    }
+    half = random.standard_normal((few, size))
+    theta = frame.apply(np.concatenate([half, -half]))
+    points: Points | None = None
+    found: Interpolated | None = None
+    near, calm = _NEAR, 0
+    for _ in range(_ROUNDS):
+        before = FAMILY.frame(mixture)
+        begin = conditionals.first(theta) if found is None else found.given(conditionals, theta)
+        new = conditionals.at(theta, *begin)
+        points = new if points is None else points.and_others(new)
+        if len(points.log_p) < 1.5 * few:
+            return None
+        weights, _ = tempered(points.log_p / 2, _WORTH * few)
+        found = interpolate(conditionals, points, weights, before)
+        mixture, whole = _fitted(found, mixture, near, random)
+        moved = _moved(before, FAMILY.frame(mixture))
+        calm = calm + 1 if whole and moved < _ENOUGH else 0
+        if calm == _CALM or conditionals.num_gradients > gradients:
+            break
+        theta, away = _next(found, mixture, few + _MORE, random)
+        if not len(theta):
+            break
+        near = max(away, _NEAR)
+    assert found is not None, "there is a first round"
+    return Explored(found, mixture)
+
+
+def _moved(one: Frame, other: Frame) -> float:
+    """How far apart two frames' means and sds are, in sds."""
+    sds = [np.linalg.norm(frame.scale, axis=1) for frame in (one, other)]
+    apart = np.abs(one.loc - other.loc) / sds[1]
+    return float(np.max(np.maximum(apart, np.abs(np.log(sds[0] / sds[1])))))
+
+
+def _draws(mixture: PyTree, number: int, random: np.random.Generator, wider=1.0, df=TAIL_DF):
+    """Draws (S, H), half of them with heavier tails."""
+    weights = np.exp(mixture["log_weights"])
+    chosen = random.choice(len(weights), size=number, p=weights / weights.sum())
+    eps = random.standard_normal((number, mixture["loc"].shape[1])) * wider
+    eps[number // 2 :] *= np.sqrt(df / random.chisquare(df, (number - number // 2, 1)))
+    return mixture["loc"][chosen] + np.einsum("sij,sj->si", mixture["factor"][chosen], eps)
+
+
+def _fitted(found, mixture, near: float, random) -> tuple[PyTree, bool]:
+    """A mixture of the density near knots, and whether it is that and not a tempered one."""
+    power = 0.0
+    least = _LEAST + _LEAST_EACH * mixture["loc"].shape[1]
+    for _ in range(_FITS):
+        theta = _draws(mixture, _DRAWS, random)
+        log_weights = found.log_density(theta) - FAMILY.log_mixture(mixture, theta)
+        known = np.isfinite(log_weights) & (found.distance(theta) < near)
+        weights, power = tempered(np.where(known, log_weights, -np.inf), least)
+        if power < 1:
+            loc = weights @ theta
+            away = theta - loc
+            factor = np.linalg.cholesky((away.T * weights) @ away)
+            mixture = {"log_weights": np.zeros(1), "loc": loc[None], "factor": factor[None]}
+        else:
+            mixture = fit_mixture(theta[random.choice(_DRAWS, _FITTED, p=weights)], random)
+    return mixture, power == 1
+
+
+def _next(found, mixture, number: int, random) -> tuple[np.ndarray, float]:
+    """Values (N, H) as far as can be from knots and each other, and how far all then are."""
+    theta = _draws(mixture, _CANDIDATES, random, _WIDER, _WIDE_DF)
+    away = found.distance(theta)
+    plausible = (found.log_density(theta) > -_DEPTH) & (away < _FAR)
+    theta, away = theta[plausible], away[plausible]
+    t, chosen = found.units(theta), []
+    for _ in range(min(number, len(theta))):
+        chosen.append(int(np.argmax(away)))
+        away = np.minimum(away, np.linalg.norm(t - t[chosen[-1]], axis=1))
+    return theta[chosen], float(away.max(initial=0.0))

@@ -1,0 +1,361 @@
+"""Hyperparameters given which all else is normal: what they are, and what is given them."""
+
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import bbvi
+from bbvi.conditionals import Conditionals
+from bbvi.coordinates import Coordinates
+from bbvi.families import Frame, GaussianMixture, LatentGaussian
+from bbvi.families import latent_gaussian as module
+from bbvi.families.latent_gaussian import Latent, Spline, spline_at
+from bbvi.families.proposals import FAR_DF, TAIL_DF, host_noise
+from bbvi.families.triangular import quadratics
+from bbvi.hyperparameters import MOST, hyperparameters, most_gradients
+from bbvi.interpolation import fit_spline, interpolate
+from bbvi.nested_laplace import explore
+from bbvi.target import make_target
+from bbvi.tempering import tempered
+
+STEPS = 20
+
+
+TIMES = np.linspace(0, 3, STEPS)
+GAPS = (TIMES[:, None] - TIMES) ** 2
+LENGTH, HEIGHT = (-0.5, 0.6), (0.0, 0.6)  # means and sds of the priors of their logarithms
+CENTRE = np.array([-0.2, -0.5])  # of both, height first
+
+
+def covariance_of(length, height):
+    xp = np if isinstance(length, np.floating | float) else jnp
+    return xp.exp(2 * height) * (xp.exp(-0.5 * GAPS / xp.exp(2 * length)) + 1e-3 * np.eye(STEPS))
+
+
+def curve(params, y):
+    """A curve with a length and a height of its own, of which noise of 0.5 is seen on top."""
+    length, height, x = params["length"], params["height"], params["x"]
+    factor = jnp.linalg.cholesky(covariance_of(length, height))
+    rest = jax.scipy.linalg.solve_triangular(factor, x, lower=True)
+    prior = -0.5 * ((length - LENGTH[0]) / LENGTH[1]) ** 2
+    prior += -0.5 * ((height - HEIGHT[0]) / HEIGHT[1]) ** 2
+    prior += -0.5 * jnp.sum(rest**2) - jnp.sum(jnp.log(jnp.diagonal(factor)))
+    return prior - 0.5 * jnp.sum(((y - x) / 0.5) ** 2)
+
+
+@cache
+def seen():
+    return np.sin(2.5 * TIMES) + 0.5 * np.random.default_rng(4).normal(size=STEPS)
+
+
+def given(height, length):
+    """Mean and covariance of x given both, and the log density of these, exactly."""
+    y, prior = seen(), covariance_of(length, height)
+    total = prior + 0.25 * np.eye(STEPS)
+    gain = np.linalg.solve(total, prior).T
+    log_p = -0.5 * ((length - LENGTH[0]) / LENGTH[1]) ** 2
+    log_p -= 0.5 * ((height - HEIGHT[0]) / HEIGHT[1]) ** 2
+    log_p -= 0.5 * (y @ np.linalg.solve(total, y) + np.linalg.slogdet(total)[1])
+    return gain @ y, prior - gain @ prior, log_p
+
+
+@cache
+def moments():
+    """Means and sds of all scalars by quadrature, in the order of the target."""
+    ts = np.linspace(-5, 5, 41)
+    (length, by), (height, up) = LENGTH, HEIGHT
+    places = np.array([(height + up * a, length + by * b) for a in ts for b in ts])
+    found = [given(*place) for place in places]
+    weights = np.exp([x[2] for x in found] - max(x[2] for x in found))
+    weights /= weights.sum()
+    points = np.concatenate([places, [x[0] for x in found]], axis=1)
+    own = np.stack([np.concatenate([[0, 0], np.diag(x[1])]) for x in found])
+    mean = weights @ points
+    return mean, np.sqrt(weights @ (own + (points - mean) ** 2))
+
+
+def posed():
+    init = {"height": 0.0, "length": 0.0, "x": np.zeros(STEPS)}
+    return make_target(curve, init, jnp.asarray(seen()), None)[0]
+
+
+def coordinates(target, data=None):
+    data = jnp.asarray(seen()) if data is None else data
+    return Coordinates(target, data, 64)
+
+
+def a_frame():
+    """A Gaussian about as a match would find it: too narrow in the hyperparameters."""
+    mean, covariance, _ = given(*CENTRE)
+    whole = np.zeros((STEPS + 2, STEPS + 2))
+    whole[:2, :2], whole[2:, 2:] = np.diag([0.05, 0.02]), covariance
+    return Frame(np.concatenate([CENTRE, mean]), np.linalg.cholesky(whole))
+
+
+def a_member(dtype=np.float64, number=2):
+    """Two hyperparameters, and five coordinates that are normal given these."""
+    rng = np.random.default_rng(3)
+    basis = np.eye(5) + 0.2 * rng.normal(size=(5, 5))
+    latent = Latent(
+        hyper=np.array([1, 4], np.int32),
+        latent=np.array([0, 2, 3, 5, 6], np.int32),
+        centre=np.array([0.3, -0.2]),
+        root=np.array([[0.8, 0.0], [0.3, 0.5]]),
+        reach=np.array(2.5),
+        spline=Spline(
+            rng.normal(size=(4, 2)), 0.1 * rng.normal(size=(6, 3)), 0.02 * rng.normal(size=(4, 3))
+        ),
+        means=rng.normal(size=(4, 5)),
+        log_widths=0.5 * rng.normal(size=(4, 5)),
+        factors=np.triu(0.4 * rng.normal(size=(4, 5, 5)), 1),
+        origin=rng.normal(size=5),
+        basis=basis,
+        inverse=np.linalg.inv(basis),
+        log_det=np.linalg.slogdet(basis)[1],
+    )
+
+    def put(x):
+        return jnp.asarray(x, dtype if np.asarray(x).dtype.kind == "f" else None)
+
+    mixture = {
+        "log_weights": np.log(np.full(number, 1 / number)),
+        "loc": 0.5 * rng.normal(size=(number, 7)),
+        "factor": np.stack([np.eye(7) * (1 + i / 2) for i in range(number)]),
+    }
+    return LatentGaussian().join(*jax.tree.map(put, (mixture, latent)))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_all_else_is_normal_given_hyperparameters(dtype, x64):
+    family, params = LatentGaussian(), a_member(dtype)
+    y = jnp.asarray(np.random.default_rng(0).normal(size=(4, 7)), dtype)
+    z, log_det = family.place(params, y)
+    assert z.dtype == dtype
+    back, log_det_back = family.straighten(params, z)
+    tol = 1e3 * np.finfo(dtype).eps
+    np.testing.assert_allclose(back, y, atol=tol)
+    np.testing.assert_allclose(log_det_back, log_det, atol=tol)
+    jacobian = jax.vmap(jax.jacobian(lambda y: family.place(params, y[None])[0][0]))(y)
+    np.testing.assert_allclose(np.linalg.slogdet(jacobian)[1], log_det, atol=tol)
+    # hyperparameters stay what they are
+    np.testing.assert_array_equal(z[:, [1, 4]], y[:, [1, 4]])
+    log_q = family.base.log_prob(params["base"], y) - log_det
+    np.testing.assert_allclose(family.log_prob(params, z), log_q, atol=10 * tol)
+
+
+def test_densities_of_draws_are_those_of_the_family(x64):
+    family, params = LatentGaussian(), a_member()
+    z, log_q = family.sample_and_log_prob(params, jax.random.key(0), 4096)
+    np.testing.assert_allclose(family.log_prob(params, z), log_q, atol=1e-8)
+    wide = GaussianMixture().init(*family.frame(params))
+    wide = wide | {"factor": 2 * wide["factor"]}
+    points, log_w = GaussianMixture().sample_and_log_prob(wide, jax.random.key(1), 100_000)
+    ratio = np.exp(family.log_prob(params, points) - log_w)
+    assert abs(ratio.mean() - 1) < 5 * ratio.std() / np.sqrt(len(ratio))
+    np.testing.assert_allclose(family.frame(params).loc, z.mean(axis=0), atol=0.3)
+
+
+@pytest.mark.parametrize("far", [False, True])
+def test_proposals_have_the_density_that_they_say(far, x64):
+    family, params = LatentGaussian(), a_member()
+    df = FAR_DF if far else TAIL_DF
+    noise = host_noise(np.random.default_rng(0), 20_000, 7, float, df)
+    noise = jax.tree.map(jnp.asarray, noise)
+    proposal = (family.propose_far_at if far else family.propose_at)(params, noise)
+    np.testing.assert_allclose(family.log_prob(params, proposal.z), proposal.log_q, atol=1e-8)
+    ratio = np.exp(proposal.log_q - proposal.log_mixture)
+    assert abs(ratio.mean() - 1) < 5 * ratio.std() / np.sqrt(len(ratio))
+    if not far:
+        mixed = family.log_mixture(params, proposal.z)
+        np.testing.assert_allclose(mixed, proposal.log_mixture, atol=1e-8)
+    assert family.directions(params).shape == (2, 2, 7)
+
+
+def test_draws_in_blocks_are_the_same(monkeypatch, x64):
+    family, params = LatentGaussian(), a_member()
+    y = jnp.asarray(np.random.default_rng(0).normal(size=(7, 7)))
+    whole = family.place(params, y)
+    monkeypatch.setattr(module, "_ELEMENTS", 50)
+    for one, other in zip(whole, family.place(params, y), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-12)
+
+
+def test_beyond_the_knots_nothing_changes(x64):
+    family, params = LatentGaussian(), a_member()
+    y = np.zeros((2, 7))
+    y[:, [1, 4]] = np.array([0.3, -0.2]) + np.array([[30.0], [60.0]]) * [0.8, 0.3]
+    z, log_det = family.place(params, jnp.asarray(y))
+    np.testing.assert_allclose(z[0, [0, 2, 3, 5, 6]], z[1, [0, 2, 3, 5, 6]], rtol=1e-9)
+    np.testing.assert_allclose(log_det[0], log_det[1], rtol=1e-9)
+
+
+def test_a_spline_goes_through_its_knots_and_is_exact_for_quadratics():
+    rng = np.random.default_rng(0)
+    t = np.stack(np.meshgrid(*2 * [np.linspace(-1.5, 1.5, 6)]), axis=-1).reshape(-1, 2)
+    y = np.sin(2 * t)
+    spline = fit_spline(t, y, np.ones(36))
+    np.testing.assert_allclose(spline_at(spline, t), y, atol=2e-3)
+    between = rng.uniform(-1, 1, size=(50, 2))
+    assert np.abs(spline_at(spline, between) - np.sin(2 * between)).max() < 0.05
+    exact = rng.normal(size=(6, 2))
+    spline = fit_spline(t, quadratics(t) @ exact, np.ones(36))
+    there = 3 * rng.normal(size=(5, 2))
+    np.testing.assert_allclose(spline_at(spline, there), quadratics(there) @ exact, atol=1e-8)
+
+
+def test_tempered_weights_are_worth_what_they_are_to_be():
+    log_weights = 5 * np.random.default_rng(0).normal(size=500)
+    weights, power = tempered(log_weights, 100.0)
+    assert 0 < power < 1
+    assert 1 / np.sum(weights**2) == pytest.approx(100, rel=1e-3)
+    weights, power = tempered(0.1 * log_weights, 100.0)
+    assert power == 1
+    np.testing.assert_allclose(weights.sum(), 1)
+
+
+def test_hyperparameters_are_found_and_nothing_else(x64):
+    target, frame = posed(), a_frame()
+    at = coordinates(target)
+    for seed in range(3):
+        found = hyperparameters(at, *frame, np.random.default_rng(seed))
+        np.testing.assert_array_equal(found, [0, 1])
+    assert at.num_gradients <= 3 * most_gradients(target.dim)
+
+
+def test_a_normal_distribution_has_none(x64):
+    def log_joint(p, y):
+        return -0.5 * jnp.sum((p["x"] - y) ** 2)
+
+    target, _, data = make_target(log_joint, {"x": np.zeros(6)}, jnp.arange(6.0), None)
+    at = coordinates(target, data)
+    found = hyperparameters(at, np.arange(6.0), np.eye(6), np.random.default_rng(0))
+    assert len(found) == 0
+
+
+def test_counts_that_move_their_own_curvature_are_none(x64):
+    """Log rates with normal priors: each has a third derivative, by itself."""
+
+    def log_joint(p, y):
+        return jnp.sum(y * p["x"] - jnp.exp(p["x"]) - 0.5 * p["x"] ** 2)
+
+    y = jnp.array([0.0, 1.0, 2.0, 0.0, 3.0, 1.0, 1.0, 4.0])
+    target, _, data = make_target(log_joint, {"x": np.zeros(8)}, y, None)
+    mode = np.zeros(8)
+    for _ in range(30):
+        mode += (y - np.exp(mode) - mode) / (np.exp(mode) + 1)
+    factor = np.diag(1 / np.sqrt(np.exp(mode) + 1))
+    found = hyperparameters(coordinates(target, data), mode, factor, np.random.default_rng(0))
+    assert len(found) == 0
+
+
+def test_too_many_are_given_up(x64):
+    """Pairs of a log scale and what it scales: each is the hyperparameter of three others."""
+
+    def log_joint(p, y):
+        scaled = p["x"] * jnp.exp(-p["s"])[:, None]
+        own = -0.5 * jnp.sum(p["s"] ** 2) - 0.5 * jnp.sum(scaled**2) - 4 * jnp.sum(p["s"])
+        return own - 0.5 * jnp.sum((p["x"] - y) ** 2)
+
+    number = MOST + 2
+    init = {"s": np.zeros(number), "x": np.zeros((number, 4))}
+    target, _, data = make_target(log_joint, init, jnp.ones((number, 4)), None)
+    dim = target.dim
+    at = coordinates(target, data)
+    centre = np.concatenate([np.zeros(number), np.full(4 * number, 0.5)])
+    assert hyperparameters(at, centre, 0.7 * np.eye(dim), np.random.default_rng(0)) is None
+
+
+def conditionals(target=None):
+    target = posed() if target is None else target
+    return Conditionals(coordinates(target), np.array([0, 1]), a_frame())
+
+
+def in_units(conditionals, mean, covariance):
+    inverse = np.linalg.inv(conditionals.units)
+    return inverse @ (mean - conditionals.origin), inverse @ covariance @ inverse.T
+
+
+def test_what_is_given_hyperparameters_is_exact_where_it_is_normal(x64):
+    at = conditionals()
+    theta = CENTRE + np.array([[0.0, 0.0], [0.4, -0.3], [-0.3, 0.2]])
+    points = at.at(theta, *at.first(theta))
+    assert len(points.log_p) == 3
+    log_p = []
+    for place, mean, precision in zip(theta, points.mean, points.precision, strict=True):
+        exact, covariance, log_density = given(*place)
+        exact, covariance = in_units(at, exact, covariance)
+        np.testing.assert_allclose(mean, exact, atol=1e-6)
+        np.testing.assert_allclose(precision @ covariance, np.eye(STEPS), atol=1e-6)
+        log_p.append(log_density)
+    np.testing.assert_allclose(
+        points.log_p - points.log_p[0], np.array(log_p) - log_p[0], atol=1e-6
+    )
+
+
+def test_points_where_nothing_is_finite_are_left_out(x64):
+    def log_joint(p, y):
+        return jnp.where(p["height"] > 0.3, jnp.nan, curve(p, y))
+
+    init = {"height": 0.0, "length": 0.0, "x": np.zeros(STEPS)}
+    at = conditionals(make_target(log_joint, init, jnp.asarray(seen()), None)[0])
+    theta = CENTRE + np.array([[0.0, 0.0], [0.6, 0.0]])
+    with np.errstate(all="ignore"):
+        points = at.at(theta, *at.first(theta))
+    np.testing.assert_array_equal(points.theta, theta[:1])
+
+
+def test_in_between_points_it_is_nearly_exact(x64):
+    at = conditionals()
+    theta = CENTRE + 0.25 * np.random.default_rng(0).normal(size=(40, 2))
+    points = at.at(theta, *at.first(theta))
+    frame = Frame(CENTRE, 0.25 * np.eye(2))
+    found = interpolate(at, points, np.ones(40), frame)
+    there = CENTRE + np.array([[0.1, -0.1], [-0.2, 0.1]])
+    means, factors = found.given(at, there)
+    log_p = []
+    for place, mean, factor in zip(there, means, factors, strict=True):
+        exact, covariance, log_density = given(*place)
+        exact, covariance = in_units(at, exact, covariance)
+        off = mean - exact
+        precision = factor @ factor.T
+        apart = precision @ covariance
+        nats = np.trace(apart) - STEPS - np.linalg.slogdet(apart)[1] + off @ precision @ off
+        assert nats / 2 < 0.02
+        log_p.append(log_density)
+    said = found.log_density(there)
+    assert abs((said[1] - said[0]) - (log_p[1] - log_p[0])) < 0.02
+    assert (found.distance(there) < 1).all()
+    np.testing.assert_allclose(found.distance(points.theta), 0, atol=1e-4)
+
+
+def test_hyperparameters_are_explored_from_a_frame_that_is_too_narrow(x64):
+    explored = explore(conditionals(), np.random.default_rng(0), np.inf)
+    frame = GaussianMixture().frame(explored.mixture)
+    mean, sd = moments()
+    np.testing.assert_array_less(np.abs(frame.loc - mean[:2]) / sd[:2], 0.15)
+    sds = np.linalg.norm(frame.scale, axis=1)
+    np.testing.assert_allclose(sds, sd[:2], rtol=0.15)
+
+
+@pytest.mark.parametrize("bits", [32, 64])
+def test_a_curve_with_a_length_of_its_own_is_right_and_trusted(bits, request, tmp_path):
+    if bits == 64:
+        request.getfixturevalue("x64")
+    dtype = np.float64 if bits == 64 else np.float32
+    init = {"height": dtype(0), "length": dtype(0), "x": np.zeros(STEPS, dtype)}
+    fit = bbvi.fit(curve, init, jnp.asarray(seen(), dtype))
+    assert fit.verdict.level == "trusted"
+    assert isinstance(fit.posterior.family, LatentGaussian)
+    mean, sd = moments()
+    off = np.concatenate([np.ravel(x) for x in jax.tree.leaves(fit.posterior.mean())]) - mean
+    sds = np.concatenate([np.ravel(x) for x in jax.tree.leaves(fit.posterior.sd())])
+    assert np.abs(off / sd).max() < 0.1
+    assert np.abs(np.log(sds / sd)).max() < 0.1
+    fit.save(tmp_path / "fit.npz")
+    loaded = bbvi.load(tmp_path / "fit.npz", curve)
+    point = {"height": dtype(0.1), "length": dtype(-0.4), "x": np.full(STEPS, 0.1, dtype)}
+    expected = fit.posterior.log_prob(point)
+    np.testing.assert_allclose(loaded.posterior.log_prob(point), expected, rtol=1e-5)
