@@ -12,8 +12,8 @@ from bbvi.target import make_target
 from bbvi.unseen import (
     affine_space,
     base_space,
-    log_flow,
     log_gaussian,
+    log_mixture_of,
     most_unseen_gradients,
     unseen_mass,
 )
@@ -69,7 +69,7 @@ def test_spaces_agree_on_weights(family):
     params = family.init(jnp.array([0.3, 0.0, -0.2]), jnp.array([0.5, 1.0, 2.0]))
     frame = family.frame(jax.device_get(params))
     flow = isinstance(family, CouplingFlow)
-    log_mixture = log_flow(target, family, params) if flow else log_gaussian(dense(frame))
+    log_mixture = log_mixture_of(target, family, params) if flow else log_gaussian(dense(frame))
     one = affine_space(target, dense(frame), log_mixture, None)
     z = np.random.default_rng(0).normal(size=(64, 3))
     spaces = [one, base_space(target, family, params, None)] if flow else [one]
