@@ -57,8 +57,7 @@ class Kind(NamedTuple):
         family: of the fits.
         fit: parameters from points (N, D) and a generator of the host; raises
             numpy.linalg.LinAlgError where there are none.
-        space: units in which a fit is about standard, from target, parameters and data; None where
-            nothing asks for them.
+        space: units in which a fit is about standard, from target, parameters and data.
         points: N, resampled; in late rounds more.
         tails: whether half of them are by what counts in variances, where that has a heavy tail;
             late rounds then take their time for it.
@@ -74,7 +73,7 @@ class Kind(NamedTuple):
     name: str
     family: Family
     fit: Callable[[AnyArray, np.random.Generator], PyTree]
-    space: Callable[[Target, PyTree, PyTree], Space] | None
+    space: Callable[[Target, PyTree, PyTree], Space]
     points: int
     tails: bool
     rounds: int

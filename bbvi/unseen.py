@@ -186,7 +186,7 @@ def log_gaussian(frame: Frame) -> Callable[[AnyArray], AnyArray]:
 
 
 @once_jit((0,))
-def _log_mixture(family: Any, params: PyTree, z: Array) -> Array:
+def _log_mixture(family: CouplingFlow | LatentGaussian, params: PyTree, z: Array) -> Array:
     return family.log_mixture(params, z)
 
 
