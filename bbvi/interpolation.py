@@ -7,7 +7,7 @@ import numpy as np
 from bbvi._linalg import solve_lower
 from bbvi.conditionals import Conditionals, Points
 from bbvi.families import Frame
-from bbvi.families.latent_gaussian import Latent, Spline, cubes, given_hyper, spline_at
+from bbvi.families.latent_gaussian import Latent, Spline, cubes, given_hyper, in_units, spline_at
 from bbvi.families.triangular import quadratics
 
 # Directions of what is given hyperparameters that are kept: what the others say of a point together
@@ -45,7 +45,7 @@ class Interpolated(NamedTuple):
 
     def units(self, theta: np.ndarray) -> np.ndarray:
         """t (S, H)."""
-        return solve_lower(self.latent.root, (theta - self.latent.centre).T).T
+        return in_units(self.latent, theta)
 
     def distance(self, theta: np.ndarray) -> np.ndarray:
         """How far (S,) the nearest knot is."""

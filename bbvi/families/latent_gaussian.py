@@ -93,9 +93,12 @@ class Latent(NamedTuple):
 
 
 def in_units(latent: Latent, theta: AnyArray) -> AnyArray:
-    """t (S, H) at hyperparameters (S, H), as far as they reach."""
-    xp = namespace(theta)
-    t = solve_lower(latent.root, (theta - latent.centre).T).T
+    """t (S, H) at hyperparameters (S, H), wherever they are."""
+    return solve_lower(latent.root, (theta - latent.centre).T).T
+
+
+def _within_reach(latent: Latent, t: AnyArray) -> AnyArray:
+    xp = namespace(t)
     length = xp.sqrt(xp.sum(t**2, axis=1, keepdims=True))
     return t * xp.minimum(1, latent.reach / xp.maximum(length, 1e-30))
 
@@ -103,7 +106,7 @@ def in_units(latent: Latent, theta: AnyArray) -> AnyArray:
 def _given(latent: Latent, theta: AnyArray) -> tuple[AnyArray, AnyArray, AnyArray]:
     """One and what splines say (S, 1 + C), m (S, F) and d (S, F), at hyperparameters (S, H)."""
     xp = namespace(theta)
-    along = spline_at(latent.spline, in_units(latent, theta))
+    along = spline_at(latent.spline, _within_reach(latent, in_units(latent, theta)))
     along = xp.concatenate([xp.ones_like(theta[:, :1]), along], axis=1)
     return along, dot(along, latent.means), dot(along, latent.log_widths)
 
