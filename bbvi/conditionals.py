@@ -38,6 +38,20 @@ class Points(NamedTuple):
     def pick(self, which: Any) -> "Points":
         return Points(*(x[which] for x in self))
 
+    def divergence_from(self, mean: np.ndarray, factor: np.ndarray) -> np.ndarray:
+        """Divergences (N,) of other normal distributions from these, nats.
+
+        Args:
+            mean: (N, F) of the others.
+            factor: (N, F, F) lower, of their precisions.
+        """
+        own = np.linalg.cholesky(self.precision)
+        wide = np.swapaxes(own, 1, 2) @ np.swapaxes(np.linalg.inv(factor), 1, 2)
+        off = np.einsum("nij,ni->nj", own, mean - self.mean)
+        log_dets = [np.log(np.diagonal(x, axis1=1, axis2=2)).sum(axis=1) for x in (factor, own)]
+        squares = np.sum(wide**2, axis=(1, 2)) + np.sum(off**2, axis=1) - mean.shape[1]
+        return squares / 2 + log_dets[0] - log_dets[1]
+
 
 class Conditionals:
     """Distributions of all else given hyperparameters, by gradients, in units of a Gaussian."""

@@ -152,7 +152,7 @@ def fit(
         show = show_stage if progress else plain_stage
         stages = auto.solve(target, start.z, root, data, warm, drive, purse, show)
     default = not isinstance(solver, Solver)
-    result = _assemble(target, data, spec, stages, checked, default, purse.ended)
+    result = _assemble(target, data, spec, stages, (began, checked), default, purse.ended)
     if throw and result.status.failed:
         raise FitError(" ".join([result.status.message, *result.verdict.actions]), result)
     return result
@@ -163,11 +163,14 @@ def _assemble(
     data: PyTree,
     spec: tuple,
     stages: list[Fitted],
-    checked: float,
+    times: tuple[float, float],
     default: bool,
     budget_ended: bool,
 ) -> FitResult:
-    """The best stage, judged; corrected by its importance weights if that helps."""
+    """The best stage, judged; corrected by its importance weights if that helps.
+
+    `times` are when the fit began, and the seconds that its checks took.
+    """
     proven = proven_by(stages)
     best = reduce(better, [beside(stage, proven) for stage in stages])
     diagnostics = best.diagnostics
@@ -203,10 +206,13 @@ def _assemble(
     if verdict.level != "trusted" and default and not endless:
         verdict = verdict_of(unbounded=_open_ended(target, best, data))
     bounds_need_data = any(leaf.bijector.functions for leaf in target.leaves)
+    began, checked = times
     timings = [("check", checked)]
     for stage in stages:
         fitting, judging = stage.seconds
         timings += [(stage.name, fitting), (f"judge {stage.name}", judging)]
+    accounted = sum(seconds for _, seconds in timings)
+    timings.append(("other", max(time.perf_counter() - began - accounted, 0.0)))
     return FitResult(
         posterior=Posterior(
             best.params,

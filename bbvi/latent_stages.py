@@ -1,7 +1,9 @@
 """Stages of the default where all else is normal given a few hyperparameters."""
 
 import time
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import numpy as np
@@ -10,29 +12,34 @@ from bbvi._tree import split
 from bbvi._types import AnyArray, Array, PyTree
 from bbvi.conditionals import Conditionals
 from bbvi.coordinates import Coordinates
+from bbvi.diagnostics import Diagnostics
 from bbvi.evaluate import generator
 from bbvi.evidence import efficiency
 from bbvi.families import Frame, LatentGaussian
 from bbvi.families.latent_gaussian import Latent
-from bbvi.gaussians import probed
 from bbvi.hyperparameters import hyperparameters, most_gradients
 from bbvi.matching import as_run, on_device
-from bbvi.nested_laplace import Explored, explore
-from bbvi.population import Kind, fit_mixture, population_stage
+from bbvi.nested_laplace import Explored, explore, explore_at
+from bbvi.population import and_met, fit_mixture, weighted_points
 from bbvi.solvers import BatchAndMatch
 from bbvi.stage import Fitted, Job, judged_closer, judged_stage
 from bbvi.status import Status
 from bbvi.target import Target
-from bbvi.unseen import Space, affine_space, log_mixture_of
+from bbvi.unseen import Space, affine_space, log_mixture_of, most_unseen_gradients, unseen_mass
 
 FAMILY = LatentGaussian()
 _NAME = "latent gaussian"
 # Dimensions up to which normal distributions at a hundred points cost less than chains.
 _MOST_DIM = 256
-# Points of a fit to weighted draws, and rounds of these.
-_POINTS, _ROUNDS = 4096, 4
-# Effective draws, as a share of an exact fit's, below which none of these comes to anything.
-_USEFUL = 0.05
+# Rounds of points where weights are heaviest, taken from so many draws, and the effective draws, as
+# a share of an exact fit's, below which these come to nothing.
+_ROUNDS, _WAIT, _HEAVIEST, _USEFUL = 10, 3, 64, 0.05
+# ... above which weights say more of hyperparameters than their density between points does.
+_TELLING = 0.25
+# A normal distribution that is so many nats from what was foreseen is none that was, and so many of
+# these are worth a round.
+_FORESEEN, _SURPRISES = 0.1, 4
+_POINTS = 4096  # by weights, of which the covariance is known
 # How many times as long as short chains looks at more draws may take. Scales and lengths have heavy
 # squares, which 16,384 draws do not settle; the chains that come next took 230 s for a curve with a
 # length of its own, 65,536 draws five.
@@ -52,62 +59,134 @@ def latent_stages(gaussian: Fitted, job: Job, key: Array) -> tuple[list[Fitted],
         key: a typed random key.
 
     Returns:
-        the stages, and gradients that are in the account of none of them.
+        the stage, if there is one, and gradients that are in no stage's account.
     """
-    target, data, purse, show, look, *_ = job
+    target, purse = job.target, job.purse
     if target.dim > _MOST_DIM or not purse.allows(most_gradients(target.dim)):
         return [], 0
-    find_key, judge_key, move_key = split(key, 3)
+    find_key, judge_key = split(key, 2)
+    random = generator(find_key)
+    at = Coordinates(target, job.data, BatchAndMatch().draws(target.dim))
     began = time.perf_counter()
     frame = Frame(*(np.asarray(x, float) for x in gaussian.frame))
-    at = Coordinates(target, data, BatchAndMatch().draws(target.dim))
-    explored = _explored(at, frame, find_key, purse.gradients)
-    purse.spend(at.num_gradients)
+    explored = _or_none(lambda: _explored(at, frame, None, random, purse.gradients))
     if explored is None:
+        purse.spend(at.num_gradients)
         return [], at.num_gradients
-    latent = explored.interpolated.latent
-    found_in = time.perf_counter() - began
 
-    def looked(stage: Fitted) -> Fitted:
-        """The stage on as many draws as it takes, and what none of these has met."""
-        stage = look(judged_closer(target, judge_key, data, stage, _PATIENCE))
-        if not stage.settled:
-            return stage
-        return probed(target, _space(target, stage.params, data), judge_key, data, purse, stage)
+    def rounds() -> Fitted:
+        best, probing = _rounds(gaussian, job, at, explored, judge_key, random)
+        purse.spend(at.num_gradients)
+        seconds = (time.perf_counter() - began, 0.0)
+        spent = at.num_gradients + probing
+        return best._replace(num_gradients=spent, num_skipped=0, seconds=seconds)
 
-    def join(mixture: PyTree) -> PyTree:
-        return FAMILY.join(_embedded(mixture, latent), latent)
+    return [job.show(_NAME, rounds)], 0
 
-    def fit(points: AnyArray, random: np.random.Generator) -> PyTree:
-        return join(fit_mixture(points[:, latent.hyper], random))
 
+def _rounds(gaussian, job, at, explored: Explored, key: Array, random) -> tuple[Fitted, int]:
+    """The best of fits by more and more points, those where weights were heaviest.
+
+    Returns:
+        the fit, and gradients spent on what no draw has met, which are paid for.
+    """
+    target, data, purse = job.target, job.data, job.purse
     log = gaussian.log._replace(status=np.int32(Status.COMPLETED))
-    run = partial(as_run, target, join(explored.mixture), log)
-    args = (_NAME, gaussian.solver, FAMILY, target, run, judge_key, data)
-    first = show(_NAME, partial(judged_stage, *args))
-    seconds = (first.seconds[0] + found_in, first.seconds[1])
-    first = first._replace(num_gradients=at.num_gradients, num_skipped=0, seconds=seconds)
-    first = looked(first)
-    if first.settled or not efficiency(first.diagnostics) >= _USEFUL:
-        return [first], 0
-    kind = Kind(_NAME, FAMILY, fit, _space, _POINTS, tails=True, rounds=_ROUNDS)
-    best, answers, spent = population_stage(first, job, kind, move_key)
-    if answers:
-        return [first, look(best)], 0
-    return [first], spent
+    best: Fitted | None = None
+    best_in = probing = 0
+
+    def nearer(now: Explored, stage: Fitted, **where: Any) -> Explored | None:
+        if purse.allows(at.num_gradients):
+            return _or_none(lambda: _nearer(job, at, now, stage, random, **where))
+        return None
+
+    now = explored
+    for number in range(_ROUNDS):
+        run = partial(as_run, target, _joined(now), log)
+        stage = judged_stage(_NAME, gaussian.solver, FAMILY, target, run, key, data)
+        if best is None or _rank(stage) > _rank(best):
+            best, best_in = stage, number
+        least = _TELLING if number >= _WAIT else _USEFUL
+        if not efficiency(best.diagnostics) >= least:
+            break
+        last = number == _ROUNDS - 1 or number - best_in == _WAIT
+        following = None
+        if not (last or stage.settled):
+            following = nearer(now, stage, ask=number == 0)
+        if following is None:
+            best = judged_closer(target, key, data, best, _PATIENCE)
+        if best.settled:
+            best = job.look(best)
+        if best.settled and purse.allows(most_unseen_gradients(target.dim)):
+            space = _space(target, best.params, data)
+            unseen = unseen_mass(target, space, best.diagnostics, key, data)
+            purse.spend(unseen.num_gradients)
+            probing += unseen.num_gradients
+            if not unseen.moves:
+                break
+            best = best._replace(unseen=unseen.moves)
+            following = None if last else nearer(now, stage, met=unseen.points)
+        if following is None:
+            break
+        now = following
+    assert best is not None, "there is a first round"
+    return best, probing
 
 
-def _explored(at: Coordinates, frame: Frame, key: Array, gradients: float) -> Explored | None:
-    """What is known of hyperparameters, if there are any."""
-    random = generator(key)
+def _rank(stage: Fitted) -> tuple[bool, float]:
+    return stage.settled, float(np.nan_to_num(efficiency(stage.diagnostics)))
+
+
+def _heaviest(d: Diagnostics) -> AnyArray:
+    """The draws (N, D) that weigh most."""
+    log_weights = np.nan_to_num(d.log_weights, nan=-np.inf)
+    return d.draws[np.argsort(-log_weights)[:_HEAVIEST]]
+
+
+def _explored(at, frame: Frame, but_for, random, gradients: float) -> Explored | None:
+    """What is known of hyperparameters, if there are any, and not just those that are known."""
+    hyper = hyperparameters(at, frame.loc, frame.scale, random)
+    if hyper is None or not len(hyper) or np.array_equal(hyper, but_for):
+        return None
+    return explore(Conditionals(at, hyper, frame), random, gradients)
+
+
+def _nearer(
+    job, at, explored: Explored, stage, random, met: AnyArray | None = None, ask: bool = False
+) -> Explored | None:
+    """What is known by points where some draws are too; None where these tell nothing more.
+
+    Where what all else is there was foreseen, it is not normal: there may be more hyperparameters,
+    which a Gaussian that was far from some of the posterior has not shown.
+    """
+    hyper = explored.conditionals.hyper
+    draws = _heaviest(stage.diagnostics) if met is None else met
+    found, surprise = explore_at(explored, np.asarray(draws[:, hyper], float), random)
+    points = weighted_points([stage], job, _POINTS, random, tails=True)
+    by_weights = efficiency(stage.diagnostics) >= _TELLING
+    if met is not None:
+        points = and_met(points, met, random)
+    if met is not None or np.sum(surprise > _FORESEEN) >= _SURPRISES:
+        mixture = fit_mixture(points[:, hyper], random) if by_weights else found.mixture
+        return found._replace(mixture=mixture)
+    if by_weights or not ask:
+        return None
+    whole = Frame(points.mean(axis=0), np.linalg.cholesky(np.cov(points.T)))
+    return _explored(at, whole, hyper, random, job.purse.gradients)
+
+
+def _or_none(make: Callable[[], Explored | None]) -> Explored | None:
+    """What it makes, if there is a density."""
     try:
         with np.errstate(all="ignore"):
-            hyper = hyperparameters(at, frame.loc, frame.scale, random)
-            if hyper is None or not len(hyper):
-                return None
-            return explore(Conditionals(at, hyper, frame), random, gradients)
+            return make()
     except np.linalg.LinAlgError:
         return None
+
+
+def _joined(explored: Explored) -> PyTree:
+    latent = explored.interpolated.latent
+    return FAMILY.join(_embedded(explored.mixture, latent), latent)
 
 
 def _space(target: Target, params: PyTree, data: PyTree) -> Space:

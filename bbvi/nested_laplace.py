@@ -17,6 +17,8 @@ FAMILY = GaussianMixture()
 _ROUNDS = 16
 # Points of a round beyond the coefficients of a quadratic; the first one has twice these.
 _MORE = 6
+# Values to look at later, for each coefficient.
+_AT_ONCE = 3
 # What the weights of points are worth, tempered, beside these coefficients.
 _WORTH = 1.2
 # Draws by which the density of hyperparameters is known, rounds of fits to these, how many they are
@@ -25,6 +27,8 @@ _DRAWS, _FITS, _LEAST, _LEAST_EACH, _FITTED = 4096, 4, 300, 20, 2048
 # How near a knot the density is believed, in sds: where it was wherever draws are, log determinants
 # that had gone on as splines do made up mass.
 _NEAR = 1.2
+# Knots are as far apart, in sds, at least.
+_APART = 0.1
 # Where the next points may be: so many nats below the highest, so many sds from a knot, among draws
 # that are so much wider. (Of points among the draws themselves a long tail took twelve rounds.)
 _DEPTH, _FAR, _WIDER, _WIDE_DF, _CANDIDATES = 6.0, 3.0, 1.4, 2, 4096
@@ -36,10 +40,14 @@ class Explored(NamedTuple):
     """What is known of hyperparameters.
 
     Attributes:
-        interpolated: what all else is given them, and their density.
+        conditionals: distributions of all else.
+        points: of them, at some values.
+        interpolated: what all else is given these, and their density.
         mixture: parameters of a mixture of Gaussians of them.
     """
 
+    conditionals: Conditionals
+    points: Points
     interpolated: Interpolated
     mixture: PyTree
 
@@ -72,8 +80,7 @@ def explore(
     design of Johnson, Moore and Ylvisaker 1990 (Journal of Statistical Planning and Inference 26).
     """
     frame = conditionals.frame
-    size = len(frame.loc)
-    few = (size + 1) * (size + 2) // 2
+    size, few = len(frame.loc), _quadratic(conditionals)
     mixture = {
         "log_weights": np.zeros(1),
         "loc": frame.loc[None],
@@ -91,8 +98,7 @@ def explore(
         points = new if points is None else points.and_others(new)
         if len(points.log_p) < 1.5 * few:
             return None
-        weights, _ = tempered(points.log_p / 2, _WORTH * few)
-        found = interpolate(conditionals, points, weights, before)
+        found = _between(conditionals, points, before)
         mixture, whole = _fitted(found, mixture, near, random)
         moved = _moved(before, FAMILY.frame(mixture))
         calm = calm + 1 if whole and moved < _ENOUGH else 0
@@ -102,8 +108,46 @@ def explore(
         if not len(theta):
             break
         near = max(away, _NEAR)
-    assert found is not None, "there is a first round"
-    return Explored(found, mixture)
+    assert points is not None and found is not None, "there is a first round"
+    return Explored(conditionals, points, found, mixture)
+
+
+def explore_at(
+    explored: Explored, theta: np.ndarray, random: np.random.Generator
+) -> tuple[Explored, np.ndarray]:
+    """What is known with other values too, of some those that are farthest from what they were.
+
+    Args:
+        explored: what is known.
+        theta: (N, H) values.
+        random: of the host.
+
+    Returns:
+        what is known then; and for each new value given which all else is normal by how many nats
+        (M,) that normal distribution is from what was foreseen.
+
+    Raises:
+        numpy.linalg.LinAlgError: where what is known is no density.
+    """
+    conditionals, points, found, mixture = explored
+    theta, _ = _apart(found, theta, _AT_ONCE * _quadratic(conditionals))
+    new = conditionals.at(theta, *found.given(conditionals, theta))
+    surprise = new.divergence_from(*found.given(conditionals, new.theta))
+    points = points.and_others(new)
+    found = _between(conditionals, points, FAMILY.frame(mixture))
+    mixture, _ = _fitted(found, mixture, _NEAR, random)
+    return Explored(conditionals, points, found, mixture), surprise
+
+
+def _quadratic(conditionals: Conditionals) -> int:
+    """Coefficients of a quadratic of hyperparameters."""
+    size = len(conditionals.hyper)
+    return (size + 1) * (size + 2) // 2
+
+
+def _between(conditionals: Conditionals, points: Points, frame: Frame) -> Interpolated:
+    weights, _ = tempered(points.log_p / 2, _WORTH * _quadratic(conditionals))
+    return interpolate(conditionals, points, weights, frame)
 
 
 def _moved(one: Frame, other: Frame) -> float:
@@ -142,13 +186,19 @@ def _fitted(found, mixture, near: float, random) -> tuple[PyTree, bool]:
 
 
 def _next(found, mixture, number: int, random) -> tuple[np.ndarray, float]:
-    """Values (N, H) as far as can be from knots and each other, and how far all then are."""
+    """Plausible values (N, H) as far as can be from knots, and how far all then are."""
     theta = _draws(mixture, _CANDIDATES, random, _WIDER, _WIDE_DF)
+    plausible = (found.log_density(theta) > -_DEPTH) & (found.distance(theta) < _FAR)
+    return _apart(found, theta[plausible], number)
+
+
+def _apart(found, theta: np.ndarray, number: int) -> tuple[np.ndarray, float]:
+    """Of values those (N, H) as far as can be from knots and each other; and how far all are."""
     away = found.distance(theta)
-    plausible = (found.log_density(theta) > -_DEPTH) & (away < _FAR)
-    theta, away = theta[plausible], away[plausible]
     t, chosen = found.units(theta), []
-    for _ in range(min(number, len(theta))):
+    for _ in range(number):
+        if not away.max(initial=0.0) > _APART:
+            break
         chosen.append(int(np.argmax(away)))
         away = np.minimum(away, np.linalg.norm(t - t[chosen[-1]], axis=1))
     return theta[chosen], float(away.max(initial=0.0))

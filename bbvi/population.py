@@ -156,10 +156,8 @@ def _rounds(stage, job, kind, key, elsewhere) -> Population:
         random, late = generator(round_key), kind.tails and number > _PATIENCE
         wanted = kind.points * (_LATE_POINTS if late else 1)
         try:
-            points = _points_of(sources, job, kind, wanted, random)
-            if len(met):
-                more = min(wanted // _MET, _OFTEN * len(met))
-                points = np.concatenate([points, met[random.integers(len(met), size=more)]])
+            points = weighted_points(sources, job, wanted, random, kind.tails)
+            points = and_met(points, met, random)
             params = kind.fit(points, random)
         except np.linalg.LinAlgError:  # the draws lie in a plane, or do not bend
             break
@@ -207,15 +205,36 @@ def _rounds(stage, job, kind, key, elsewhere) -> Population:
     return Population(best, answers, spent)
 
 
-def _points_of(sources, job, kind, wanted: int, random: np.random.Generator) -> AnyArray:
-    """As many points (N, D) by the weights of draws, of each stage as its draws count."""
+def and_met(points: AnyArray, met: AnyArray, random: np.random.Generator) -> AnyArray:
+    """Points (N, D), and some (M, D) from where trajectories have met mass that draws had not."""
+    if not len(met):
+        return points
+    more = min(len(points) // _MET, _OFTEN * len(met))
+    return np.concatenate([points, met[random.integers(len(met), size=more)]])
+
+
+def weighted_points(
+    sources: list[Fitted], job: Job, wanted: int, random: np.random.Generator, tails: bool
+) -> AnyArray:
+    """As many points (N, D) by the weights of draws, of each stage as its draws count.
+
+    Args:
+        sources: the stages.
+        job: what stages share.
+        wanted: N, roughly.
+        random: of the host.
+        tails: whether half of a stage's are by what counts in variances, where these are heavy.
+
+    Raises:
+        numpy.linalg.LinAlgError: where there are too few draws.
+    """
     sizes = np.nan_to_num([efficiency(s.diagnostics) for s in sources])
     if not sizes.sum() > 0:
         raise np.linalg.LinAlgError("no draws count")
     found = []
     for source, share in zip(sources, sizes / sizes.sum(), strict=True):
         number = round(wanted * share)
-        if number and kind.tails and squares_heavy(source.diagnostics):
+        if number and tails and squares_heavy(source.diagnostics):
             tail = _of_squares(source.diagnostics, job)
             found.append(resampled(tail, number // 2, random).points)
             number -= number // 2

@@ -53,7 +53,8 @@ class FitResult:
         num_gradients: gradient evaluations of the log joint, all stages together.
         num_skipped: draws left out because they were not finite.
         drift: how far the averaged parameters last moved, in posterior sds.
-        timings: seconds by stage, compilation included, as pairs (stage, seconds).
+        timings: seconds by stage, compilation included, as pairs (stage, seconds); `other` are
+            looks for what a stage misses, and fits that came to nothing.
         spent: gradient evaluations by stage, as pairs (stage, gradients).
         solver: the solver whose fit was kept.
         state: its last state, or None for a loaded result.

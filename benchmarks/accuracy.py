@@ -68,7 +68,7 @@ def measure(posterior: Any, key: int) -> dict:
         "wall": wall,
         "seconds": seconds,
         # the last stage that ran need not be the one that was kept
-        "stages": [s for s in seconds if s != "check" and not s.startswith("judge ")],
+        "stages": [s for s in seconds if s.partition(" ")[0] not in ("check", "judge", "other")],
         "kept": type(result.posterior.family).__name__,
         "corrected": result.posterior.draws is not None,
     }
