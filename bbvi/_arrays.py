@@ -25,6 +25,11 @@ def is_traced(tree: Any) -> bool:
     return any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(tree))
 
 
+def is_on_host(tree: Any) -> bool:
+    """Whether all leaves are arrays of numpy."""
+    return all(isinstance(x, (np.ndarray, np.generic)) for x in jax.tree.leaves(tree))
+
+
 def logsumexp(x: AnyArray) -> AnyArray:
     """log sum exp over the last axis."""
     if namespace(x) is jnp:

@@ -19,6 +19,11 @@ from bbvi.families.noncentred import (
 )
 from bbvi.target import Target
 
+# Most looks are at a few points. In more than 256 dimensions a block of as many as a match draws
+# takes a second, and half of a fit went by on rows that only filled them; there, so few have a
+# program of their own.
+_FEW, _MANY_FEW = 32, 16
+
 
 class Coordinates:
     """x of a target, in which layers have been taken off, and its scores, counted."""
@@ -74,13 +79,15 @@ class Coordinates:
         return found
 
     def _scores(self, z):
-        """In blocks of one shape, for which there is a program already."""
+        """In blocks of a shape for which there is a program already."""
+        apart = self._rows > _MANY_FEW * _FEW and len(z) <= _FEW
+        rows = _FEW if apart else self._rows
 
         def seen(block):
             found = scores(self._target, block.astype(self._target.dtype), self._data)
             return [np.asarray(x, float) for x in jax.device_get(found)]
 
-        found = in_blocks_of(self._rows, seen, z)
+        found = in_blocks_of(rows, seen, z)
         self.num_gradients += len(z)
         log_p, score, ok = (np.concatenate(x) for x in zip(*found, strict=True))
         return log_p, score, ok > 0

@@ -6,11 +6,11 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from bbvi._arrays import is_traced, logsumexp, namespace
+from bbvi._arrays import is_on_host, is_traced, logsumexp, namespace
 from bbvi._compile import draws_jit, quick_jit
 from bbvi._tree import split
 from bbvi._types import Array, PyTree
-from bbvi.evaluate import densities, generator
+from bbvi.evaluate import densities, generator, scalars
 from bbvi.families import Family
 from bbvi.families.proposals import (
     FAR_DF,
@@ -224,7 +224,12 @@ def _draw_on_host(
     target: Target, family: Family, params: PyTree, key: Array, data: PyTree, size: int, far: bool
 ) -> _Drawn:
     noise = host_noise(generator(key), size, *family.event(params), FAR_DF if far else TAIL_DF)
-    proposal, x = _propose(target, family, params, noise, data, far)
+    if is_on_host(params):
+        proposal = (family.propose_far_at if far else family.propose_at)(params, noise)
+        proposal = proposal._replace(z=proposal.z.astype(target.dtype))
+        x = scalars(target, proposal.z, data)
+    else:
+        proposal, x = _propose(target, family, params, noise, data, far)
     log_p = densities(target, proposal.z, data)
     z, *rest, own, log_p, x = jax.device_get((*proposal, log_p, x))
     log_q, log_mixture, log_p, x = (a.astype(float) for a in (*rest, log_p, x))

@@ -17,9 +17,6 @@ _LEFT = 1e-3
 _RIDGE = 1e-4
 # Points so many nats below the highest are left out.
 _LOWEST = 30.0
-# Knots and directions are as many as multiples of these: a program for each number takes seconds to
-# compile, and those too many do nothing.
-_KNOTS_AT_ONCE, _DIRECTIONS_AT_ONCE = 128, 16
 
 
 class Interpolated(NamedTuple):
@@ -120,7 +117,7 @@ def _directions(
     roots = np.sqrt(weights / weights.sum())[:, None]
     squares, ways = _principal(roots * (flat - middle))
     left = np.append(np.cumsum(squares[::-1])[::-1][1:], 0)
-    ways = _filled(ways[: 1 + int(np.argmax(left < _LEFT))], _DIRECTIONS_AT_ONCE)
+    ways = ways[: 1 + int(np.argmax(left < _LEFT))]
     ends = np.cumsum([x[0].size for x in parts])[:-1]
     found = np.split(np.concatenate([middle[None], ways]), ends, axis=1)
     shaped = [x.reshape(-1, *like.shape[1:]) for x, like in zip(found, parts, strict=True)]
@@ -138,20 +135,10 @@ def _principal(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def fit_spline(t: np.ndarray, y: np.ndarray, weights: np.ndarray) -> Spline:
-    """A spline of points t (N, H) through y (N, C), the more closely the more they weigh.
-
-    The last of its knots may stand there several times, and do nothing.
-    """
+    """A spline of points t (N, H) through y (N, C), the more closely the more they weigh."""
     trend = quadratics(t)
     few = trend.shape[1]
     smooth = _RIDGE / np.maximum(weights / weights.max(), 1e-2)
     system = np.block([[trend, cubes(t, t) + np.diag(smooth)], [np.zeros((few, few)), trend.T]])
     found = np.linalg.solve(system, np.concatenate([y, np.zeros((few, y.shape[1]))]))
-    more = -len(t) % _KNOTS_AT_ONCE
-    knots = np.concatenate([t, np.repeat(t[-1:], more, axis=0)])
-    return Spline(knots, found[:few], _filled(found[few:], _KNOTS_AT_ONCE))
-
-
-def _filled(rows: np.ndarray, multiple: int) -> np.ndarray:
-    """Rows, and as many of zeros as make a multiple."""
-    return np.concatenate([rows, np.zeros((-len(rows) % multiple, *rows.shape[1:]))])
+    return Spline(t, found[:few], found[few:])

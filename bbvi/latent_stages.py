@@ -14,14 +14,14 @@ from bbvi.conditionals import Conditionals
 from bbvi.coordinates import Coordinates
 from bbvi.diagnostics import Diagnostics
 from bbvi.evaluate import generator
-from bbvi.evidence import efficiency
+from bbvi.evidence import efficiency, squares_heavy
 from bbvi.families import Frame, LatentGaussian
-from bbvi.families.latent_gaussian import Latent
 from bbvi.hyperparameters import hyperparameters, most_gradients
-from bbvi.matching import as_run, on_device
+from bbvi.matching import on_device
 from bbvi.nested_laplace import Explored, explore, explore_at
 from bbvi.population import and_met, fit_mixture, weighted_points
 from bbvi.solvers import BatchAndMatch
+from bbvi.solvers.base import RunLog
 from bbvi.stage import Fitted, Job, judged_closer, judged_stage
 from bbvi.status import Status
 from bbvi.target import Target
@@ -75,11 +75,12 @@ def latent_stages(gaussian: Fitted, job: Job, key: Array) -> tuple[list[Fitted],
         return [], at.num_gradients
 
     def rounds() -> Fitted:
-        best, probing = _rounds(gaussian, job, at, explored, judge_key, random)
+        best, looking = _rounds(gaussian, job, at, explored, judge_key, random)
         purse.spend(at.num_gradients)
         seconds = (time.perf_counter() - began, 0.0)
-        spent = at.num_gradients + probing
-        return best._replace(num_gradients=spent, num_skipped=0, seconds=seconds)
+        spent = at.num_gradients + looking
+        params = on_device(target, best.params)
+        return best._replace(params=params, num_gradients=spent, seconds=seconds)
 
     return [job.show(_NAME, rounds)], 0
 
@@ -88,12 +89,12 @@ def _rounds(gaussian, job, at, explored: Explored, key: Array, random) -> tuple[
     """The best of fits by more and more points, those where weights were heaviest.
 
     Returns:
-        the fit, and gradients spent on what no draw has met, which are paid for.
+        the fit, and gradients spent on what it misses, which are paid for.
     """
     target, data, purse = job.target, job.data, job.purse
     log = gaussian.log._replace(status=np.int32(Status.COMPLETED))
     best: Fitted | None = None
-    best_in = probing = 0
+    best_in = looking = 0
 
     def nearer(now: Explored, stage: Fitted, **where: Any) -> Explored | None:
         if purse.allows(at.num_gradients):
@@ -102,8 +103,10 @@ def _rounds(gaussian, job, at, explored: Explored, key: Array, random) -> tuple[
 
     now = explored
     for number in range(_ROUNDS):
-        run = partial(as_run, target, _joined(now), log)
+        # on the host, where draws of other knots need no other program
+        run = partial(_found, _joined(now), log)
         stage = judged_stage(_NAME, gaussian.solver, FAMILY, target, run, key, data)
+        stage = stage._replace(num_gradients=0, num_skipped=0)
         if best is None or _rank(stage) > _rank(best):
             best, best_in = stage, number
         least = _TELLING if number >= _WAIT else _USEFUL
@@ -114,14 +117,18 @@ def _rounds(gaussian, job, at, explored: Explored, key: Array, random) -> tuple[
         if not (last or stage.settled):
             following = nearer(now, stage, ask=number == 0)
         if following is None:
-            best = judged_closer(target, key, data, best, _PATIENCE)
+            # one of several that settles may have done so by chance
+            chosen = bool(number) and bool(squares_heavy(best.diagnostics))
+            best = judged_closer(target, key, data, best, _PATIENCE, surely=chosen)
         if best.settled:
             best = job.look(best)
+            looking += best.num_gradients
+            best = best._replace(num_gradients=0)
         if best.settled and purse.allows(most_unseen_gradients(target.dim)):
             space = _space(target, best.params, data)
             unseen = unseen_mass(target, space, best.diagnostics, key, data)
             purse.spend(unseen.num_gradients)
-            probing += unseen.num_gradients
+            looking += unseen.num_gradients
             if not unseen.moves:
                 break
             best = best._replace(unseen=unseen.moves)
@@ -130,7 +137,11 @@ def _rounds(gaussian, job, at, explored: Explored, key: Array, random) -> tuple[
             break
         now = following
     assert best is not None, "there is a first round"
-    return best, probing
+    return best, looking
+
+
+def _found(params: PyTree, log: RunLog) -> tuple[PyTree, RunLog]:
+    return params, log
 
 
 def _rank(stage: Fitted) -> tuple[bool, float]:
@@ -186,7 +197,9 @@ def _or_none(make: Callable[[], Explored | None]) -> Explored | None:
 
 def _joined(explored: Explored) -> PyTree:
     latent = explored.interpolated.latent
-    return FAMILY.join(_embedded(explored.mixture, latent), latent)
+    mixture = explored.mixture
+    log_weights = mixture["log_weights"] - np.log(np.sum(np.exp(mixture["log_weights"])))
+    return FAMILY.join(mixture | {"log_weights": log_weights}, latent)
 
 
 def _space(target: Target, params: PyTree, data: PyTree) -> Space:
@@ -194,13 +207,3 @@ def _space(target: Target, params: PyTree, data: PyTree) -> Space:
     frame = FAMILY.frame(jax.device_get(params))
     log_mixture = log_mixture_of(target, FAMILY, on_device(target, params))
     return affine_space(target, frame, log_mixture, data)
-
-
-def _embedded(mixture: PyTree, latent: Latent) -> PyTree:
-    """A mixture of hyperparameters as one of all coordinates, of which the others are standard."""
-    number, dim = len(mixture["loc"]), len(latent.hyper) + len(latent.latent)
-    loc, factor = np.zeros((number, dim)), np.tile(np.eye(dim), (number, 1, 1))
-    loc[:, latent.hyper] = mixture["loc"]
-    factor[np.ix_(range(number), latent.hyper, latent.hyper)] = mixture["factor"]
-    log_weights = mixture["log_weights"] - np.log(np.sum(np.exp(mixture["log_weights"])))
-    return {"log_weights": log_weights, "loc": loc, "factor": factor}

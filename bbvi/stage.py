@@ -365,7 +365,12 @@ def _judge(
 
 
 def judged_closer(
-    target: Target, key: Array, data: PyTree, stage: Fitted, patience: int = 1
+    target: Target,
+    key: Array,
+    data: PyTree,
+    stage: Fitted,
+    patience: int = 1,
+    surely: bool = False,
 ) -> Fitted:
     """The stage judged on more draws, where that may settle it and costs less than what comes next.
 
@@ -375,6 +380,7 @@ def judged_closer(
         data: the user's data.
         stage: the stage.
         patience: how many times as long as usual that may take.
+        surely: whether one that is settled is judged again too.
     """
 
     def hopeful(fit):
@@ -382,7 +388,7 @@ def judged_closer(
 
     numbers = [times * default_draws(target)[-1] for times in _TIMES]
     numbers = [number for number in numbers if number <= patience * most_draws(target)]
-    if not numbers or not hopeful(stage):
+    if not numbers or not (hopeful(stage) or surely and stage.settled):
         return stage
     began = time.perf_counter()
     looks = closer_looks(target, stage.family, stage.params, key, data, stage.far, numbers)

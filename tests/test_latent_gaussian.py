@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 
 import bbvi
-from bbvi.conditionals import Conditionals
+from bbvi.conditionals import Conditionals, Points
 from bbvi.coordinates import Coordinates
-from bbvi.families import Frame, GaussianMixture, LatentGaussian
+from bbvi.families import Frame, FullRankGaussian, GaussianMixture, LatentGaussian
 from bbvi.families import latent_gaussian as module
 from bbvi.families.latent_gaussian import Latent, Spline, spline_at
 from bbvi.families.proposals import FAR_DF, TAIL_DF, host_noise
 from bbvi.families.triangular import quadratics
 from bbvi.hyperparameters import MOST, hyperparameters, most_gradients
 from bbvi.interpolation import fit_spline, interpolate
-from bbvi.nested_laplace import explore
+from bbvi.nested_laplace import explore, explore_at
 from bbvi.target import make_target
 from bbvi.tempering import tempered
 
@@ -122,8 +122,8 @@ def a_member(dtype=np.float64, number=2):
 
     mixture = {
         "log_weights": np.log(np.full(number, 1 / number)),
-        "loc": 0.5 * rng.normal(size=(number, 7)),
-        "factor": np.stack([np.eye(7) * (1 + i / 2) for i in range(number)]),
+        "loc": 0.5 * rng.normal(size=(number, 2)),
+        "factor": np.stack([np.eye(2) * (1 + i / 2) for i in range(number)]),
     }
     return LatentGaussian().join(*jax.tree.map(put, (mixture, latent)))
 
@@ -132,18 +132,35 @@ def a_member(dtype=np.float64, number=2):
 def test_all_else_is_normal_given_hyperparameters(dtype, x64):
     family, params = LatentGaussian(), a_member(dtype)
     y = jnp.asarray(np.random.default_rng(0).normal(size=(4, 7)), dtype)
-    z, log_det = family.place(params, y)
+    theta, others = y[:, :2], y[:, 2:]
+    z, log_det = family.place(params, theta, others)
     assert z.dtype == dtype
-    back, log_det_back = family.straighten(params, z)
+    theta_back, others_back, log_det_back = family.straighten(params, z)
     tol = 1e3 * np.finfo(dtype).eps
-    np.testing.assert_allclose(back, y, atol=tol)
+    np.testing.assert_allclose(others_back, others, atol=tol)
     np.testing.assert_allclose(log_det_back, log_det, atol=tol)
-    jacobian = jax.vmap(jax.jacobian(lambda y: family.place(params, y[None])[0][0]))(y)
+
+    def placed(y):
+        return family.place(params, y[None, :2], y[None, 2:])[0][0]
+
+    jacobian = jax.vmap(jax.jacobian(placed))(y)
     np.testing.assert_allclose(np.linalg.slogdet(jacobian)[1], log_det, atol=tol)
     # hyperparameters stay what they are
-    np.testing.assert_array_equal(z[:, [1, 4]], y[:, [1, 4]])
-    log_q = family.base.log_prob(params["base"], y) - log_det
+    np.testing.assert_array_equal(z[:, [1, 4]], theta)
+    np.testing.assert_array_equal(theta_back, theta)
+    log_q = family.base.log_prob(params["base"], theta) - 0.5 * (others**2).sum(axis=1)
+    log_q -= 2.5 * np.log(2 * np.pi) + log_det
     np.testing.assert_allclose(family.log_prob(params, z), log_q, atol=10 * tol)
+
+
+def test_it_begins_as_a_gaussian(x64):
+    rng = np.random.default_rng(0)
+    loc, scale = jnp.asarray(rng.normal(size=4)), jnp.asarray(np.tril(rng.normal(size=(4, 4))))
+    scale += 3 * jnp.eye(4)
+    family, plain = LatentGaussian(), FullRankGaussian()
+    z = jnp.asarray(5 * rng.normal(size=(6, 4)))
+    expected = plain.log_prob(plain.init(loc, scale), z)
+    np.testing.assert_allclose(family.log_prob(family.init(loc, scale), z), expected, rtol=1e-10)
 
 
 def test_densities_of_draws_are_those_of_the_family(x64):
@@ -163,31 +180,34 @@ def test_proposals_have_the_density_that_they_say(far, x64):
     family, params = LatentGaussian(), a_member()
     df = FAR_DF if far else TAIL_DF
     noise = host_noise(np.random.default_rng(0), 20_000, 7, float, df)
-    noise = jax.tree.map(jnp.asarray, noise)
-    proposal = (family.propose_far_at if far else family.propose_at)(params, noise)
+    propose = family.propose_far_at if far else family.propose_at
+    proposal = propose(params, jax.tree.map(jnp.asarray, noise))
+    # the host does so too, without a program
+    for one, other in zip(propose(jax.device_get(params), noise), proposal, strict=True):
+        assert isinstance(one, np.ndarray)
+        np.testing.assert_allclose(one, other, atol=1e-8)
     np.testing.assert_allclose(family.log_prob(params, proposal.z), proposal.log_q, atol=1e-8)
     ratio = np.exp(proposal.log_q - proposal.log_mixture)
     assert abs(ratio.mean() - 1) < 5 * ratio.std() / np.sqrt(len(ratio))
     if not far:
         mixed = family.log_mixture(params, proposal.z)
         np.testing.assert_allclose(mixed, proposal.log_mixture, atol=1e-8)
-    assert family.directions(params).shape == (2, 2, 7)
+    assert family.directions(params).shape == (2, 2, 2)
 
 
 def test_draws_in_blocks_are_the_same(monkeypatch, x64):
     family, params = LatentGaussian(), a_member()
     y = jnp.asarray(np.random.default_rng(0).normal(size=(7, 7)))
-    whole = family.place(params, y)
+    whole = family.place(params, y[:, :2], y[:, 2:])
     monkeypatch.setattr(module, "_ELEMENTS", 50)
-    for one, other in zip(whole, family.place(params, y), strict=True):
+    for one, other in zip(whole, family.place(params, y[:, :2], y[:, 2:]), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-12)
 
 
 def test_beyond_the_knots_nothing_changes(x64):
     family, params = LatentGaussian(), a_member()
-    y = np.zeros((2, 7))
-    y[:, [1, 4]] = np.array([0.3, -0.2]) + np.array([[30.0], [60.0]]) * [0.8, 0.3]
-    z, log_det = family.place(params, jnp.asarray(y))
+    theta = np.array([0.3, -0.2]) + np.array([[30.0], [60.0]]) * [0.8, 0.3]
+    z, log_det = family.place(params, jnp.asarray(theta), jnp.zeros((2, 5)))
     np.testing.assert_allclose(z[0, [0, 2, 3, 5, 6]], z[1, [0, 2, 3, 5, 6]], rtol=1e-9)
     np.testing.assert_allclose(log_det[0], log_det[1], rtol=1e-9)
 
@@ -338,6 +358,33 @@ def test_hyperparameters_are_explored_from_a_frame_that_is_too_narrow(x64):
     np.testing.assert_array_less(np.abs(frame.loc - mean[:2]) / sd[:2], 0.15)
     sds = np.linalg.norm(frame.scale, axis=1)
     np.testing.assert_allclose(sds, sd[:2], rtol=0.15)
+
+
+def test_divergences_are_those_of_normal_distributions():
+    rng = np.random.default_rng(0)
+    means, others = rng.normal(size=(2, 2, 3))
+    own, lower = np.tril(rng.normal(size=(2, 2, 3, 3))) + 3 * np.eye(3)
+    points = Points(np.zeros((2, 1)), means, own @ np.swapaxes(own, 1, 2), np.zeros(2))
+    expected = []
+    for mean, precision, other, factor in zip(means, points.precision, others, lower, strict=True):
+        covariance, off = np.linalg.inv(factor @ factor.T), other - mean
+        ratio = np.linalg.slogdet(precision @ covariance)[1]
+        expected.append((np.trace(precision @ covariance) + off @ precision @ off - 3 - ratio) / 2)
+    np.testing.assert_allclose(points.divergence_from(others, lower), expected, rtol=1e-10)
+    np.testing.assert_allclose(points.divergence_from(means, own), 0, atol=1e-12)
+
+
+def test_what_was_not_foreseen_is_known_once_it_was_looked_at(x64):
+    random = np.random.default_rng(0)
+    few = explore(conditionals(), random, 0.0)
+    theta = CENTRE + np.array([[0.9, -0.9], [-0.8, -0.6], [0.9, 0.5], [0.2, -1.0]])
+    more, surprise = explore_at(few, np.repeat(theta, 3, axis=0), random)
+    assert len(surprise) == len(theta) and surprise.max() > 1.0
+    assert len(more.points.theta) == len(few.points.theta) + len(theta)
+    near = theta + 0.15 * np.linalg.norm(few.conditionals.frame.scale)
+    _, again = explore_at(more, near, random)
+    _, without = explore_at(few, near, random)
+    assert again.max() < without.max() / 4
 
 
 @pytest.mark.parametrize("bits", [32, 64])

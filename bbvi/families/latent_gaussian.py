@@ -1,5 +1,6 @@
 """Families in which all else is normal given a few hyperparameters, however these act on it."""
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -9,13 +10,19 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.linalg import solve_triangular
 
-from bbvi._arrays import namespace, put
+from bbvi._arrays import logsumexp, namespace, put
 from bbvi._linalg import dot, solve_lower
 from bbvi._types import AnyArray, Array, PyTree
-from bbvi.families.base import Frame, frame_of_draws, moment_normals
-from bbvi.families.mixture import GaussianMixture
-from bbvi.families.proposals import Noise, Proposal
-from bbvi.families.straightened import Straightened
+from bbvi.families.base import (
+    LOG_2PI,
+    Family,
+    Frame,
+    broadcast_scale,
+    frame_of_draws,
+    moment_normals,
+)
+from bbvi.families.mixture import GaussianMixture, by_direction
+from bbvi.families.proposals import Noise, Proposal, far_normals, log_far_ratio, log_tail_ratio
 from bbvi.families.triangular import quadratics
 
 # Elements that are held at once.
@@ -141,18 +148,18 @@ def _residual(latent: Latent, theta: Array, z: Array) -> tuple[Array, Array]:
 
 
 @dataclass(frozen=True)
-class LatentGaussian(Straightened):
-    r"""A family of y, of which some are hyperparameters, the others residuals, normal given these.
+class LatentGaussian(Family):
+    r"""Hyperparameters of some distribution, and all else normal given them, however these act.
 
     See `Latent` in `bbvi.families.latent_gaussian`. Nearly exact for models in which all else is
     normal given a few coordinates (hidden processes, fields and curves with a length, a range or a
     correlation of their own); elsewhere it is Laplace's approximation given these.
 
-    Found from gradients rather than optimised: see `bbvi.nested_laplace`. `init` makes one of
-    which nothing depends on the first coordinate, which is the base family.
+    Found from gradients rather than optimised: see `bbvi.nested_laplace`. `init` makes a Gaussian,
+    with the first coordinate as the hyperparameter.
 
     Args:
-        base: the family of y.
+        base: the family of hyperparameters.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -167,27 +174,31 @@ class LatentGaussian(Straightened):
     base: GaussianMixture = GaussianMixture()
 
     def init(self, loc: Array, scale: Array) -> PyTree:
+        scale = broadcast_scale(loc, scale)
+        scale = jnp.diag(scale) if scale.ndim == 1 else scale
         size, dtype = loc.shape[0] - 1, loc.dtype
-        nothing = np.zeros((1, 0), dtype)
+        basis = scale[1:, 1:]
+        inverse = solve_lower(basis, jnp.eye(size, dtype=dtype))
+        nothing = np.zeros((1, 1), dtype)
         latent = Latent(
             hyper=np.arange(1, dtype=np.int32),
             latent=np.arange(1, size + 1, dtype=np.int32),
-            centre=np.zeros(1, dtype),
-            root=np.eye(1, dtype=dtype),
-            reach=np.ones((), dtype),
-            spline=Spline(np.zeros((1, 1), dtype), np.zeros((3, 0), dtype), nothing),
-            means=np.zeros((1, size), dtype),
-            log_widths=np.zeros((1, size), dtype),
-            factors=np.zeros((1, size, size), dtype),
-            origin=np.zeros(size, dtype),
-            basis=np.eye(size, dtype=dtype),
-            inverse=np.eye(size, dtype=dtype),
-            log_det=np.zeros((), dtype),
+            centre=loc[:1],
+            root=scale[:1, :1],
+            reach=np.full((), np.inf, dtype),
+            spline=Spline(nothing, np.eye(3, dtype=dtype)[:, 1:2], nothing),  # t itself
+            means=jnp.stack([jnp.zeros(size, dtype), dot(inverse, scale[1:, 0])]),
+            log_widths=np.zeros((2, size), dtype),
+            factors=np.zeros((2, size, size), dtype),
+            origin=loc[1:],
+            basis=basis,
+            inverse=inverse,
+            log_det=jnp.sum(jnp.log(jnp.diagonal(basis))),
         )
-        return self.join(self.base.init(loc, scale), jax.tree.map(jnp.asarray, latent))
+        return self.join(self.base.init(loc[:1], scale[:1, :1]), jax.tree.map(jnp.asarray, latent))
 
     def join(self, base: PyTree, latent: Latent) -> PyTree:
-        """Parameters from those of the base family and what is normal."""
+        """Parameters from those of hyperparameters and what is normal given these."""
         return {"base": base, "latent": latent._asdict() | {"spline": latent.spline._asdict()}}
 
     @staticmethod
@@ -196,68 +207,136 @@ class LatentGaussian(Straightened):
         found = params["latent"]
         return Latent(**found | {"spline": Spline(**found["spline"])})
 
-    def place(self, params: PyTree, y: Array) -> tuple[Array, Array]:
-        """z (S, D) at y (S, D), and log |det dz/dy| (S,)."""
-        return self._each(params, _place, y, params["latent"]["means"].size)
+    def reparam(self, params: PyTree, eps: Array) -> tuple[Array, Array]:
+        raise NotImplementedError("hyperparameters have no reparameterised draws.")
 
-    def straighten(self, params: PyTree, z: Array) -> tuple[Array, Array]:
-        """y (S, D) at z (S, D), and log |det dz/dy| (S,) there."""
-        return self._each(params, _residual, z, params["latent"]["basis"].size)
+    def event(self, params: PyTree) -> tuple[int, Any]:
+        found = params["latent"]
+        return len(found["hyper"]) + len(found["latent"]), found["origin"].dtype
 
-    def _each(self, params, function, x, elements):
-        """A function of all draws, each with so many elements, in blocks that memory holds."""
+    def place(self, params: PyTree, theta: Array, others: Array) -> tuple[Array, Array]:
+        """z (S, D) at hyperparameters (S, H) and residuals (S, F), and log |det| (S,)."""
         latent = self.latent(params)
-        theta, others = x[:, latent.hyper], x[:, latent.latent]
-        size = max(1, _ELEMENTS // max(1, elements))
-        if len(x) <= size:
-            others, log_det = function(latent, theta, others)
-        elif namespace(x) is np:
-            at = range(0, len(x), size)
-            found = [function(latent, theta[i : i + size], others[i : i + size]) for i in at]
-            others, log_det = map(np.concatenate, zip(*found, strict=True))
-        else:
+        placed, log_det = _in_blocks(_place, latent, theta, others, latent.means.size)
+        xp = namespace(theta)
+        z = xp.zeros((len(theta), self.event(params)[0]), theta.dtype)
+        return put(put(z.T, latent.hyper, theta.T), latent.latent, placed.T).T, log_det
 
-            def one(args):
-                return jax.tree.map(lambda x: x[0], function(latent, *(x[None] for x in args)))
+    def straighten(self, params: PyTree, z: Array) -> tuple[Array, Array, Array]:
+        """Hyperparameters (S, H) and residuals (S, F) at z (S, D), and log |det dz| (S,)."""
+        latent = self.latent(params)
+        theta, others = z[:, latent.hyper], z[:, latent.latent]
+        return theta, *_in_blocks(_residual, latent, theta, others, latent.basis.size)
 
-            others, log_det = jax.lax.map(one, (theta, others), batch_size=size)
-        return put(x.T, latent.latent, others.T).T, log_det
+    def log_prob(self, params: PyTree, z: Array) -> Array:
+        theta, others, log_det = self.straighten(params, z)
+        return self.base.log_prob(params["base"], theta) + _log_normal(others)[1] - log_det
 
     def log_mixture(self, params: PyTree, z: Array) -> Array:
         """log density (S,) of what `propose_at` draws, half of it with heavier tails."""
-        y, log_det = self.straighten(params, z)
-        hyper = params["latent"]["hyper"]
-        return self.base.log_mixture_among(params["base"], y, hyper) - log_det
+        theta, others, log_det = self.straighten(params, z)
+        return self._log_densities(params, theta, others, _log_tails)[1] - log_det
 
     def propose_at(self, params: PyTree, noise: Noise) -> Proposal:
-        """Draws of which a quarter have heavier tails, and a quarter in hyperparameters alone."""
-        hyper = params["latent"]["hyper"]
-        return self._placed(params, self.base.propose_among(params["base"], noise, hyper))
+        """Draws of which a quarter have heavier tails, and a quarter in hyperparameters alone.
+
+        In many dimensions the former come near no tail of a few coordinates: what lies in these is
+        then far out in all others too.
+        """
+        hyper, latent = params["latent"]["hyper"], params["latent"]["latent"]
+        xp = namespace(noise.eps)
+        alone = noise.own | (xp.arange(len(noise.eps)) % 2 == 0)
+        others = xp.where(alone[:, None], noise.eps, noise.widened)[:, latent]
+        few = noise.widened[None, :, hyper]
+        theta = self.base.at_normals(params["base"], noise.choice, few)
+        return self._proposed(params, noise, theta, others, _log_tails)
 
     def propose_along(self, params: PyTree, noise: Noise, directions: Array) -> Proposal:
-        return self._placed(params, self.base.propose_along(params["base"], noise, directions))
+        hyper, latent = params["latent"]["hyper"], params["latent"]["latent"]
+        xp, number = namespace(noise.eps), len(noise.eps)
+        few = noise._replace(eps=noise.eps[:, hyper])
+        eps = by_direction(partial(far_normals, few), directions)
+        along_one = 4 * xp.arange(number) >= 3 * number
+        others = xp.where(along_one[:, None], noise.eps, noise.widened)[:, latent]
+        theta = self.base.at_normals(params["base"], noise.choice, eps)
+
+        def log_far(normals, squares, size):
+            ratio = partial(log_far_ratio, squares=squares, beside=size)
+            return by_direction(ratio, normals, directions)
+
+        return self._proposed(params, noise, theta, others, log_far)
 
     def directions(self, params: PyTree) -> Array:
-        """Those of the hyperparameters: however far out, all else is about normal given these."""
-        return self.base.directions(params["base"])[:, params["latent"]["hyper"]]
+        """Those of hyperparameters (K, H, H): however far out, all else is normal given these."""
+        return self.base.directions(params["base"])
 
-    def _placed(self, params: PyTree, proposal: Proposal) -> Proposal:
-        y, log_q, log_mixture, own = proposal
-        z, log_det = self.place(params, y)
-        return Proposal(z, log_q - log_det, log_mixture - log_det, own)
+    def _proposed(self, params, noise, theta, others, heavier) -> Proposal:
+        log_q, log_mixture = self._log_densities(params, theta, others, heavier)
+        z, log_det = self.place(params, theta, others)
+        return Proposal(z, log_q - log_det, log_mixture - log_det, noise.own)
+
+    def _log_densities(self, params, theta, others, heavier) -> tuple[Array, Array]:
+        """log densities (S,) of hyperparameters and residuals; and times what `heavier` says.
+
+        That is a function of base normals (K, S, H) in each component, squared distances (S,) of
+        others, and of how many these are.
+        """
+        normals, by_component = self.base.base_normals(params["base"], theta)
+        squares, log_normal = _log_normal(others)
+        mixed = by_component + heavier(normals, squares, others.shape[1])
+        return logsumexp(by_component.T) + log_normal, logsumexp(mixed.T) + log_normal
 
     def sample_and_log_prob(self, params: PyTree, key: Array, num_draws: int) -> Any:
-        y, log_q = self.base.sample_and_log_prob(params["base"], key, num_draws)
-        z, log_det = self.place(params, y)
-        return z, log_q - log_det
+        base_key, key = jax.random.split(key)
+        theta, log_q = self.base.sample_and_log_prob(params["base"], base_key, num_draws)
+        size = (num_draws, len(params["latent"]["latent"]))
+        others = jax.random.normal(key, size, theta.dtype)
+        z, log_det = self.place(params, theta, others)
+        return z, log_q + _log_normal(others)[1] - log_det
 
     def frame(self, params: PyTree) -> Frame:
         """Units of the mean and the covariance, as 4,096 draws tell it."""
         size, dtype = self.event(params)
-        xp = namespace(params["base"]["loc"])
+        xp = namespace(params["latent"]["origin"])
         eps = moment_normals(size)
         number = len(eps)
         levels = np.random.default_rng(1).permutation((np.arange(number) + 0.5) / number)
         eps, length, choice = (xp.asarray(x, dtype) for x in (eps, np.ones(number), levels))
         noise = Noise(eps, length, xp.ones(number, bool), choice)
         return frame_of_draws(self.propose_at(params, noise).z)
+
+    def to_frame(self, params: PyTree, frame: Frame) -> PyTree:
+        raise NotImplementedError("coordinates are found from gradients at a point.")
+
+    from_frame = to_frame
+
+
+def _log_normal(x: Array) -> tuple[Array, Array]:
+    """Squared distances (S,) of standard normals (S, F), and their log densities."""
+    squares = namespace(x).sum(x**2, axis=1)
+    return squares, -0.5 * squares - 0.5 * x.shape[1] * LOG_2PI
+
+
+def _log_tails(normals: Array, squares: Array, size: int) -> Array:
+    """log of (K, S) what half has heavier tails, half of it in hyperparameters alone, over none."""
+    xp = namespace(normals)
+    few = xp.sum(normals**2, axis=2)
+    number = normals.shape[2]
+    heavy = log_tail_ratio(few + squares, number + size), log_tail_ratio(few, number)
+    return xp.logaddexp(0.0, xp.logaddexp(*heavy) - math.log(2)) - math.log(2)
+
+
+def _in_blocks(function, latent: Latent, theta: Array, others: Array, elements: int) -> Any:
+    """A function of all draws, each with so many elements, in blocks that memory holds."""
+    size = max(1, _ELEMENTS // max(1, elements))
+    if len(theta) <= size:
+        return function(latent, theta, others)
+    if namespace(theta) is np:
+        at = range(0, len(theta), size)
+        found = [function(latent, theta[i : i + size], others[i : i + size]) for i in at]
+        return tuple(map(np.concatenate, zip(*found, strict=True)))
+
+    def one(args):
+        return jax.tree.map(lambda x: x[0], function(latent, *(x[None] for x in args)))
+
+    return jax.lax.map(one, (theta, others), batch_size=size)

@@ -1,6 +1,6 @@
 """Mixtures of full-rank Gaussians, for posteriors with several modes."""
 
-import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,6 @@ from bbvi.families.proposals import (
     Proposal,
     far_normals,
     log_far_ratio,
-    log_tail_ratio,
     with_tails,
 )
 
@@ -61,39 +60,20 @@ class GaussianMixture(Family):
         choice_key, noise_key = jax.random.split(key)
         size, dtype = self.event(params)
         eps = jax.random.normal(noise_key, (num_draws, size), dtype)
-        z = self._place(params, jax.random.uniform(choice_key, (num_draws,), dtype), eps[None])
+        z = self.at_normals(params, jax.random.uniform(choice_key, (num_draws,), dtype), eps[None])
         return z, self.log_prob(params, z)
 
     def propose_at(self, params: PyTree, noise: Noise) -> Proposal:
-        z = self._place(params, noise.choice, noise.widened[None])
+        z = self.at_normals(params, noise.choice, noise.widened[None])
         by_component, squares = self.by_component(params, z)
         mixed = with_tails(by_component, squares, z.shape[1])
         return Proposal(z, logsumexp(by_component.T), logsumexp(mixed.T), noise.own)
 
-    def propose_among(self, params: PyTree, noise: Noise, which: AnyArray) -> Proposal:
-        """Draws of which a quarter have heavier tails, and a quarter in some normals (J,) alone.
-
-        In many dimensions the former come near no tail of a few coordinates: what lies in these is
-        then far out in all others too.
-        """
-        xp, number = namespace(noise.eps), len(noise.eps)
-        own, alone = noise.own[:, None], (xp.arange(number) % 2 == 0)[:, None]
-        among = xp.isin(xp.arange(noise.eps.shape[1]), which)
-        eps = xp.where(own | alone & ~among, noise.eps, noise.widened)
-        z = self._place(params, noise.choice, eps[None])
-        normals, by_component = self._normals(params, z)
-        mixed = _with_tails_among(normals, by_component, which)
-        return Proposal(z, logsumexp(by_component.T), logsumexp(mixed.T), noise.own)
-
-    def log_mixture_among(self, params: PyTree, z: Array, which: AnyArray) -> Array:
-        """log density (S,) of what that draws."""
-        return logsumexp(_with_tails_among(*self._normals(params, z), which).T)
-
     def propose_along(self, params: PyTree, noise: Noise, directions: Array) -> Proposal:
-        eps = jax.vmap(far_normals, (None, 0))(noise, directions)
-        z = self._place(params, noise.choice, eps)
-        eps, by_component = self._normals(params, z)
-        mixed = by_component + jax.vmap(log_far_ratio)(eps, directions)
+        eps = by_direction(lambda u: far_normals(noise, u), directions)
+        z = self.at_normals(params, noise.choice, eps)
+        eps, by_component = self.base_normals(params, z)
+        mixed = by_component + by_direction(log_far_ratio, eps, directions)
         return Proposal(z, logsumexp(by_component.T), logsumexp(mixed.T), noise.own)
 
     def directions(self, params: PyTree) -> Array:
@@ -108,7 +88,7 @@ class GaussianMixture(Family):
         by_component, squares = self.by_component(params, z)
         return logsumexp(with_tails(by_component, squares, z.shape[1]).T)
 
-    def _place(self, params: PyTree, choice: Array, eps: Array) -> Array:
+    def at_normals(self, params: PyTree, choice: Array, eps: Array) -> Array:
         """Draws (S, D) of components that uniforms (S,) choose, at base noise (K or 1, S, D)."""
         xp = namespace(params["loc"])
         ends = xp.cumsum(xp.exp(params["log_weights"]))[:-1]
@@ -119,10 +99,10 @@ class GaussianMixture(Family):
 
     def by_component(self, params: PyTree, z: Array) -> tuple[Array, Array]:
         """log w_k N_k(z) and squared distances in units of component k, both (K, S)."""
-        eps, log_q = self._normals(params, z)
+        eps, log_q = self.base_normals(params, z)
         return log_q, namespace(eps).sum(eps**2, axis=2)
 
-    def _normals(self, params: PyTree, z: Array) -> tuple[Array, Array]:
+    def base_normals(self, params: PyTree, z: Array) -> tuple[Array, Array]:
         """Base normals of points (S, D) in each component (K, S, D), and log w_k N_k(z) (K, S)."""
         loc, factor = params["loc"], params["factor"]
         xp = namespace(loc)
@@ -165,11 +145,8 @@ class GaussianMixture(Family):
         return params | {"loc": frame.apply(params["loc"]), "factor": factor}
 
 
-def _with_tails_among(normals: Array, by_component: Array, which: AnyArray) -> Array:
-    """log densities (K, S), half with heavier tails: half of these in some normals (J,) alone."""
-    xp = namespace(normals)
-    squares = [xp.sum(x**2, axis=2) for x in (normals, normals[..., which])]
-    sizes = normals.shape[2], len(which)
-    heavy = [log_tail_ratio(x, size) for x, size in zip(squares, sizes, strict=True)]
-    tails = xp.logaddexp(*heavy) - math.log(2)
-    return by_component + xp.logaddexp(0.0, tails) - math.log(2)
+def by_direction(function: Callable, *stacked: AnyArray) -> AnyArray:
+    """A function of each component's (K, ...), results stacked."""
+    if namespace(stacked[0]) is np:
+        return np.stack([function(*x) for x in zip(*stacked, strict=True)])
+    return jax.vmap(function)(*stacked)

@@ -126,7 +126,9 @@ def far_normals(noise: Noise, directions: AnyArray) -> AnyArray:
     return xp.where((4 * at >= 3 * number)[:, None], single, noise.widened)
 
 
-def log_far_ratio(eps: AnyArray, directions: AnyArray) -> AnyArray:
+def log_far_ratio(
+    eps: AnyArray, directions: AnyArray, squares: AnyArray | float = 0.0, beside: int = 0
+) -> AnyArray:
     r"""log density (S,) of what `far_normals` gives, over that of standard normals.
 
     With y_j = u_j . eps, the Cauchy density t and the normal one phi it is
@@ -136,11 +138,13 @@ def log_far_ratio(eps: AnyArray, directions: AnyArray) -> AnyArray:
     Args:
         eps: (S, K).
         directions: unit vectors u_j (J, K).
+        squares: (S,) of other normals that are Cauchy with them, but along no direction.
+        beside: how many those are.
 
     Source: Hesterberg 1995, Technometrics 37(2), on defensive mixtures.
     """
-    xp, size = namespace(eps), eps.shape[1]
-    spherical = log_tail_ratio(xp.sum(eps**2, axis=1), size, FAR_DF)
+    xp, size = namespace(eps), eps.shape[1] + beside
+    spherical = log_tail_ratio(xp.sum(eps**2, axis=1) + squares, size, FAR_DF)
     along = log_tail_ratio(dot(eps, directions.T) ** 2, 1, FAR_DF)
     singly = logsumexp(along) - math.log(len(directions))
     own = xp.full_like(spherical, math.log(2))

@@ -4,8 +4,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from bbvi._arrays import is_on_host
 from bbvi._types import Array, PyTree
 from bbvi.families.base import Family, Frame, frame_of_draws, moment_normals
 
@@ -45,8 +45,7 @@ class Straightened(Family):
         """Units of the mean and the covariance, as 4,096 draws tell it."""
         size, dtype = self.event(params)
         frame = frame_of_draws(self.reparam(params, jnp.asarray(moment_normals(size), dtype))[0])
-        on_host = all(isinstance(x, np.ndarray) for x in jax.tree.leaves(params))
-        return jax.device_get(frame) if on_host else frame
+        return jax.device_get(frame) if is_on_host(params) else frame
 
     def to_frame(self, params: PyTree, frame: Frame) -> PyTree:
         raise NotImplementedError("coordinates are found from gradients at a point.")
