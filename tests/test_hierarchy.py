@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import bbvi
+from bbvi.coordinates import Coordinates
 from bbvi.families import BentGaussian, FullRankGaussian, GivenScales, Noncentred
 from bbvi.families import given_scales as module_of_given_scales
 from bbvi.families.given_scales import Given
@@ -645,3 +646,24 @@ def moments_of_crews(y):
     p = np.exp(log_p - log_p.max()).sum((1, 2))
     mean = p @ crews / p.sum()
     return mean, np.sqrt(p @ (crews - mean) ** 2 / p.sum())
+
+
+def test_looks_at_few_points_in_many_dimensions_take_few_rows(monkeypatch):
+    rows = []
+
+    def scores(target, z, data):
+        rows.append(len(z))
+        return target.score(z, data)
+
+    monkeypatch.setattr("bbvi.coordinates.scores", scores)
+    wide = make_target(lambda z, _: -0.5 * jnp.sum(z**2), np.zeros(300), None, None)[0]
+    for many, numbers in ((602, [1, 18, 32, 33, 700]), (64, [1, 32])):
+        at = Coordinates(wide, None, many)
+        for number in numbers:
+            z = np.random.default_rng(0).normal(size=(number, 300))
+            log_p, score, ok = at.score(z)
+            np.testing.assert_allclose(log_p, -0.5 * (z**2).sum(axis=1), rtol=1e-4)
+            np.testing.assert_allclose(score, -z, rtol=1e-5)
+            assert ok.all()
+        assert at.num_gradients == sum(numbers)
+    assert rows == [32, 32, 32, 602, 602, 602, 64, 64]

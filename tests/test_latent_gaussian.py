@@ -10,6 +10,7 @@ import pytest
 import bbvi
 from bbvi.conditionals import Conditionals, Points
 from bbvi.coordinates import Coordinates
+from bbvi.diagnostics import diagnose
 from bbvi.families import Frame, FullRankGaussian, GaussianMixture, LatentGaussian
 from bbvi.families import latent_gaussian as module
 from bbvi.families.latent_gaussian import Latent, Spline, spline_at
@@ -193,6 +194,17 @@ def test_proposals_have_the_density_that_they_say(far, x64):
         mixed = family.log_mixture(params, proposal.z)
         np.testing.assert_allclose(mixed, proposal.log_mixture, atol=1e-8)
     assert family.directions(params).shape == (2, 2, 2)
+
+
+def test_the_host_judges_as_the_device_does(x64):
+    family, params = LatentGaussian(), a_member()
+    target = make_target(lambda z, _: -0.5 * jnp.sum(z**2), np.zeros(7), None, None)[0]
+    for far in (False, True):
+        args = jax.random.key(0), None, 2048, far
+        one = diagnose(target, family, params, *args)
+        other = diagnose(target, family, jax.device_get(params), *args)
+        for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-10)
 
 
 def test_draws_in_blocks_are_the_same(monkeypatch, x64):

@@ -94,5 +94,7 @@ def test_what_is_only_noisy_is_judged_on_more_draws(target, exact):
     # nothing that is settled already, or hopeless, or has another fault
     for stage in (exact, seen(exact, mean_se=1.0), seen(exact, mean_se=0.04, khat=0.9, ess=9.0)):
         assert judged_closer(target, jax.random.key(1), None, stage) is stage
+    sure = judged_closer(target, jax.random.key(1), None, exact, surely=True)
+    assert sure.settled and len(sure.diagnostics.draws) > len(exact.diagnostics.draws)
     heavy = replace(target, work=1 << 20)
     assert judged_closer(heavy, jax.random.key(1), None, noisy) is noisy
