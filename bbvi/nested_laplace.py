@@ -131,6 +131,8 @@ def explore_at(
     """
     conditionals, points, found, mixture = explored
     theta, _ = _apart(found, theta, _AT_ONCE * _quadratic(conditionals))
+    if not len(theta):
+        return explored, np.zeros(0)
     new = conditionals.at(theta, *found.given(conditionals, theta))
     surprise = new.divergence_from(*found.given(conditionals, new.theta))
     points = points.and_others(new)

@@ -397,6 +397,9 @@ def test_what_was_not_foreseen_is_known_once_it_was_looked_at(x64):
     _, again = explore_at(more, near, random)
     _, without = explore_at(few, near, random)
     assert again.max() < without.max() / 4
+    # there is no more to know where a point is
+    same, nothing = explore_at(more, theta, random)
+    assert same is more and len(nothing) == 0
 
 
 @pytest.mark.parametrize("bits", [32, 64])
