@@ -181,22 +181,23 @@ def _nearer(
     hyper = explored.conditionals.hyper
     draws = _heaviest(stage.diagnostics) if met is None else met
     found, surprise = explore_at(explored, np.asarray(draws[:, hyper], float), random)
-    points = weighted_points([stage], job, _POINTS, random, tails=True)
     by_weights = efficiency(stage.diagnostics) >= _TELLING
+    more = met is not None or np.sum(surprise > _FORESEEN) >= _SURPRISES
+    if not more and (by_weights or not ask):
+        return None
+    points = weighted_points([stage], job, _POINTS, random, tails=True)
+    if not more:
+        whole = Frame(points.mean(axis=0), np.linalg.cholesky(np.cov(points.T)))
+        return _explored(at, whole, hyper, random, job.purse.gradients)
     if met is not None:
         points = and_met(points, met, random)
-    if met is not None or np.sum(surprise > _FORESEEN) >= _SURPRISES:
-        if not by_weights:
-            return found
-        # a density between points and weights at draws err in other ways
-        eps = random.standard_normal((1, _POINTS, len(hyper)))
-        said = FAMILY.base.at_normals(found.mixture, random.random(_POINTS), eps)
-        theta = np.concatenate([points[:, hyper], said])
-        return found._replace(mixture=fit_mixture(theta, random))
-    if by_weights or not ask:
-        return None
-    whole = Frame(points.mean(axis=0), np.linalg.cholesky(np.cov(points.T)))
-    return _explored(at, whole, hyper, random, job.purse.gradients)
+    if not by_weights:
+        return found
+    # a density between points and weights at draws err in other ways
+    eps = random.standard_normal((1, _POINTS, len(hyper)))
+    said = FAMILY.base.at_normals(found.mixture, random.random(_POINTS), eps)
+    theta = np.concatenate([points[:, hyper], said])
+    return found._replace(mixture=fit_mixture(theta, random))
 
 
 def _or_none(make: Callable[[], Explored | None]) -> Explored | None:
@@ -209,10 +210,7 @@ def _or_none(make: Callable[[], Explored | None]) -> Explored | None:
 
 
 def _joined(explored: Explored) -> PyTree:
-    latent = explored.interpolated.latent
-    mixture = explored.mixture
-    log_weights = mixture["log_weights"] - np.log(np.sum(np.exp(mixture["log_weights"])))
-    return FAMILY.join(mixture | {"log_weights": log_weights}, latent)
+    return FAMILY.join(explored.mixture, explored.interpolated.latent)
 
 
 def _space(target: Target, params: PyTree, data: PyTree) -> Space:

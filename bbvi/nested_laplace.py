@@ -115,7 +115,7 @@ def explore(
 def explore_at(
     explored: Explored, theta: np.ndarray, random: np.random.Generator
 ) -> tuple[Explored, np.ndarray]:
-    """What is known with other values too, of some those that are farthest from what they were.
+    """What is known with more values too: of some those that are farthest from all so far.
 
     Args:
         explored: what is known.
