@@ -189,6 +189,7 @@ TRIANGULAR = Kind(
     points=8192,
     tails=False,
     rounds=_ROUNDS_OF_CHAINS,
+    patience=4,
     most_off=1.0,
     least_share=EFFICIENT,
 )

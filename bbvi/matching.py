@@ -25,7 +25,17 @@ from bbvi.solvers import BatchAndMatch
 from bbvi.solvers.base import RunLog
 from bbvi.solvers.factorised import DRAWS as FACTORISED_DRAWS
 from bbvi.solvers.factorised import EVALUATIONS, factorised
-from bbvi.solvers.starts import CANDIDATES, DRAWS, ORIGINS, PATH_EVALUATIONS, Starts, race
+from bbvi.solvers.starts import (
+    CANDIDATES,
+    DRAWS,
+    ORIGINS,
+    PATH_EVALUATIONS,
+    UNEVEN,
+    Starts,
+    made_of_rounding,
+    race,
+    roundings,
+)
 from bbvi.status import Status
 from bbvi.target import Target
 
@@ -141,6 +151,10 @@ def match_modes(
     _prepare(target, key, data)
     if starts is None:
         starts = race(target, loc, race_key, data, limits.path_evaluations)
+
+    def matched(at, key):
+        return _match(target, at, key, data, limits.match_steps, starts.elbo[0] + UNEVEN)
+
     chosen, elsewhere = _diverse(target, starts, loc, data)
     places = [Frame(starts.loc[i], starts.scale[i]) for i in chosen]
     spent = starts.num_gradients
@@ -155,14 +169,14 @@ def match_modes(
         fitted, bounds, more = factorise(Frame(*map(np.stack, zip(*places, strict=True))))
         places = [pick(fitted, np.argmax(bounds))]
         spent += more
-    found = [_match(target, at, key, data, limits.match_steps) for at in places]
+    found = [matched(at, key) for at in places]
     spent += sum(int(m.log.num_gradients) for m in found)
     if factorise is not None and 2 * spent <= gradients:
         least = np.max(bounds) - VISIBLE_NATS
         other, more = _another_mode(target, _together(found, starts), factorise, least, data)
         spent += more
         if other is not None:
-            found.append(_match(target, other, key, data, limits.match_steps))
+            found.append(matched(other, key))
             spent += int(found[-1].log.num_gradients)
     waiting = elsewhere & (starts.elbo > starts.elbo[0] - VISIBLE_NATS)
     cost = limits.match_steps * BatchAndMatch().draws(target.dim)
@@ -177,7 +191,7 @@ def match_modes(
         waiting = waiting & (gap > FAR)
         units = Frame(starts.loc[index], starts.scale[index])
         key = jax.random.fold_in(key, index)
-        found.append(_match(target, units, key, data, limits.match_steps))
+        found.append(matched(units, key))
         spent += int(found[-1].log.num_gradients)
     # of equal ones the first
     best = max(found, key=lambda m: m.elbo)
@@ -199,11 +213,27 @@ class Match(NamedTuple):
     log: RunLog
 
 
-def _match(target: Target, start: Frame, key: Array, data: PyTree, steps: int) -> Match:
+def _match(
+    target: Target, start: Frame, key: Array, data: PyTree, steps: int, high: float = np.inf
+) -> Match:
+    """`match_to` the target; a bound of more than `high` nats must not be rounding alone.
+
+    A first step is huge. Of counts that scatter more than Poisson's do one match had gone to a size
+    of 10^49, where log Gamma(y + size) - log Gamma(size) comes out as up to 10^36.
+    """
+
     def score(points):
         return jax.device_get(scores(target, points, data))
 
-    return match_to(score, start, target.dtype, key, steps)
+    match = match_to(score, start, target.dtype, key, steps)
+    if not match.elbo > high:
+        return match
+    loc = np.asarray(BatchAndMatch().family.frame(match.params).loc, target.dtype)
+    eps = generator(key).standard_normal((BatchAndMatch().draws(target.dim), target.dim))
+    near, *_ = score(np.asarray(loc + roundings(loc) * eps, target.dtype))
+    rough = made_of_rounding(near[None])[0]
+    log = match.log._replace(num_gradients=match.log.num_gradients + np.int32(len(eps)))
+    return match._replace(elbo=-np.inf if rough else match.elbo, log=log)
 
 
 def match_to(score: Callable, start: Frame, dtype: np.dtype, key: Array, steps: int) -> Match:

@@ -171,7 +171,10 @@ def _rounds(stage, job, kind, key, elsewhere) -> Population:
             sources.append(judged(refined, round_key, number))
         last = max(sources, key=lambda s: (may_answer(s), efficiency(s.diagnostics)))
         near = bool(moment_noise(last.diagnostics).max() <= _NEAR)
-        closer = judged_closer(target, round_key, data, last, _LATE_LOOKS if late and near else 1)
+        closer = last
+        if efficiency(last.diagnostics) >= kind.least_share:  # else it could not answer
+            patience = _LATE_LOOKS if late and near else 1
+            closer = judged_closer(target, round_key, data, last, patience)
         sources = [closer if s is last else s for s in sources]
         last, d = closer, closer.diagnostics
         before = 0.0 if best is None else efficiency(best.diagnostics)

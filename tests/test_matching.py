@@ -155,6 +155,27 @@ def effects(params, y):
     return prior - 2 * log_scale**2 - 0.5 * jnp.sum((y - z) ** 2)
 
 
+def test_no_match_is_won_by_rounding(x64):
+    """A covariance matrix by its inverse: singular ones have up to 10^87 nats."""
+
+    def log_joint(p):
+        inverse = jnp.linalg.inv(p["x"])
+        return -8.0 * jnp.linalg.slogdet(p["x"])[1] - 0.5 * jnp.trace(inverse)
+
+    args = (log_joint, {"x": np.eye(3)}, None, {"x": bbvi.covariance})
+    target, _, data = make_target(*args)
+
+    def bound(loc, high):
+        at = Frame(np.array(loc), np.ones(6))
+        return _match(target, at, jax.random.key(0), data, 30, high).elbo
+
+    plain = [0.0] * 6
+    assert 20 < bound(plain, np.inf) == bound(plain, 1e3) < 26.2  # not looked at nearer
+    singular = [-10.0, 1e4, -10.0, 1e4, 1e4, -10.0]
+    assert bound(singular, np.inf) > 1e6
+    assert bound(singular, 1e3) == -np.inf
+
+
 def test_matches_are_extrapolated(monkeypatch):
     """Effects and their scale inform each other: one match after the other is a slow series."""
     rng = np.random.default_rng(1)

@@ -25,7 +25,7 @@ CANDIDATES = ORIGINS * (2 + len(SNAPSHOTS))
 DRAWS = 32  # a candidate; the bound only has to rank them
 # Rounding is looked for where draws of one candidate differ by more nats: no start that a fit is
 # won from does, and heights made of rounding do by far.
-_UNEVEN = 1e3
+UNEVEN = 1e3
 # A height that moves by this share, and by more than a nat, when the point moves by rounding.
 _ROUGH, _ROUNDINGS = 1e-3, 4
 HIGHEST = 1e15  # nats, of which no data have as many: of doubles the next is a quarter of one off
@@ -103,7 +103,7 @@ def race(
     elbo = np.where((count > DRAWS // 2) & ~np.isnan(elbo), elbo, -np.inf)
     heights = log_p[np.argmax(elbo)]
     finite = heights[np.isfinite(heights)]
-    if finite.size and np.ptp(finite) > _UNEVEN:
+    if finite.size and np.ptp(finite) > UNEVEN:
         highest = np.argmax(np.where(ok, log_p, -np.inf), axis=1)
         rough = _rough(locs + scales * eps[highest], eps, log_densities)
         elbo = np.where(rough, -np.inf, elbo)
@@ -114,14 +114,24 @@ def race(
 
 
 def _rough(points: AnyArray, eps: AnyArray, log_densities: Any) -> AnyArray:
-    """At which points (P, D) the height is made of rounding (P,).
+    """At which points (P, D) the height is made of rounding (P,)."""
+    with np.errstate(all="ignore"):
+        return made_of_rounding(in_blocks(log_densities, eps.size, points, roundings(points)))
+
+
+def roundings(points: AnyArray) -> AnyArray:
+    """Steps (P, D) that are rounding."""
+    return _ROUNDINGS * np.finfo(points.dtype).eps * np.abs(points)
+
+
+def made_of_rounding(near: AnyArray) -> AnyArray:
+    """Whether heights (P,) are made of rounding, of which `near` (P, N) are `roundings` away.
 
     Such as the log density of a covariance matrix by its inverse, once that is singular to
     machine precision: paths climb there to 10^25 nats.
     """
-    step = _ROUNDINGS * np.finfo(points.dtype).eps * np.abs(points)
+    near = near.astype(float)
     with np.errstate(all="ignore"):
-        near = in_blocks(log_densities, eps.size, points, step).astype(float)
         middle = np.median(near, axis=1)
         moves = np.max(np.abs(near - middle[:, None]), axis=1)
         steady = moves <= np.maximum(1.0, _ROUGH * np.abs(middle))
