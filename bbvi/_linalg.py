@@ -62,3 +62,9 @@ def solve_lower(root: AnyArray, x: AnyArray) -> AnyArray:
     if namespace(root) is np and namespace(x) is np:
         return np.linalg.solve(root, x)
     return solve_triangular(root, x, lower=True)
+
+
+def lower_factor(root: np.ndarray) -> np.ndarray:
+    """The lower factor L (..., F, F) with L L' = root root', a product that is never formed."""
+    lower = np.swapaxes(np.linalg.qr(np.swapaxes(root, -1, -2), mode="r"), -1, -2)
+    return lower * np.where(np.diagonal(lower, axis1=-2, axis2=-1) < 0, -1.0, 1.0)[..., None, :]

@@ -4,15 +4,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bbvi._linalg import solve_lower
+from bbvi._linalg import lower_factor, solve_lower
 from bbvi.coordinates import Coordinates
 from bbvi.families import Frame
 
 # Newton's method at a point: rounds, of so many steps that take one gradient each and then all
-# second derivatives; a step in sds of all coordinates together at which a round ends, and at which
-# a point is good; the longest step; how much a precision may change in a round that is the last,
-# and in any.
-_ROUNDS, _STEPS = 3, 8
+# second derivatives, and by how much a step that leads down is too long; a step in sds of all
+# coordinates together at which a round ends, and at which a point is good; the longest step; how
+# much a precision may change in a round that is the last, and in any. (With three rounds and no
+# shorter steps most points a few sds from the match were lost, where basis functions of a curve are
+# let go one after the other as its length grows.)
+_ROUNDS, _STEPS, _SHORTER = 6, 8, 0.25
 _SMALL, _GOOD, _LONGEST = 0.05, 0.3, 1.5
 _SETTLED, _CLIPPED = 4.0, 9.0
 
@@ -125,8 +127,7 @@ class Conditionals:
             length = np.linalg.norm(step, axis=1) / np.sqrt(size)
             step *= np.minimum(1, _LONGEST / np.maximum(length, 1e-30))[:, None]
             mean[todo] += np.einsum("nij,nj->ni", widths, step)
-            root = factor[todo] @ (vectors * np.sqrt(clipped)[:, None])
-            factor[todo] = np.linalg.cholesky(root @ np.swapaxes(root, 1, 2))
+            factor[todo] = lower_factor(factor[todo] @ (vectors * np.sqrt(clipped)[:, None]))
             diagonal = np.diagonal(factor[todo], axis1=1, axis2=2)
             log_p[todo] = value[:, 0] + np.sum(inner**2 / clipped, axis=1) / 2
             log_p[todo] -= np.sum(np.log(diagonal), axis=1)
@@ -140,14 +141,31 @@ class Conditionals:
         return points.pick(good)
 
     def _climb(self, theta, mean, factor, todo) -> None:
-        """Towards modes, in place, in units of factors, one gradient a step."""
+        """Towards modes, in place, in units of factors, one gradient a step.
+
+        Where these are of elsewhere a step may lead down, and a shorter one is tried.
+        """
+        value, score, ok = self._here(theta, mean, todo)
+        todo, value, score = todo[ok], value[ok], score[ok]
+        share = np.ones(len(mean))
         for _ in range(_STEPS):
-            _, score, ok = self.score(theta[todo], mean[todo][:, None])
-            step = np.linalg.solve(factor[todo], score[:, 0, :, None])
+            step = np.linalg.solve(factor[todo], score[..., None])
             length = np.linalg.norm(step[..., 0], axis=1) / np.sqrt(mean.shape[1])
-            step *= np.minimum(1, _LONGEST / np.maximum(length, 1e-30))[:, None, None]
-            move = np.linalg.solve(np.swapaxes(factor[todo], 1, 2), step)[..., 0]
-            mean[todo] += np.where(ok, move, 0)
-            todo = todo[ok[:, 0] & (length > _SMALL)]
+            far = length > _SMALL
+            todo, value, score, step, length = (x[far] for x in (todo, value, score, step, length))
             if not len(todo):
                 break
+            step *= (share[todo] * np.minimum(1, _LONGEST / length))[:, None, None]
+            tried = mean.copy()
+            tried[todo] += np.linalg.solve(np.swapaxes(factor[todo], 1, 2), step)[..., 0]
+            higher, there, ok = self._here(theta, tried, todo)
+            up = ok & (higher > value)
+            mean[todo[up]] = tried[todo[up]]
+            value, score = np.where(up, higher, value), np.where(up[:, None], there, score)
+            share[todo] *= np.where(up, 1 / _SHORTER, _SHORTER)
+            share = np.minimum(share, 1)
+
+    def _here(self, theta, mean, todo):
+        """Log densities (N,), scores (N, F) and whether they are finite, at some of the means."""
+        value, score, ok = self.score(theta[todo], mean[todo][:, None])
+        return value[:, 0], score[:, 0], ok[:, 0]

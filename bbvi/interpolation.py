@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bbvi._linalg import solve_lower
+from bbvi._linalg import lower_factor, solve_lower
 from bbvi.conditionals import Conditionals, Points
 from bbvi.families import Frame
 from bbvi.families.latent_gaussian import Latent, Spline, cubes, given_hyper, in_units, spline_at
@@ -36,8 +36,7 @@ class Interpolated(NamedTuple):
         to = np.linalg.solve(conditionals.units, self.latent.basis)
         origin = solve_lower(conditionals.units, self.latent.origin - conditionals.origin)
         root = np.linalg.inv(to @ factor * np.exp(log_widths)[:, None])
-        root = np.swapaxes(root, 1, 2)
-        return origin + mean @ to.T, np.linalg.cholesky(root @ np.swapaxes(root, 1, 2))
+        return origin + mean @ to.T, lower_factor(np.swapaxes(root, 1, 2))
 
     def log_density(self, theta: np.ndarray) -> np.ndarray:
         """log density (S,) of hyperparameters (S, H), wherever they are."""

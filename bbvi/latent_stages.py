@@ -35,7 +35,7 @@ _MOST_DIM = 256
 # many draws these points are; and the effective draws, as a share of an exact fit's, below which
 # nothing comes of them. (Walks in 165 dimensions took one round, from 26% to 84%, curves of
 # animals nine.)
-_ROUNDS, _WAIT, _HEAVIEST, _USEFUL = 10, 3, 64, 0.05
+_ROUNDS, _WAIT, _HEAVIEST, _USEFUL = 10, 3, 64, 0.005
 # ... with which weights tell something of hyperparameters, beside splines of their density; and
 # with fewer of which, after so many rounds, nothing comes of more.
 _TELLING = 0.25

@@ -93,9 +93,10 @@ def explore(
     near, calm = _NEAR, 0
     for _ in range(_ROUNDS):
         before = FAMILY.frame(mixture)
-        begin = conditionals.first(theta) if found is None else found.given(conditionals, theta)
-        new = conditionals.at(theta, *begin)
-        points = new if points is None else points.and_others(new)
+        if points is None or found is None:
+            points = conditionals.at(theta, *conditionals.first(theta))
+        else:
+            points = points.and_others(_solved(conditionals, points, found, theta))
         if len(points.log_p) < 1.5 * few:
             return None
         found = _between(conditionals, points, before)
@@ -133,12 +134,30 @@ def explore_at(
     theta, _ = _apart(found, theta, _AT_ONCE * _quadratic(conditionals))
     if not len(theta):
         return explored, np.zeros(0)
-    new = conditionals.at(theta, *found.given(conditionals, theta))
+    new = _solved(conditionals, points, found, theta)
     surprise = new.divergence_from(*found.given(conditionals, new.theta))
     points = points.and_others(new)
     found = _between(conditionals, points, FAMILY.frame(mixture))
     mixture, _ = _fitted(found, mixture, _NEAR, random)
     return Explored(conditionals, points, found, mixture), surprise
+
+
+def _solved(
+    conditionals: Conditionals, points: Points, found: Interpolated, theta: np.ndarray
+) -> Points:
+    """All else given new values (N, H), from what splines say there or, if higher, a point has."""
+    away = found.units(theta)[:, None] - found.units(points.theta)
+    nearest = points.pick(np.argmin(np.sum(away**2, axis=-1), axis=1))
+    said = found.given(conditionals, theta)
+    near = nearest.mean, np.linalg.cholesky(nearest.precision)
+    heights = []
+    for mean, _ in (said, near):
+        value, _, ok = conditionals.score(theta, mean[:, None])
+        heights.append(np.where(ok, value, -np.inf)[:, 0])
+    higher = heights[0] >= heights[1]
+    mean = np.where(higher[:, None], said[0], near[0])
+    factor = np.where(higher[:, None, None], said[1], near[1])
+    return conditionals.at(theta, mean, factor)
 
 
 def _quadratic(conditionals: Conditionals) -> int:

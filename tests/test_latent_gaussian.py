@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import bbvi
+from bbvi._linalg import lower_factor
 from bbvi.conditionals import Conditionals, Points
 from bbvi.coordinates import Coordinates
 from bbvi.diagnostics import diagnose
@@ -324,6 +325,36 @@ def test_what_is_given_hyperparameters_is_exact_where_it_is_normal(x64):
         log_p.append(log_density)
     np.testing.assert_allclose(
         points.log_p - points.log_p[0], np.array(log_p) - log_p[0], atol=1e-6
+    )
+
+
+def test_points_are_found_where_the_precision_is_another_one(x64):
+    """Up to 1,800 times as precise as the Gaussian says, and elsewhere: steps are far too long."""
+    slopes, rates = np.array([1.0, -0.5, 0.2, 2.0]), np.array([3.0, -2.0, 1.0, -1.0])
+
+    def log_joint(params, data):
+        t, z = params
+        log_precision = rates * t
+        squares = jnp.exp(log_precision) * (z - slopes * t) ** 2
+        return -0.5 * (t**2 + jnp.sum(squares) - jnp.sum(log_precision))
+
+    target, _, data = make_target(log_joint, (0.0, np.zeros(4)), None, None)
+    frame = Frame(np.zeros(5), np.eye(5))
+    at = Conditionals(Coordinates(target, data, 32), np.array([0]), frame)
+    theta = np.linspace(-2.5, 2.5, 11)[:, None]
+    points = at.at(theta, *at.first(theta))
+    assert len(points.theta) == 11
+    np.testing.assert_allclose(points.mean, theta * slopes, atol=1e-6)
+    precision = np.exp(rates * theta)
+    np.testing.assert_allclose(points.precision, precision[:, :, None] * np.eye(4), rtol=1e-6)
+    np.testing.assert_allclose(points.log_p, -0.5 * theta[:, 0] ** 2, atol=1e-6)
+
+
+def test_a_factor_of_a_product_that_would_be_rounded(x64):
+    lower = np.array([[1e-9, 0.0], [1.0, 1e-9]])
+    turn = np.array([[0.6, -0.8], [0.8, 0.6]])
+    np.testing.assert_allclose(
+        lower_factor(np.stack([lower, lower @ turn])), [lower] * 2, atol=1e-15
     )
 
 
