@@ -85,8 +85,9 @@ class Auto:
     5. In 13 to 256 dimensions, coordinates with which the curvature of all others changes: up to
        six hyperparameters. All else is normal given these, by gradients at some of their values,
        by splines in between; they themselves have a mixture of Gaussians. Values follow where
-       draws weigh most. Where that settles it, trajectories look for mass that no draw has met,
-       and more values follow there. Else follow chains of 4.
+       draws weigh most. Where that settles it, and draws know the sds that this density has,
+       trajectories look for mass that no draw has met; more values follow where either lacks
+       some. Else follow chains of 4.
     6. Where the weighted draws can still not answer for the posterior, short Hamiltonian chains
        from the Gaussian's draws, in units in which it is standard. Those that are only slow,
        or diverge a little, go on. Where their states bend, or narrow, with a few coordinates, a

@@ -13,12 +13,12 @@ from bbvi._types import AnyArray, Array, PyTree
 from bbvi.conditionals import Conditionals
 from bbvi.coordinates import Coordinates
 from bbvi.diagnostics import Diagnostics
-from bbvi.evaluate import generator
-from bbvi.evidence import efficiency, squares_heavy
+from bbvi.evaluate import generator, scalars
+from bbvi.evidence import SD_TOLERANCE, efficiency, squares_heavy
 from bbvi.families import Frame, LatentGaussian
 from bbvi.hyperparameters import hyperparameters, most_gradients
 from bbvi.matching import on_device
-from bbvi.nested_laplace import Explored, explore, explore_at
+from bbvi.nested_laplace import Explored, Tails, explore, explore_at, tails_of
 from bbvi.population import and_met, fit_mixture, weighted_points
 from bbvi.solvers import BatchAndMatch
 from bbvi.solvers.base import RunLog
@@ -36,6 +36,9 @@ _MOST_DIM = 256
 # nothing comes of them. (Walks in 165 dimensions took one round, from 26% to 84%, curves of
 # animals nine.)
 _ROUNDS, _WAIT, _HEAVIEST, _USEFUL = 10, 3, 64, 0.005
+# ... and values beside these that count most in the variances of hyperparameters, where draws may
+# have settled without.
+_COUNTING = 32
 # ... with which weights tell something of hyperparameters, beside splines of their density; and
 # with fewer of which, after so many rounds, nothing comes of more.
 _TELLING = 0.25
@@ -94,18 +97,26 @@ def latent_stages(gaussian: Fitted, job: Job, key: Array) -> tuple[list[Fitted],
 def _rounds(gaussian, job, at, explored: Explored, key: Array, random) -> tuple[Fitted, int]:
     """The best of fits by more and more points, those where weights were heaviest.
 
+    Draws that settle must know the sds of hyperparameters that their density between points has:
+    weights of next to nothing do not tell a tail where all else lies elsewhere from one where
+    nothing is. Values that count most there follow, and a fit that stays a tenth short misses mass.
+
     Returns:
         the fit, and gradients spent on what it misses, which are paid for.
     """
     target, data, purse = job.target, job.data, job.purse
     log = gaussian.log._replace(status=np.int32(Status.COMPLETED))
     best: Fitted | None = None
+    best_tails: Tails | None = None
     best_in = looking = 0
 
-    def nearer(now: Explored, stage: Fitted, **where: Any) -> Explored | None:
+    def nearer(now: Explored, stage: Fitted, tails: Tails, **where: Any) -> Explored | None:
         if purse.allows(at.num_gradients):
-            return _or_none(lambda: _nearer(job, at, now, stage, random, **where))
+            return _or_none(lambda: _nearer(job, at, now, stage, tails, random, **where))
         return None
+
+    def seen(z):
+        return np.asarray(scalars(target, z.astype(target.dtype), data), float)
 
     now = explored
     for number in range(_ROUNDS):
@@ -113,21 +124,26 @@ def _rounds(gaussian, job, at, explored: Explored, key: Array, random) -> tuple[
         run = partial(_found, _joined(now), log)
         stage = judged_stage(_NAME, gaussian.solver, FAMILY, target, run, key, data)
         stage = stage._replace(num_gradients=0, num_skipped=0)
-        if best is None or _rank(stage) > _rank(best):
-            best, best_in = stage, number
+        tails = tails_of(now, seen, len(stage.diagnostics.draws), random)
+        whole = stage.settled and _short_of(stage, tails) <= SD_TOLERANCE / 2
+        if best is None or best_tails is None or _rank(stage, tails) > _rank(best, best_tails):
+            best, best_in, best_tails = stage, number, tails
         least = _TELLING if number >= _WAIT else _USEFUL
         if not efficiency(best.diagnostics) >= least:
             break
         last = number == _ROUNDS - 1 or number - best_in == _WAIT
         following = None
-        if not (last or stage.settled):
-            following = nearer(now, stage, ask=number == 0)
+        if not (last or whole):
+            following = nearer(now, stage, tails, ask=number == 0)
         if following is None:
             # one of several that settles may have done so by chance
             chosen = bool(number) and bool(squares_heavy(best.diagnostics))
             best = judged_closer(target, key, data, best, _PATIENCE, surely=chosen)
             if stage.settled and not (best.settled or last):
-                following = nearer(now, best)
+                following = nearer(now, best, tails)
+        if best.settled:
+            short = _short_of(best, best_tails)
+            best = best._replace(unseen=short if short > SD_TOLERANCE else 0.0)
         if best.settled:
             best = job.look(best)
             looking += best.num_gradients
@@ -140,7 +156,7 @@ def _rounds(gaussian, job, at, explored: Explored, key: Array, random) -> tuple[
             if not unseen.moves:
                 break
             best = best._replace(unseen=unseen.moves)
-            following = None if last else nearer(now, stage, met=unseen.points)
+            following = None if last else nearer(now, stage, tails, met=unseen.points)
         if following is None:
             break
         now = following
@@ -152,8 +168,16 @@ def _found(params: PyTree, log: RunLog) -> tuple[PyTree, RunLog]:
     return params, log
 
 
-def _rank(stage: Fitted) -> tuple[bool, float]:
-    return stage.settled, float(np.nan_to_num(efficiency(stage.diagnostics)))
+def _rank(stage: Fitted, tails: Tails) -> tuple[bool, float]:
+    whole = stage.settled and _short_of(stage, tails) <= SD_TOLERANCE
+    return whole, float(np.nan_to_num(efficiency(stage.diagnostics)))
+
+
+def _short_of(stage: Fitted, tails: Tails) -> float:
+    """By what share sds of hyperparameters are below what the density between points says."""
+    sd = np.asarray(stage.diagnostics.corrected.sd, float)[tails.alone]
+    with np.errstate(all="ignore"):
+        return float(np.max(np.nan_to_num(tails.sd / sd - 1), initial=0.0))
 
 
 def _heaviest(d: Diagnostics) -> AnyArray:
@@ -171,7 +195,14 @@ def _explored(at, frame: Frame, but_for, random, gradients: float) -> Explored |
 
 
 def _nearer(
-    job, at, explored: Explored, stage, random, met: AnyArray | None = None, ask: bool = False
+    job,
+    at,
+    explored: Explored,
+    stage,
+    tails: Tails,
+    random,
+    met: AnyArray | None = None,
+    ask: bool = False,
 ) -> Explored | None:
     """What is known by points where some draws are too; None where these tell nothing more.
 
@@ -180,7 +211,9 @@ def _nearer(
     """
     hyper = explored.conditionals.hyper
     draws = _heaviest(stage.diagnostics) if met is None else met
-    found, surprise = explore_at(explored, np.asarray(draws[:, hyper], float), random)
+    theta = np.asarray(draws[:, hyper], float)
+    beside = tails.theta[: _COUNTING * stage.settled]
+    found, surprise = explore_at(explored, theta, beside, random)
     by_weights = efficiency(stage.diagnostics) >= _TELLING
     more = met is not None or np.sum(surprise > _FORESEEN) >= _SURPRISES
     if not more and (by_weights or not ask):

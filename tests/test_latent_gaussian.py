@@ -1,6 +1,7 @@
 """Hyperparameters given which all else is normal: what they are, and what is given them."""
 
 from functools import cache
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,9 @@ from bbvi.families.proposals import FAR_DF, TAIL_DF, host_noise
 from bbvi.families.triangular import quadratics
 from bbvi.hyperparameters import MOST, hyperparameters, most_gradients
 from bbvi.interpolation import fit_spline, interpolate
-from bbvi.nested_laplace import explore, explore_at
+from bbvi.latent_stages import _short_of
+from bbvi.moments import Moments
+from bbvi.nested_laplace import Tails, explore, explore_at, tails_of
 from bbvi.target import make_target
 from bbvi.tempering import tempered
 
@@ -417,20 +420,55 @@ def test_divergences_are_those_of_normal_distributions():
     np.testing.assert_allclose(points.divergence_from(means, own), 0, atol=1e-12)
 
 
+NONE = np.zeros((0, 2))
+
+
 def test_what_was_not_foreseen_is_known_once_it_was_looked_at(x64):
     random = np.random.default_rng(0)
     few = explore(conditionals(), random, 0.0)
     theta = CENTRE + np.array([[0.9, -0.9], [-0.8, -0.6], [0.9, 0.5], [0.2, -1.0]])
-    more, surprise = explore_at(few, np.repeat(theta, 3, axis=0), random)
+    more, surprise = explore_at(few, np.repeat(theta, 3, axis=0), NONE, random)
     assert len(surprise) == len(theta) and surprise.max() > 1.0
     assert len(more.points.theta) == len(few.points.theta) + len(theta)
     near = theta + 0.15 * np.linalg.norm(few.conditionals.frame.scale)
-    _, again = explore_at(more, near, random)
-    _, without = explore_at(few, near, random)
+    _, again = explore_at(more, near, NONE, random)
+    _, without = explore_at(few, near, NONE, random)
     assert again.max() < without.max() / 4
     # there is no more to know where a point is
-    same, nothing = explore_at(more, theta, random)
+    same, nothing = explore_at(more, theta, NONE, random)
     assert same is more and len(nothing) == 0
+
+
+def test_sds_of_hyperparameters_are_known_without_weights(x64):
+    """Between points their density is known, whatever draws of all else weigh."""
+    random = np.random.default_rng(0)
+    explored = explore(conditionals(), random, np.inf)
+
+    def natural(z):  # with what depends on all else, and what cannot vary
+        return np.column_stack([z, np.exp(2 * z[:, 1]), z[:, 0] + z[:, 5], np.ones(len(z))])
+
+    tails = tails_of(explored, natural, 20_000, random)
+    np.testing.assert_array_equal(np.flatnonzero(tails.alone), [0, 1, STEPS + 2])
+    np.testing.assert_allclose(tails.sd[:2], moments()[1][:2], rtol=0.05)
+    # those first that count most: exp(2 length) is large
+    first, rest = tails.theta[:500], tails.theta[500:5000]
+    assert np.abs(first - CENTRE).mean() > np.abs(rest - CENTRE).mean()
+    # values beside others are fewer
+    more, _ = explore_at(explored, NONE, tails.theta[:32], random)
+    assert len(more.points.theta) == len(explored.points.theta) + 2
+
+
+def test_draws_that_know_less_of_a_tail_are_seen():
+    """Even weights, and an sd that is a fifth below what the density between points says."""
+    tails = Tails(np.array([True, False, True]), np.array([1.25, 2.0]), NONE)
+
+    def short(*sd):
+        corrected = Moments(*(np.array(sd),) * 4)
+        stage = SimpleNamespace(diagnostics=SimpleNamespace(corrected=corrected))
+        return _short_of(stage, tails)
+
+    assert short(1.0, 9.0, 2.0) == 0.25
+    assert short(1.25, 9.0, 2.5) == 0  # more is no fault of theirs
 
 
 @pytest.mark.parametrize("bits", [32, 64])
