@@ -227,8 +227,9 @@ def _about_unseen(unseen: float) -> Verdict:
     if not unseen:
         return Verdict("trusted", (), ())
     reason = (
-        "Trajectories from the draws with the largest weights go on to where weights are larger "
-        f"still and no draw of the fit comes: moments may be {unseen:.2f} sd off."
+        "Mass to which no draw of the fit comes was found, by trajectories from the draws with the "
+        "largest weights or by the density of hyperparameters: moments may be "
+        f"{unseen:.2f} sd off."
     )
     return Verdict("caution", (reason,), (_RICHER,))
 

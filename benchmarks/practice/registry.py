@@ -28,6 +28,7 @@ from . import (
     regression,
     series,
     signals,
+    smooth,
     structure,
     trials,
     wide,
@@ -55,5 +56,5 @@ class Practice:
 FILES = (regression, hierarchy, people, nature, series)
 FILES += (economy, events, hidden, learning, physics)
 FILES += (psychology, environment, structure, wide, fields, centred)
-FILES += (engineering, trials, signals, latent, kinds)
+FILES += (engineering, trials, signals, latent, kinds, smooth)
 PRACTICE = {name: Practice(name, *made) for file in FILES for name, made in file.MODELS.items()}
