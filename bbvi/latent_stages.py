@@ -36,16 +36,16 @@ _MOST_DIM = 256
 # nothing comes of them. (Walks in 165 dimensions took one round, from 26% to 84%, curves of
 # animals nine.)
 _ROUNDS, _WAIT, _HEAVIEST, _USEFUL = 10, 3, 64, 0.005
-# ... and values beside these that count most in the variances of hyperparameters, where draws may
-# have settled without.
+# ... with which weights tell something of hyperparameters, beside splines of their density; and
+# with fewer of which, after so many rounds, nothing comes of more.
+_TELLING = 0.25
+# Values beside the heaviest draws that count most in the variances of hyperparameters, where draws
+# may have settled without.
 _COUNTING = 32
 # By what share sds may be below those of the density between points. Of 20 models that were right
 # none was 5% short when it settled; of a curve whose height has a long tail fits with sds 12 and
 # 13% short, and even weights, were.
 _SHORT = SD_TOLERANCE / 2
-# ... with which weights tell something of hyperparameters, beside splines of their density; and
-# with fewer of which, after so many rounds, nothing comes of more.
-_TELLING = 0.25
 # How many nats from what was foreseen a normal distribution is that was not, and how many of these
 # are worth a round: of the heaviest draws where all else is not normal most were 0.03 nats off,
 # where points were too few 0.1 to 70.
@@ -129,7 +129,6 @@ def _rounds(gaussian, job, at, explored: Explored, key: Array, random) -> tuple[
         stage = judged_stage(_NAME, gaussian.solver, FAMILY, target, run, key, data)
         stage = stage._replace(num_gradients=0, num_skipped=0)
         tails = tails_of(now, seen, len(stage.diagnostics.draws), random)
-        whole = stage.settled and _short_of(stage, tails) <= _SHORT
         if best is None or best_tails is None or _rank(stage, tails) > _rank(best, best_tails):
             best, best_in, best_tails = stage, number, tails
         least = _TELLING if number >= _WAIT else _USEFUL
@@ -137,7 +136,7 @@ def _rounds(gaussian, job, at, explored: Explored, key: Array, random) -> tuple[
             break
         last = number == _ROUNDS - 1 or number - best_in == _WAIT
         following = None
-        if not (last or whole):
+        if not (last or _is_whole(stage, tails)):
             following = nearer(now, stage, tails, ask=number == 0)
         if following is None:
             # one of several that settles may have done so by chance
@@ -173,8 +172,12 @@ def _found(params: PyTree, log: RunLog) -> tuple[PyTree, RunLog]:
 
 
 def _rank(stage: Fitted, tails: Tails) -> tuple[bool, float]:
-    whole = stage.settled and _short_of(stage, tails) <= _SHORT
-    return whole, float(np.nan_to_num(efficiency(stage.diagnostics)))
+    return _is_whole(stage, tails), float(np.nan_to_num(efficiency(stage.diagnostics)))
+
+
+def _is_whole(stage: Fitted, tails: Tails) -> bool:
+    """Whether it settles, and lacks no tail of a hyperparameter."""
+    return stage.settled and _short_of(stage, tails) <= _SHORT
 
 
 def _short_of(stage: Fitted, tails: Tails) -> float:
