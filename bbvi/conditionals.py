@@ -90,6 +90,13 @@ class Conditionals:
         score = score.reshape(z.shape)[..., self.latent] @ self.units
         return log_p.reshape(z.shape[:2]), score, ok.reshape(z.shape[:2])
 
+    def score_at(
+        self, theta: np.ndarray, mean: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The same at one x each (N, F): (N,), (N, F) and (N,)."""
+        value, score, ok = self.score(theta, mean[:, None])
+        return value[:, 0], score[:, 0], ok[:, 0]
+
     def at(self, theta: np.ndarray, mean: np.ndarray, factor: np.ndarray) -> Points:
         r"""Where Newton's method, from means and factors of precisions, has come to an end.
 
@@ -145,7 +152,7 @@ class Conditionals:
 
         Where these are of elsewhere a step may lead down, and a shorter one is tried.
         """
-        value, score, ok = self._here(theta, mean, todo)
+        value, score, ok = self.score_at(theta[todo], mean[todo])
         todo, value, score = todo[ok], value[ok], score[ok]
         share = np.ones(len(mean))
         for _ in range(_STEPS):
@@ -158,14 +165,9 @@ class Conditionals:
             step *= (share[todo] * np.minimum(1, _LONGEST / length))[:, None, None]
             tried = mean.copy()
             tried[todo] += np.linalg.solve(np.swapaxes(factor[todo], 1, 2), step)[..., 0]
-            higher, there, ok = self._here(theta, tried, todo)
+            higher, there, ok = self.score_at(theta[todo], tried[todo])
             up = ok & (higher > value)
             mean[todo[up]] = tried[todo[up]]
             value, score = np.where(up, higher, value), np.where(up[:, None], there, score)
             share[todo] *= np.where(up, 1 / _SHORTER, _SHORTER)
             share = np.minimum(share, 1)
-
-    def _here(self, theta, mean, todo):
-        """Log densities (N,), scores (N, F) and whether they are finite, at some of the means."""
-        value, score, ok = self.score(theta[todo], mean[todo][:, None])
-        return value[:, 0], score[:, 0], ok[:, 0]
