@@ -12,6 +12,7 @@ from bbvi.families.noncentred import Layer, Tails, invert, joined, untail
 from bbvi.location_scale import FEWEST, location_scale_effects
 from bbvi.location_scale import most_gradients as most_gradients_of_a_shape
 from bbvi.normal_effects import normal_effects
+from bbvi.orbits import Orbit, find_orbits, orbit_effects
 from bbvi.scales import Found, Known, Scale, endless
 from bbvi.target import Target
 
@@ -47,8 +48,7 @@ def find_layers(
     counts, or counts for nothing, and gradients there tell what it is, whatever the data are: see
     `normal_effects`, which is exact and cheap, and `location_scale_effects`. What does not hold at
     other draws is left as it is; so are scales that vary little. Effects that were written
-    non-centred are found in the same way, on the other side, where the data count and the prior
-    does not.
+    non-centred are found by what the likelihood cannot tell, and come first: see `find_orbits`.
 
     Of several scales those come first whose effects no others lean on; then the rest, in the new
     coordinates. Three hundred to 1,500 gradients find all there is in 10 to 100 dimensions.
@@ -71,9 +71,13 @@ def find_layers(
     x, unit = np.array(centre, float), np.array(unit, float)
     tails = Tails(*(np.array(part) for part in coordinates.tails))
     asked: set[int] = set()  # whether their effects' prior has another shape
+    with np.errstate(all="ignore"):
+        orbits = find_orbits(coordinates, x, unit, saturates, single)
     for _ in range(_MOST_LAYERS):
         with np.errstate(all="ignore"):
-            layer, scales = _next_layer(coordinates, x, unit, saturates, random, single, asked)
+            draws = x + unit * random.standard_normal((2, target.dim))
+            known = Known(draws, x, unit, saturates, single)
+            layer, scales = _next_layer(coordinates, known, asked, orbits)
         if layer is None:
             break
         effects = layer.power != 0
@@ -88,6 +92,7 @@ def find_layers(
         x = np.where(effects, np.clip(x, -3, 3), x)
         unit = np.where(effects, 1.0, unit)
         coordinates.layers.append(layer)
+        orbits = []
     names = [target.leaves[target.owners[i]].name for i in endless(coordinates, x, single)]
     coordinates.endless = tuple(dict.fromkeys(names))
     coordinates.tails = tails
@@ -98,13 +103,13 @@ def find_layers(
 
 
 def _next_layer(
-    at: Coordinates, centre, unit, saturates, random, single, asked: set[int]
+    at: Coordinates, known: Known, asked: set[int], orbits: list[Orbit]
 ) -> tuple[Layer | None, list[Found]]:
     """Effects of as many scales as do not depend on one another, and these."""
-    draws = centre + unit * random.standard_normal((2, len(centre)))
-    known = Known(draws, centre, unit, saturates, single)
-    found: list[Found] = []
-    for scale in _scales(at, draws[0], unit):
+    draws, centre, unit, *_ = known
+    written = [orbit_effects(at, orbit, known) for orbit in orbits]
+    found = [one for one in written if one is not None and one.spread >= _VARIES]
+    for scale in () if found else _scales(at, draws[0], unit):
         if at.num_gradients > most_gradients(len(centre)):
             break
         seen = normal_effects(at, scale, known) if scale.power else None
@@ -180,9 +185,8 @@ def _growing(here, near, far, usable, unit) -> list[Scale]:
             if not 1 <= rate <= _MOST_RATE or 2 * moved.sum() < grown.sum():
                 continue
             power = 0.5 * rate * (1 - 2 * side)
-            half = others & (np.abs(rates[side, i] / rate - 0.5) < 0.25)
             if abs(power) * unit[i] >= _SEEN:
-                found.append(Scale(i, power, *map(np.flatnonzero, (moved, half))))
+                found.append(Scale(i, power, np.flatnonzero(moved)))
     return sorted(found, key=lambda scale: -len(scale.moved))
 
 
@@ -193,6 +197,5 @@ def _saturating(near, far, usable) -> list[Scale]:
     moved = still & (gap > _STILL * np.abs(far).max(axis=0))
     np.fill_diagonal(moved, False)
     enough = usable.all(axis=0) & (moved.sum(axis=1) >= FEWEST)
-    none = np.zeros(0, int)
-    found = [Scale(int(i), 0.0, np.flatnonzero(moved[i]), none) for i in np.flatnonzero(enough)]
+    found = [Scale(int(i), 0.0, np.flatnonzero(moved[i])) for i in np.flatnonzero(enough)]
     return sorted(found, key=lambda scale: -len(scale.moved))

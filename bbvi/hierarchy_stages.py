@@ -91,10 +91,11 @@ def hierarchy_stages(gaussian: Fitted, job: Job, key: Array) -> Hierarchy:
     first = look(first)
     if _is_enough(first):
         return Hierarchy([first], 0)
-    stages = [first, *map(look, moves(target, first, move_keys, data, show, to))]
-    best = max(stages, key=lambda s: s.diagnostics.ess)
-    if _is_enough(best):
-        return Hierarchy([*(s for s in stages if s is not best), best], 0)
+    stages = _closer(
+        job, judge_key, [first, *map(look, moves(target, first, move_keys, data, show, to))]
+    )
+    if _is_enough(stages[-1]):
+        return Hierarchy(stages, 0)
     given = []
     if x.normal:
         given = _given_scales(x, loc, unit, job, jax.random.fold_in(find_key, 1))
@@ -142,8 +143,14 @@ def _given_scales(x, loc, unit, job, key) -> list[Fitted]:
     stages = [found]
     if not _is_enough(found):
         stages += map(look, moves(target, found, move_keys, data, show, to))
+    return _closer(job, judge_key, stages)
+
+
+def _closer(job: Job, key: Array, stages: list[Fitted]) -> list[Fitted]:
+    """The same, the best of them last, judged on more draws where that may settle it."""
     best = max(stages, key=lambda s: s.diagnostics.ess)
-    closer = look(judged_closer(target, judge_key, data, best))
+    closer = judged_closer(job.target, key, job.data, best)
+    closer = best if closer is best else job.look(closer)
     return [*(s for s in stages if s is not best), closer]
 
 

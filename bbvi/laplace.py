@@ -53,7 +53,7 @@ def normal_given_scales(
     taken = np.zeros(dim, bool)
     for layer in layers:
         effects = layer.power != 0
-        if len(layer.riders) or taken[layer.hubs].any() or (taken & effects).any():
+        if layer.divided.any() or taken[layer.hubs].any() or (taken & effects).any():
             return None
         taken |= effects
         residual = np.diag(layer.inverse) if layer.inverse.ndim == 1 else np.array(layer.inverse)

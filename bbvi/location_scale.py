@@ -6,7 +6,7 @@ import numpy as np
 
 from bbvi.coordinates import Coordinates
 from bbvi.families.noncentred import Layer, log_scale
-from bbvi.scales import CHECKED_AT, SHAPED, Found, Known, density_of, layer_of
+from bbvi.scales import CHECKED_AT, SHAPED, Found, Known, density_where, layer_of
 
 # By how much a scale is moved either way, to where its effects' prior is a point, or flat.
 _FAR = 8.0
@@ -44,7 +44,7 @@ def location_scale_effects(at: Coordinates, i: int, known: Known) -> Found | Non
         None if there are no such effects.
     """
     layer = _layer(at, i, known)
-    found = None if layer is None else density_of(at, layer, known, SHAPED)
+    found = None if layer is None else density_where(at, layer, known, SHAPED)
     return found and found._replace(normal=False)
 
 

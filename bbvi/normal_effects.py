@@ -4,7 +4,7 @@ import numpy as np
 
 from bbvi.coordinates import Coordinates
 from bbvi.families.noncentred import Layer, log_scale
-from bbvi.scales import CHECKED_AT, SHIFTED, STAYS, Found, Known, Scale, density_of, layer_of
+from bbvi.scales import SHIFTED, Found, Known, Scale, density_where, layer_in_basis
 
 # Widths of effects are so much smaller where their prior is read off: what the data say is then
 # a share of its square. More would be lost to rounding.
@@ -12,11 +12,6 @@ _DEPTH, _DEPTH_FLOAT32 = 10.0, 5.5
 _DEEPER, _DEEPER_FLOAT32 = 16.0, 8.0  # where means are, of which less is lost
 _INDEPENDENT, _INDEPENDENT_FLOAT32 = 1e-6, 1e-3  # what is left of the precision of one of them
 _ASYMMETRY, _BENT = 1e-2, 1e-2
-# What is so little beside a diagonal is left out.
-_BESIDE = 1e-3
-# Of effects that were written non-centred: a shift that is less is none, and one that grows by
-# less, as a share of its square, stays.
-_RIDES = 0.05
 
 
 def normal_effects(at: Coordinates, scale: Scale, known: Known) -> Found | None:
@@ -40,15 +35,7 @@ def normal_effects(at: Coordinates, scale: Scale, known: Known) -> Found | None:
         None if there are no such effects.
     """
     layer = _effects(at, scale, known)
-    if layer is None:
-        return None
-    ridden = _ridden(at, layer, scale, known)
-    seen = None
-    if ridden is not None:
-        seen = density_of(at, ridden, known, STAYS)
-    if seen is None:
-        seen = density_of(at, layer, known, SHIFTED)
-    return seen
+    return layer and density_where(at, layer, known, SHIFTED)
 
 
 def _effects(at: Coordinates, scale: Scale, known: Known) -> Layer | None:
@@ -89,26 +76,7 @@ def _effects(at: Coordinates, scale: Scale, known: Known) -> Layer | None:
     up, down = score[1 : 1 + len(own)], score[1 + len(own) :]
     total = -(up - down)[:, own] / unit[own][:, None]
     data = (total + total.T) / 2 - precision / width(centre) ** 2
-    half = np.linalg.inv(lower)
-    by_data = half @ data @ half.T
-    omega, turn = np.diagonal(by_data), None
-    beside = by_data - np.diag(omega)
-    if np.abs(beside).max() > _BESIDE * np.abs(by_data).max():
-        try:
-            omega, turn = np.linalg.eigh(by_data)
-        except np.linalg.LinAlgError:
-            return None
-    basis, inverse = (half.T, lower.T) if turn is None else (half.T @ turn, turn.T @ lower.T)
-    layer = layer_of(known, i, power, own, hubs, inverse @ lead, inverse @ rest, omega)
-    log_det = np.asarray(-np.sum(np.log(np.diagonal(lower))))
-    layer = layer._replace(log_det=log_det)
-    if turn is None and np.abs(lower - np.diag(np.diagonal(lower))).max() < _BESIDE * lower.max():
-        layer.basis[own], layer.inverse[own] = np.diagonal(half), np.diagonal(lower)
-        return layer
-    whole = np.eye(len(draw)), np.eye(len(draw))
-    for to, part in zip(whole, (basis, inverse), strict=True):
-        to[np.ix_(own, own)] = part
-    return layer._replace(basis=whole[0], inverse=whole[1])
+    return layer_in_basis(known, i, power, own, hubs, lead, rest, lower, data)
 
 
 def _prior(at: Coordinates, scale: Scale, known: Known, depth, width):
@@ -148,27 +116,6 @@ def _prior(at: Coordinates, scale: Scale, known: Known, depth, width):
     except np.linalg.LinAlgError:
         return None
     return own, hubs, of_own * width(deep) ** 2, lead, rest
-
-
-def _ridden(at: Coordinates, layer: Layer, scale: Scale, known: Known) -> Layer | None:
-    """The layer, where means are so many widths off, the same as the scale gets smaller."""
-    (draw, _), centre, unit, *_ = known
-    effects = layer.power != 0
-    riders = scale.half[~effects[scale.half]]
-    near, far = (np.where(effects, 0, draw) for _ in CHECKED_AT)
-    for x, depth in zip((near, far), CHECKED_AT, strict=True):
-        x[scale.at] = centre[scale.at] - depth / scale.power
-    _, score, ok = at.score_with(layer, np.concatenate([[near, far], far + np.diag(unit)[riders]]))
-    shifts = score[:, effects]
-    if not ok.all() or np.sqrt(np.mean(shifts[1] ** 2)) < _RIDES:
-        return None
-    if np.mean((shifts[1] - shifts[0]) ** 2) > _RIDES * np.mean(shifts[1] ** 2):
-        return None
-    ride = np.zeros((len(draw), len(riders)))
-    ride[effects] = ((shifts[2:] - shifts[1]) / unit[riders][:, None]).T
-    shift = np.zeros(len(draw))
-    shift[effects] = shifts[1] - ride[effects] @ draw[riders]
-    return layer._replace(riders=riders.astype(np.int32), ride=ride, shift=shift)
 
 
 def _independent(scaled, order, single) -> np.ndarray:

@@ -43,13 +43,13 @@ class Allowed(NamedTuple):
 SHIFTED = Allowed((0.1, 1.0), 2.0, 0.5)
 # ... of a prior of another shape, which was compared at both depths where it was read off ...
 SHAPED = SHIFTED._replace(curved=(1.0, 1.0))
-# ... and of effects that were written non-centred, where the shift may not grow.
-STAYS = SHIFTED._replace(factor=0.0, number=0.2)
 # Where tails are tried, in sds from the mean, how wide, and how long beside what the density says.
 _SHIFTS, _STRETCHES = np.linspace(-0.6, 1.5, 15), np.exp(np.linspace(-1.5, 0.3, 13))
 _SHARES = np.array([1.0, 0.5, 0.25, 0.1, 0.0])
 # Densities that fall more slowly than this, in nats a unit, are hardly proper.
 _SLOWEST = 0.1
+# What is so little beside a diagonal is left out.
+_BESIDE = 1e-3
 # Data whose precision is this share of the prior's at the centre, or less, say nothing.
 _SAYS = 1e-6
 
@@ -78,7 +78,6 @@ class Scale(NamedTuple):
     at: int
     power: float  # zero where they do not grow, but saturate
     moved: np.ndarray
-    half: np.ndarray  # whose gradients grow half as fast
 
 
 class Found(NamedTuple):
@@ -99,7 +98,7 @@ class Found(NamedTuple):
     def hubs(self) -> np.ndarray:
         """What the means of the effects depend on."""
         hubs = np.zeros(len(self.layer.power), bool)
-        hubs[self.layer.hubs] = hubs[self.layer.riders] = True
+        hubs[self.layer.hubs] = True
         return hubs
 
     @property
@@ -131,11 +130,69 @@ def layer_of(known: Known, at: int, power: float, own, hubs, lead, rest, omega) 
     return layer._replace(hubs=hubs.astype(np.int32), lead=leading)
 
 
-def density_of(at: Coordinates, layer: Layer, known: Known, allowed: Allowed) -> Found | None:
-    """What the density of a scale is, given the others; None if its effects are not as they should.
+def layer_in_basis(
+    known: Known, at: int, power: float, own, hubs, lead, rest, lower, data
+) -> Layer | None:
+    """A layer in a basis in which the prior's precision and the data's are diagonal.
 
-    Where the scale is small they are to be standard normal but for a shift, which must not grow as
-    it gets smaller: means that are a little wrong lie many widths off then.
+    Args:
+        known: of the posterior.
+        at: of the scale.
+        power: of the scale.
+        own: (E,) which coordinates are effects.
+        hubs: (H,) which coordinates their means lean on.
+        lead: (E, H) how.
+        rest: (E,) what is left of the means.
+        lower: (E, E) factor of their precision for a scale of one.
+        data: (E, E) precision of the data.
+
+    Returns:
+        None if there is no such basis.
+    """
+    half = np.linalg.inv(lower)
+    by_data = half @ data @ half.T
+    omega, turn = np.diagonal(by_data), None
+    beside = by_data - np.diag(omega)
+    if np.abs(beside).max() > _BESIDE * np.abs(by_data).max():
+        try:
+            omega, turn = np.linalg.eigh(by_data)
+        except np.linalg.LinAlgError:
+            return None
+    basis, inverse = (half.T, lower.T) if turn is None else (half.T @ turn, turn.T @ lower.T)
+    layer = layer_of(known, at, power, own, hubs, inverse @ lead, inverse @ rest, omega)
+    log_det = np.asarray(-np.sum(np.log(np.diagonal(lower))))
+    layer = layer._replace(log_det=log_det)
+    if turn is None and np.abs(lower - np.diag(np.diagonal(lower))).max() < _BESIDE * lower.max():
+        layer.basis[own], layer.inverse[own] = np.diagonal(half), np.diagonal(lower)
+        return layer
+    whole = np.eye(len(known.centre)), np.eye(len(known.centre))
+    for to, part in zip(whole, (basis, inverse), strict=True):
+        to[np.ix_(own, own)] = part
+    return layer._replace(basis=whole[0], inverse=whole[1])
+
+
+def density_of(at: Coordinates, layer: Layer, known: Known) -> Found | None:
+    """What the density of a scale is, given the others; None if it is nowhere finite.
+
+    Args:
+        at: the coordinates so far.
+        layer: those that the scale and its effects would add.
+        known: of the posterior.
+    """
+    centre = known.centre
+    layer, effects = _pulled(at, layer, centre), layer.power != 0
+    i, power = layer.scale[effects][0], layer.power[effects][0]
+    profile = np.where(effects, 0, centre) + np.zeros((len(PROFILE), 1))
+    profile[:, i] = centre[i] + PROFILE / abs(power)
+    log_p, score, ok = at.score_with(layer, profile)
+    return Found(i, layer, *marginal(profile[:, i], log_p, score[:, i], ok)) if ok.any() else None
+
+
+def density_where(at: Coordinates, layer: Layer, known: Known, allowed: Allowed) -> Found | None:
+    """The same; None if its effects are not as they should where the scale is small.
+
+    There they are to be standard normal but for a shift, which must not grow as it gets smaller:
+    means that are a little wrong lie many widths off then.
 
     Args:
         at: the coordinates so far.
@@ -144,7 +201,7 @@ def density_of(at: Coordinates, layer: Layer, known: Known, allowed: Allowed) ->
         allowed: by how much they may be other than that.
     """
     draws, centre, *_ = known
-    layer, effects = _pulled(at, layer, centre), layer.power != 0
+    pulled, effects = _pulled(at, layer, centre), layer.power != 0
     i, power = layer.scale[effects][0], layer.power[effects][0]
     signs = np.where(np.arange(effects.sum()) % 2, -1.0, 1.0)
     small = []
@@ -155,20 +212,17 @@ def density_of(at: Coordinates, layer: Layer, known: Known, allowed: Allowed) ->
                 x[i] = centre[i] - depth / power
                 x[effects] = u
                 small.append(x)
-    profile = np.where(effects, 0, centre) + np.zeros((len(PROFILE), 1))
-    profile[:, i] = centre[i] + PROFILE / abs(power)
-    log_p, score, ok = at.score_with(layer, np.concatenate([small, profile]))
-    few = len(small)
-    if not (ok[:few].all() and ok[few:].any()):
+    _, score, ok = at.score_with(pulled, np.array(small))
+    if not ok.all():
         return None
-    beside = (score[:few] + small)[:, effects].reshape(len(draws), len(CHECKED_AT), 2, -1)
+    beside = (score + small)[:, effects].reshape(len(draws), len(CHECKED_AT), 2, -1)
     curved = np.mean((beside[:, :, 0] - beside[:, :, 1]) ** 2, axis=2)
     shifted = np.sqrt(np.mean(((beside[:, :, 0] + beside[:, :, 1]) / 2) ** 2, axis=2))
     if not (curved[:, -1] < np.array(allowed.curved)).all():
         return None
     if not (shifted[:, -1] < allowed.factor * shifted[:, 0] + allowed.number).all():
         return None
-    return Found(i, layer, *marginal(profile[:, i], log_p[few:], score[few:, i], ok[few:]))
+    return density_of(at, layer, known)
 
 
 def _pulled(at: Coordinates, layer: Layer, centre) -> Layer:
@@ -179,7 +233,7 @@ def _pulled(at: Coordinates, layer: Layer, centre) -> Layer:
     given = conditional(layer, x)
     # where the score is not that of a standard normal, the mean is off by so many widths
     off = (score + x)[0] * np.exp(given.log_width[0])
-    pull = off / np.exp(2 * given.w[0]) / given.rho[0]
+    pull = off / np.exp((2 - layer.divided) * given.w[0]) / given.rho[0]
     informed = effects & (layer.log_omega > NO_DATA)
     return layer._replace(pull=np.where(informed & ok[0], pull, 0))
 

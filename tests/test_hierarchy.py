@@ -31,21 +31,17 @@ FAMILY = Noncentred()
 KEY = jax.random.key(0)
 
 
-def a_layer(dim, effects, scale, hubs, seed=0, dense=False, saturates=0.0):
+def a_layer(dim, effects, scale, hubs, seed=0, dense=False, saturates=0.0, divided=0.0):
     """Some layer, of effects with a scale and hubs."""
     rng = np.random.default_rng(seed)
     layer, number = plain_layer(dim), len(effects)
     layer.scale[effects], layer.power[effects] = scale, rng.choice([-0.5, 0.5, 1.0])
-    layer.saturates[effects] = saturates
+    layer.saturates[effects], layer.divided[effects] = saturates, divided
     layer.rest[effects], layer.pull[effects] = rng.normal(size=(2, number))
     layer.log_omega[effects] = rng.normal(size=number)
     lead = np.zeros((dim, len(hubs)))
     lead[effects] = rng.normal(size=(number, len(hubs)))
-    layer.shift[effects] = rng.normal(size=number)
-    ride, riders = np.zeros((dim, 1)), np.array(hubs[:1], np.int32)
-    ride[effects] = rng.normal(size=(number, 1))
-    hubs = np.array(hubs, np.int32)
-    layer = layer._replace(hubs=hubs, lead=lead, riders=riders, ride=ride)
+    layer = layer._replace(hubs=np.array(hubs, np.int32), lead=lead)
     if not dense:
         diagonal = np.exp(rng.normal(size=number))
         layer.basis[effects], layer.inverse[effects] = diagonal, 1 / diagonal
@@ -60,7 +56,7 @@ def a_member(dense=False, saturates=0.0):
     """Two layers in seven dimensions, and a scale with a tail."""
     layers = [
         a_layer(7, [2, 3, 4], 0, [1], 1, dense, saturates),
-        a_layer(7, [1], 6, [5], 2),
+        a_layer(7, [1], 6, [5], 2, divided=1.0),
     ]
     tails = Tails(*np.array([[0.3, *[0] * 6], [-0.5, *[1] * 6], [0.8, *[0] * 6]], float))
     rng = np.random.default_rng(3)
@@ -94,7 +90,7 @@ def test_its_frame_has_its_moments():
     z = FAMILY.reparam(params, np.random.default_rng(0).normal(size=(400_000, 7)))[0]
     x = np.asarray(FAMILY.frame(params).invert(z))
     np.testing.assert_allclose(x.mean(0), 0, atol=0.1)
-    np.testing.assert_allclose(x.std(0), 1, atol=0.15)
+    np.testing.assert_allclose(x.std(0), 1, atol=0.25)
     on_host = FAMILY.frame(jax.device_get(params))
     jax.tree.map(np.testing.assert_allclose, on_host, FAMILY.frame(params))
 
@@ -321,7 +317,7 @@ def test_what_has_no_effects_has_no_layers():
 
 
 def test_effects_that_were_written_non_centred():
-    """It is the data that narrow them, around a mean that grows as they do."""
+    """They are divided by their scale, and given it independent of it and all else but mu."""
 
     def noncentred(p):
         s, u = p["s"], p["u"]
@@ -333,9 +329,10 @@ def test_effects_that_were_written_non_centred():
     (layer,) = x.layers
     effects = layer.power != 0
     np.testing.assert_array_equal(np.flatnonzero(effects), np.arange(2, 2 + GROUPS))
-    assert set(layer.power[effects]) == {-1.0}
-    np.testing.assert_array_equal(layer.riders, [0])
+    np.testing.assert_array_equal(layer.divided, layer.power)
+    assert set(layer.power[effects]) == {1.0}
     y = np.random.default_rng(0).uniform(-2, 2, size=(50, target.dim))
+    y[:, 0] = 0
     _, score, ok = x.score(y)
     assert ok.all()
     np.testing.assert_allclose(score[:, effects], -y[:, effects], atol=1e-3)

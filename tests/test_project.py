@@ -26,7 +26,7 @@ ORDER = """
     families evaluate objectives solvers run pareto moments diagnostics propriety evidence
     base_space chains chain_checks verdict table posterior plot stage observers modes ways matching
     tempering chain_stages coverage necks unseen bending chained following coordinates scales
-    normal_effects location_scale hierarchy gaussians population bent_stages laplace
+    normal_effects orbits location_scale hierarchy gaussians population bent_stages laplace
     hierarchy_stages hyperparameters conditionals interpolation nested_laplace latent_stages
     auto bridges result fit
     batch testing __init__ __main__

@@ -27,22 +27,18 @@ class Layer(NamedTuple):
         N(rho (m + exp(2w) b), exp(2w) rho),    rho = 1/(1 + exp(2w) omega),
 
     of which x is the standardised residual: for small scales the effects are non-centred, for
-    large ones centred on the data. Where the effects were written non-centred themselves, it is the
-    likelihood that narrows with 1/scale, around a mean that is so many widths from zero:
-
-        m = A hubs + a + exp(w) (C riders + c).
+    large ones centred on the data. The prior's mean is m = A hubs + a. Effects that were written
+    non-centred are these divided by exp(w).
 
     Attributes:
         scale: (D,) which coordinate is the scale of this one.
         power: (D,) p in w = p s; zero for all that are no effects, which stay what they are.
         saturates: (D,) one where s is that coordinate less log(1 + exp) of it, the log of a
             fraction of an interval, and zero where s is the coordinate.
+        divided: (D,) one for effects that were written non-centred, else zero.
         hubs: (H,) which coordinates m is linear in.
         lead: (D, H) A.
         rest: (D,) a.
-        riders: (R,) which coordinates what is added by the width is linear in.
-        ride: (D, R) C.
-        shift: (D,) c.
         log_omega: (D,) log precision of the data.
         pull: (D,) b, what they pull with.
         basis: (D, D) V, and the identity for all others; or (D,) its diagonal if that is all.
@@ -53,12 +49,10 @@ class Layer(NamedTuple):
     scale: AnyArray
     power: AnyArray
     saturates: AnyArray
+    divided: AnyArray
     hubs: AnyArray
     lead: AnyArray
     rest: AnyArray
-    riders: AnyArray
-    ride: AnyArray
-    shift: AnyArray
     log_omega: AnyArray
     pull: AnyArray
     basis: AnyArray
@@ -68,27 +62,23 @@ class Layer(NamedTuple):
 
 def plain_layer(dim: int) -> Layer:
     """A layer without effects, on the host."""
-    of_scales = np.arange(dim, dtype=np.int32), np.zeros(dim), np.zeros(dim)
-    leads, rides = ((np.zeros(0, np.int32), np.zeros((dim, 0)), np.zeros(dim)) for _ in range(2))
+    of_scales = np.arange(dim, dtype=np.int32), *np.zeros((3, dim))
+    leads = np.zeros(0, np.int32), np.zeros((dim, 0)), np.zeros(dim)
     data = np.full(dim, NO_DATA), np.zeros(dim)
-    return Layer(*of_scales, *leads, *rides, *data, np.ones(dim), np.ones(dim), np.zeros(()))
-
-
-# Which coordinates means are linear in, and how: pairs of fields of a layer.
-_LINEAR = (("hubs", "lead"), ("riders", "ride"))
+    return Layer(*of_scales, *leads, *data, np.ones(dim), np.ones(dim), np.zeros(()))
 
 
 def stacked(layers: list[Layer]) -> Layer:
     """Layers of the host as one, with a leading axis."""
-    most = {name: max(len(getattr(layer, name)) for layer in layers) for name, _ in _LINEAR}
+    most = max(len(layer.hubs) for layer in layers)
     dense = any(layer.basis.ndim == 2 for layer in layers)
     alike = []
     for layer in layers:
-        parts: dict[str, AnyArray] = {}
-        for name, how in _LINEAR:
-            room = most[name] - len(getattr(layer, name))
-            parts[name] = np.pad(getattr(layer, name), (0, room))  # the first one, by nothing
-            parts[how] = np.pad(getattr(layer, how), ((0, 0), (0, room)))
+        room = most - len(layer.hubs)
+        parts: dict[str, AnyArray] = {
+            "hubs": np.pad(layer.hubs, (0, room)),  # the first one, by nothing
+            "lead": np.pad(layer.lead, ((0, 0), (0, room))),
+        }
         for name in ("basis", "inverse"):
             part = getattr(layer, name)
             parts[name] = np.diag(part) if dense and part.ndim == 1 else part
@@ -101,13 +91,11 @@ def joined(one: Layer, other: Layer) -> Layer:
     mine = other.power != 0
     pairs = zip(one, other, strict=True)
     found = Layer(*(np.where(mine, b, a) if np.shape(a) == mine.shape else a for a, b in pairs))
-    parts: dict[str, AnyArray] = {}
-    for name, how in _LINEAR:
-        all_of = np.union1d(getattr(one, name), getattr(other, name)).astype(np.int32)
-        linear = np.zeros((len(mine), len(all_of)))
-        for layer in (one, other):
-            linear[:, np.searchsorted(all_of, getattr(layer, name))] += getattr(layer, how)
-        parts |= {name: all_of, how: linear}
+    hubs = np.union1d(one.hubs, other.hubs).astype(np.int32)
+    lead = np.zeros((len(mine), len(hubs)))
+    for layer in (one, other):
+        lead[:, np.searchsorted(hubs, layer.hubs)] += layer.lead
+    parts: dict[str, AnyArray] = {"hubs": hubs, "lead": lead}
     for name in ("basis", "inverse"):
         a, b = getattr(one, name), getattr(other, name)
         if max(a.ndim, b.ndim) == 2:
@@ -122,8 +110,7 @@ class Conditional(NamedTuple):
     Attributes:
         w: (S, D) log scales.
         rho: (S, D) how much of what is known of them is the prior's.
-        pulled: (S, D) exp(2w) rho b.
-        ridden: (S, D) rho exp(w) (C riders + c).
+        pulled: (S, D) exp(2w) rho b, divided where effects are.
         mean: (S, D).
         log_width: (S, D); zero for what is no effect.
     """
@@ -131,7 +118,6 @@ class Conditional(NamedTuple):
     w: AnyArray
     rho: AnyArray
     pulled: AnyArray
-    ridden: AnyArray
     mean: AnyArray
     log_width: AnyArray
 
@@ -146,11 +132,11 @@ def conditional(layer: Layer, y: AnyArray) -> Conditional:
     xp = namespace(y)
     w = log_scale(y[:, layer.scale], layer.power, layer.saturates)
     log_rho = -xp.logaddexp(0, layer.log_omega + 2 * w)
-    rho, pulled = xp.exp(log_rho), xp.exp(log_rho + 2 * w) * layer.pull
-    led = rho * (dot(y[:, layer.hubs], layer.lead.T) + layer.rest)
-    ridden = xp.exp(log_rho + w) * (dot(y[:, layer.riders], layer.ride.T) + layer.shift)
-    log_width = xp.where(layer.power != 0, w + 0.5 * log_rho, 0)
-    return Conditional(w, rho, pulled, ridden, led + ridden + pulled, log_width)
+    times = w * layer.divided
+    rho, pulled = xp.exp(log_rho), xp.exp(log_rho + 2 * w - times) * layer.pull
+    led = xp.exp(log_rho - times) * (dot(y[:, layer.hubs], layer.lead.T) + layer.rest)
+    log_width = xp.where(layer.power != 0, w - times + 0.5 * log_rho, 0)
+    return Conditional(w, rho, pulled, led + pulled, log_width)
 
 
 def _turned(y, basis):
@@ -177,12 +163,12 @@ def pull_back(layer: Layer, x: np.ndarray, score: np.ndarray) -> np.ndarray:
     """The gradient (S, D) by x of a log density of x, from that of z, on the host."""
     given, effects = conditional(layer, x), layer.power != 0
     width, by_y = np.exp(given.log_width), _turned(score, layer.basis.T)
-    by_mean = np.where(effects, by_y * given.rho, 0)
+    by_mean = np.where(effects, by_y * given.rho * np.exp(-given.w * layer.divided), 0)
     found = np.where(effects, by_y * width, by_y)
     found[:, layer.hubs] += by_mean @ layer.lead
-    found[:, layer.riders] += (by_mean * np.exp(given.w)) @ layer.ride
-    mean_by_w = 2 * (given.pulled - (1 - given.rho) * given.mean) + given.ridden
-    by_w = by_y * (mean_by_w + width * x * given.rho) + given.rho
+    width_by_w = given.rho - layer.divided
+    mean_by_w = 2 * (given.pulled - (1 - given.rho) * given.mean) - layer.divided * given.mean
+    by_w = by_y * (mean_by_w + width * x * width_by_w) + width_by_w
     at = x[:, layer.scale]
     by_s = layer.power * by_w * (1 - layer.saturates / (1 + np.exp(-at)))
     np.add.at(found.T, layer.scale[effects], by_s[:, effects].T)
