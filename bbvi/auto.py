@@ -76,10 +76,11 @@ class Auto:
        bend with a few coordinates move in this way, in up to 40 dimensions chains of
        regressions before them, and in up to 12 mixtures of Gaussians after them, where that
        settles it. (In this order: the first two are exact or give up.)
-    4. Where gradients far out tell that some coordinates are the scales of others, a Gaussian in
-       coordinates in which these do not depend on them: matched, and moved. Where that does not
-       settle it and these have normal priors, a Gaussian of the scales, and of up to 128 others the
-       normal distribution given these, whose precision adds up from theirs and the data's.
+    4. Where gradients tell that some coordinates are the scales of others, written centred or
+       not, a Gaussian in coordinates in which these do not depend on them: matched, and moved.
+       Where that does not settle it and effects were written centred, with normal priors, a
+       Gaussian of the scales, and of up to 128 others the normal distribution given these, whose
+       precision adds up from theirs and the data's.
        Where the density does not fall along such a scale, the posterior is improper: no stage
        follows.
     5. In 13 to 256 dimensions, coordinates with which the curvature of all others changes: up to

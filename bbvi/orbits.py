@@ -1,5 +1,6 @@
 """Scales of effects that were written non-centred, whatever the data's distribution."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ _MORE = 24
 # 1e-16 or 1e-8, of all scales in a dozen models, and 1e-3 or more of all else.
 _LEFT, _LEFT_FLOAT32, _OFF = 1e-10, 1e-6, 0.05
 # How many times as much the effects' own prior is to count.
-_SEEN = 10
+_COUNTS = 10
 # A column that is as little beside those before it says nothing.
 _DEPENDENT, _DEPENDENT_FLOAT32 = 1e-9, 1e-4
 _POWERS = np.array([0.5, 1.0, 2.0])
@@ -35,11 +36,7 @@ class Orbit(NamedTuple):
 
 
 def find_orbits(
-    at: Coordinates,
-    centre: np.ndarray,
-    unit: np.ndarray,
-    saturates: np.ndarray,
-    single: bool,
+    at: Coordinates, centre: np.ndarray, unit: np.ndarray, saturates: np.ndarray, single: bool
 ) -> list[Orbit]:
     r"""Scales of standard normal effects of which the likelihood sees the products only.
 
@@ -67,50 +64,63 @@ def find_orbits(
     random = np.random.default_rng(dim)
     signs = random.choice([-1.0, 1.0], (dim + 2 + _MORE, dim))
     # no two values of two coordinates are alike: of such there are more equations that hold
-    points = centre + unit * (
-        random.uniform(-0.5, 0.5, dim) + random.uniform(0.7, 1.3, dim) * signs
-    )
+    lengths = random.uniform(-0.5, 0.5, dim) + random.uniform(0.7, 1.3, dim) * signs
+    points = centre + unit * lengths
     _, score, ok = at.score(points)
-    points, signs, score = points[ok], signs[ok], score[ok]
-    if len(points) < dim + 2 + _MORE // 2:
+    if ok.sum() < dim + 2 + _MORE // 2:
         return []
+    points, signs, score = points[ok], signs[ok], score[ok]
+    equations = _Equations(points * score + points**2, signs, single)
     # a scale in an interval moves its log by less than itself
-    slopes = 1 - saturates / (1 + np.exp(-points))
-    wanted = score / slopes
-    products = points * score + points**2
-    scale = np.sqrt(np.mean(products**2, axis=0))
-    products = products / np.where(scale > 0, scale, 1)
-    basis, upper = np.linalg.qr(products)
-    diagonal = np.abs(np.diagonal(upper))
-    told = diagonal > (_DEPENDENT_FLOAT32 if single else _DEPENDENT) * np.sqrt(len(points))
-    basis = basis[:, told]
-
-    def without(x):
-        for _ in range(2):  # once more, for what rounding has left
-            x = x - basis @ (basis.T @ x)
-        return x
-
-    def size(x):
-        return np.linalg.norm(x - x.mean())
-
-    left, ones, turns = without(wanted), without(np.ones((len(points), 1)))[:, 0], without(signs)
-    least = _LEFT_FLOAT32 if single else _LEFT
+    wanted = score / (1 - saturates / (1 + np.exp(-points)))
     found = []
-    for i in range(dim):
-        ends, *_ = np.linalg.lstsq(np.stack([ones, turns[:, i]], axis=1), left[:, i], rcond=None)
-        rest = left[:, i] - ends[0] * ones - ends[1] * turns[:, i]
-        if not np.linalg.norm(rest) < least * size(wanted[:, i]):
-            continue
-        others = basis.T @ (wanted[:, i] - ends[0] - ends[1] * signs[:, i])
-        power = np.zeros(dim)
-        power[told] = np.linalg.solve(upper[np.ix_(told, told)], others) / scale[told]
+    for i, power in equations.solutions(wanted):
         orbit = _rounded(i, power)
+        if orbit is None:
+            continue
         # deep in the neck of a funnel effects grow with their scale, and nothing else counts
-        if orbit and size(np.sum(points[:, orbit.effects] ** 2, axis=1)) > _SEEN * least * size(
-            wanted[:, i]
-        ):
+        prior = np.sum(points[:, orbit.effects] ** 2, axis=1)
+        if _size(prior) > _COUNTS * equations.least * _size(wanted[:, i]):
             found.append(orbit)
     return found
+
+
+class _Equations:
+    """Sums of products (S, D) with a power each, and two values of what goes with one sign."""
+
+    def __init__(self, products: np.ndarray, signs: np.ndarray, single: bool) -> None:
+        self.least = _LEFT_FLOAT32 if single else _LEFT
+        size = np.sqrt(np.mean(products**2, axis=0))
+        self._size = np.where(size > 0, size, 1)
+        basis, upper = np.linalg.qr(products / self._size)
+        dependent = (_DEPENDENT_FLOAT32 if single else _DEPENDENT) * np.sqrt(len(products))
+        self._told = np.abs(np.diagonal(upper)) > dependent
+        self._basis, self._upper = basis[:, self._told], upper[np.ix_(self._told, self._told)]
+        self._signs = signs
+
+    def _left(self, x: np.ndarray) -> np.ndarray:
+        """What no products say of x (S, ...)."""
+        for _ in range(2):  # once more, for what rounding has left
+            x = x - self._basis @ (self._basis.T @ x)
+        return x
+
+    def solutions(self, wanted: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        """Coordinates i whose column (S, D), but for two values, is products; powers (D,)."""
+        ones, turns, left = map(self._left, (np.ones(len(wanted)), self._signs, wanted))
+        for i, (turn, rest) in enumerate(zip(turns.T, left.T, strict=True)):
+            ends = np.stack([ones, turn], axis=1)
+            values, *_ = np.linalg.lstsq(ends, rest, rcond=None)
+            if not np.linalg.norm(rest - ends @ values) < self.least * _size(wanted[:, i]):
+                continue
+            by_products = wanted[:, i] - values[0] - values[1] * self._signs[:, i]
+            power = np.zeros(len(self._told))
+            power[self._told] = np.linalg.solve(self._upper, self._basis.T @ by_products)
+            yield i, power / self._size
+
+
+def _size(x: np.ndarray) -> float:
+    """How much x (S,) varies."""
+    return float(np.linalg.norm(x - x.mean()))
 
 
 def _rounded(i: int, power: np.ndarray) -> Orbit | None:

@@ -62,7 +62,7 @@ class Layer(NamedTuple):
 
 def plain_layer(dim: int) -> Layer:
     """A layer without effects, on the host."""
-    of_scales = np.arange(dim, dtype=np.int32), *np.zeros((3, dim))
+    of_scales = np.arange(dim, dtype=np.int32), np.zeros(dim), np.zeros(dim), np.zeros(dim)
     leads = np.zeros(0, np.int32), np.zeros((dim, 0)), np.zeros(dim)
     data = np.full(dim, NO_DATA), np.zeros(dim)
     return Layer(*of_scales, *leads, *data, np.ones(dim), np.ones(dim), np.zeros(()))
