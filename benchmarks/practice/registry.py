@@ -32,6 +32,7 @@ from . import (
     structure,
     trials,
     wide,
+    written,
 )
 
 REFERENCE = Path(__file__).with_name("reference.json")
@@ -56,5 +57,5 @@ class Practice:
 FILES = (regression, hierarchy, people, nature, series)
 FILES += (economy, events, hidden, learning, physics)
 FILES += (psychology, environment, structure, wide, fields, centred)
-FILES += (engineering, trials, signals, latent, kinds, smooth)
+FILES += (engineering, trials, signals, latent, kinds, smooth, written)
 PRACTICE = {name: Practice(name, *made) for file in FILES for name, made in file.MODELS.items()}
