@@ -5,7 +5,7 @@ PYTHON := .venv/bin/python
 LOWEST := .venv-lowest/bin/python
 BENCH := .venv-bench/bin/python
 # One worker a core, at most 8: each holds a JAX of its own and compiles for itself.
-WORKERS := -n auto --maxprocesses 8
+WORKERS := -n auto --maxprocesses 8 --dist worksteal
 
 .PHONY: help demo test test-lowest test-slow notebooks docs bench bench-quick \
 	bench-batch counted accuracy clean

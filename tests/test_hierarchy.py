@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scale_forms import FORMS
 
 import bbvi
 from bbvi.coordinates import Coordinates
@@ -156,15 +157,6 @@ def of_scale(to_sd):
     return log_joint
 
 
-FORMS = {  # the scale as a sd's function, its support, and the power of the unconstrained scale
-    "sd": (lambda v: v, bbvi.positive, 1.0),
-    "log sd": (jnp.exp, bbvi.real, 1.0),
-    "variance": (jnp.sqrt, bbvi.positive, 0.5),
-    "precision": (lambda v: v**-0.5, bbvi.positive, -0.5),
-    "fraction": (lambda v: v, bbvi.interval(0.0, 4.0), 1.0),
-}
-
-
 def coordinates(log_joint, init, data=None, support=None, unit=0.4):
     target, _, data = make_target(log_joint, init, data, support)
     centre = np.zeros(target.dim)
@@ -252,15 +244,20 @@ def test_effects_of_any_shape_are_found(name, dtype):
     np.testing.assert_allclose(near[:, effects], far[:, effects], atol=0.05)
 
 
-def groups_with(prior):
-    """Centred groups whose scale has a log prior of its own, and that scale's support."""
+def groups_with(prior, written="centred"):
+    """Groups whose scale has a log prior of its own, and that scale's support."""
 
-    def log_joint(p, data):
+    def divided(p, data):
+        z = p["mu"] + p["tau"] * p["z"]
+        effects = -0.5 * jnp.sum(p["z"] ** 2) + prior(p["tau"]) - 0.5 * (p["mu"] / 5) ** 2
+        return effects - 0.5 * jnp.sum(((data["y"] - z) / data["sd"]) ** 2)
+
+    def centred(p, data):
         effects = -0.5 * jnp.sum(((p["z"] - p["mu"]) / p["tau"]) ** 2)
         effects += prior(p["tau"]) - p["z"].size * jnp.log(p["tau"]) - 0.5 * (p["mu"] / 5) ** 2
         return effects - 0.5 * jnp.sum(((data["y"] - p["z"]) / data["sd"]) ** 2)
 
-    return log_joint, {"tau": bbvi.positive}
+    return centred if written == "centred" else divided, {"tau": bbvi.positive}
 
 
 PRIORS = {  # of tau, and whether the posterior is proper
@@ -273,9 +270,10 @@ PRIORS = {  # of tau, and whether the posterior is proper
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", PRIORS)
-def test_a_neck_without_end_is_told_from_one_that_is_long(name, dtype):
+@pytest.mark.parametrize("written", ["centred", "non-centred"])
+def test_a_neck_without_end_is_told_from_one_that_is_long(written, name, dtype):
     prior, proper = PRIORS[name]
-    log_joint, support = groups_with(prior)
+    log_joint, support = groups_with(prior, written)
     arrays = {"mu": 0.0, "tau": 1.0, "z": np.zeros(GROUPS)}, {"y": Y, "sd": SD}
     init, data = jax.tree.map(lambda x: np.asarray(x, dtype), arrays)
     _, x = coordinates(log_joint, init, data, support)

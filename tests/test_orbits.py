@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scale_forms import FORMS
 
 import bbvi
 from bbvi import make_target
@@ -24,13 +25,6 @@ LIKELIHOODS = {  # of what the data see, and a level
     "Poisson": lambda x, data: jnp.sum(data["up"] * x - jnp.exp(x)),
     "Student-t": lambda x, data: -2.5 * jnp.sum(jnp.log1p((data["y"] - x) ** 2)),
     "a walk's": lambda x, data: -0.5 * jnp.sum((data["y"] - jnp.cumsum(x)) ** 2),
-}
-FORMS = {  # the scale as a sd's function, its support, and the power of the unconstrained scale
-    "sd": (lambda v: v, bbvi.positive, 1.0),
-    "log sd": (jnp.exp, bbvi.real, 1.0),
-    "variance": (jnp.sqrt, bbvi.positive, 0.5),
-    "precision": (lambda v: v**-0.5, bbvi.positive, -0.5),
-    "fraction": (lambda v: v, bbvi.interval(0.0, 4.0), 1.0),
 }
 
 
