@@ -126,8 +126,8 @@ def _size(x: np.ndarray) -> float:
 def _rounded(i: int, power: np.ndarray) -> Orbit | None:
     """The scale i, if all powers (D,) are none or the same one that scales have."""
     moved = np.abs(power) > _OFF
-    moved[i] = False
-    if not moved.any():
+    # with its own product, which no scale needs, it is any function of itself and one more
+    if moved[i] or not moved.any():
         return None
     median = np.median(power[moved])
     nearest = np.sign(median) * _POWERS[np.argmin(np.abs(_POWERS - abs(median)))]

@@ -100,7 +100,12 @@ def by_another_prior(p, data):
     return prior + LIKELIHOODS["binomial"](x, data)
 
 
-@pytest.mark.parametrize("log_joint", [centred, by_another_prior])
+def banana(p, data):
+    others = jnp.sum(p["raw"] ** 2) + p["scale"] ** 2
+    return -0.5 * (others + ((p["level"] - p["raw"][0] ** 2) / 0.3) ** 2)
+
+
+@pytest.mark.parametrize("log_joint", [centred, by_another_prior, banana])
 @pytest.mark.parametrize("seed", range(3))
 def test_none_is_found_where_there_is_none(log_joint, seed, x64):
     init = {"level": 0.0, "raw": np.zeros(GROUPS), "scale": 1.0}
