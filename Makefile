@@ -4,7 +4,8 @@
 PYTHON := .venv/bin/python
 LOWEST := .venv-lowest/bin/python
 BENCH := .venv-bench/bin/python
-# One worker a core, at most 8: each holds a JAX of its own and compiles for itself.
+# One worker a core, at most 8: each holds a JAX of its own and compiles for itself. Tests of a file,
+# and the fixtures they share, mostly go to one of them.
 WORKERS := -n auto --maxprocesses 8 --dist worksteal
 
 .PHONY: help demo test test-lowest test-slow notebooks docs bench bench-quick \
