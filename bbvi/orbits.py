@@ -18,6 +18,7 @@ _LEFT, _LEFT_FLOAT32, _OFF = 1e-10, 1e-6, 0.05
 _COUNTS = 10
 # A column that is as little beside those before it says nothing.
 _DEPENDENT, _DEPENDENT_FLOAT32 = 1e-9, 1e-4
+_HUGE = 1e100  # squares of what is less are finite
 _POWERS = np.array([0.5, 1.0, 2.0])
 
 
@@ -67,6 +68,7 @@ def find_orbits(
     lengths = random.uniform(-0.5, 0.5, dim) + random.uniform(0.7, 1.3, dim) * signs
     points = centre + unit * lengths
     _, score, ok = at.score(points)
+    ok = ok & (np.abs(score) < _HUGE).all(axis=1)
     if ok.sum() < dim + 2 + _MORE // 2:
         return []
     points, signs, score = points[ok], signs[ok], score[ok]

@@ -125,6 +125,19 @@ def test_none_is_found_in_the_neck_of_a_funnel():
     assert find_orbits(Coordinates(target, data, 64), centre, unit, 0 * unit, True) == []
 
 
+@pytest.mark.parametrize("rate", [100, 1000])
+def test_points_where_squares_are_past_all_floats_are_left_out(rate, x64):
+    """Half of all; what is left tells nothing."""
+
+    def log_joint(p, data):
+        return noncentred("binomial")(p, data) - jnp.exp(rate * p["level"])
+
+    init = {"level": 0.0, "raw": np.zeros(GROUPS), "scale": 1.0}
+    with np.errstate(all="ignore"):
+        found = orbits_of(log_joint, init, {"scale": bbvi.positive}, DATA)[1]
+    assert len(found) == (rate == 100)
+
+
 def test_effects_are_standard_where_they_are_known_well(x64):
     """Of many data the likelihood is normal, and effects given all else are too."""
     data = {**DATA, "number": 1e5 * DATA["number"], "up": 1e5 * DATA["up"]}
