@@ -64,10 +64,7 @@ def find_layers(
     coordinates = Coordinates(target, data, rows)
     random = generator(key)
     single = target.dtype == np.float32
-    saturates = np.zeros(target.dim)
-    for leaf in target.leaves:
-        if isinstance(leaf.bijector, Interval):
-            saturates[leaf.start : leaf.start + leaf.size] = 1
+    saturates = saturating(target)
     x, unit = np.array(centre, float), np.array(unit, float)
     tails = Tails(*(np.array(part) for part in coordinates.tails))
     asked: set[int] = set()  # whether their effects' prior has another shape
@@ -100,6 +97,15 @@ def find_layers(
         coordinates.centre = untail(tails, x[None])[0]
     coordinates.unit = unit / np.abs(tails.unit)
     return coordinates
+
+
+def saturating(target: Target) -> np.ndarray:
+    """(D,) one for coordinates that are a fraction of an interval, else zero."""
+    found = np.zeros(target.dim)
+    for leaf in target.leaves:
+        if isinstance(leaf.bijector, Interval):
+            found[leaf.start : leaf.start + leaf.size] = 1
+    return found
 
 
 def _next_layer(

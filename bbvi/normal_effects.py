@@ -4,7 +4,7 @@ import numpy as np
 
 from bbvi.coordinates import Coordinates
 from bbvi.families.noncentred import Layer, log_scale
-from bbvi.scales import SHIFTED, Found, Known, Scale, density_where, layer_in_basis
+from bbvi.scales import NORMAL, Found, Known, Scale, density_where, layer_in_basis
 
 # Widths of effects are so much smaller where their prior is read off: what the data say is then
 # a share of its square. More would be lost to rounding.
@@ -35,7 +35,7 @@ def normal_effects(at: Coordinates, scale: Scale, known: Known) -> Found | None:
         None if there are no such effects.
     """
     layer = _effects(at, scale, known)
-    return layer and density_where(at, layer, known, SHIFTED)
+    return layer and density_where(at, layer, known, NORMAL)
 
 
 def _effects(at: Coordinates, scale: Scale, known: Known) -> Layer | None:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bbvi.coordinates import Coordinates
-from bbvi.families.noncentred import log_scale
+from bbvi.families.noncentred import log_scale, log_scale_slope
 from bbvi.scales import Found, Known, density_of, layer_in_basis
 
 # Points beyond the unknowns: what is left over says whether there is such a scale.
@@ -74,7 +74,7 @@ def find_orbits(
     points, signs, score = points[ok], signs[ok], score[ok]
     equations = _Equations(points * score + points**2, signs, single)
     # a scale in an interval moves its log by less than itself
-    wanted = score / (1 - saturates / (1 + np.exp(-points)))
+    wanted = score / log_scale_slope(points, 1.0, saturates)
     found = []
     for i, power in equations.solutions(wanted):
         orbit = _rounded(i, power)

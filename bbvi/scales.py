@@ -23,26 +23,13 @@ from bbvi.propriety import LEAST_FALL, is_level, log_scale_ends
 PROFILE = np.arange(-8.0, 8.01, 0.25)
 # Where scales are small, so many nats of width below the centre's, effects are looked at.
 CHECKED_AT = (3.0, 6.0)
-
-
-class Allowed(NamedTuple):
-    """By how much scores of effects may differ from those of standard normals there.
-
-    Attributes:
-        curved: what they may differ by at two places, squared, where they were read off, and
-            elsewhere.
-        factor: by which what they are shifted by may grow between the two depths.
-        number: by which it may grow besides.
-    """
-
-    curved: tuple[float, float]
-    factor: float
-    number: float
-
-
-SHIFTED = Allowed((0.1, 1.0), 2.0, 0.5)
-# ... of a prior of another shape, which was compared at both depths where it was read off ...
-SHAPED = SHIFTED._replace(curved=(1.0, 1.0))
+# By how much scores of effects may differ there from those of standard normals at two places,
+# squared, where they were read off, and elsewhere ...
+NORMAL = (0.1, 1.0)
+# ... of a prior of another shape, which was compared at both depths where it was read off.
+SHAPED = (1.0, 1.0)
+# By which factor what they are shifted by may grow between the two depths, and by how much besides.
+_GROWS, _MORE = 2.0, 0.5
 # Where tails are tried, in sds from the mean, how wide, and how long beside what the density says.
 _SHIFTS, _STRETCHES = np.linspace(-0.6, 1.5, 15), np.exp(np.linspace(-1.5, 0.3, 13))
 _SHARES = np.array([1.0, 0.5, 0.25, 0.1, 0.0])
@@ -179,16 +166,12 @@ def density_of(at: Coordinates, layer: Layer, known: Known) -> Found | None:
         layer: those that the scale and its effects would add.
         known: of the posterior.
     """
-    centre = known.centre
-    layer, effects = _pulled(at, layer, centre), layer.power != 0
-    i, power = layer.scale[effects][0], layer.power[effects][0]
-    profile = np.where(effects, 0, centre) + np.zeros((len(PROFILE), 1))
-    profile[:, i] = centre[i] + PROFILE / abs(power)
-    log_p, score, ok = at.score_with(layer, profile)
-    return Found(i, layer, *marginal(profile[:, i], log_p, score[:, i], ok)) if ok.any() else None
+    return _density(at, _pulled(at, layer, known.centre), known.centre)
 
 
-def density_where(at: Coordinates, layer: Layer, known: Known, allowed: Allowed) -> Found | None:
+def density_where(
+    at: Coordinates, layer: Layer, known: Known, allowed: tuple[float, float]
+) -> Found | None:
     """The same; None if its effects are not as they should where the scale is small.
 
     There they are to be standard normal but for a shift, which must not grow as it gets smaller:
@@ -198,7 +181,7 @@ def density_where(at: Coordinates, layer: Layer, known: Known, allowed: Allowed)
         at: the coordinates so far.
         layer: those that the scale and its effects would add.
         known: of the posterior; effects are looked at at its draws.
-        allowed: by how much they may be other than that.
+        allowed: by how much scores may differ from that, squared, at each draw.
     """
     draws, centre, *_ = known
     pulled, effects = _pulled(at, layer, centre), layer.power != 0
@@ -218,11 +201,21 @@ def density_where(at: Coordinates, layer: Layer, known: Known, allowed: Allowed)
     beside = (score + small)[:, effects].reshape(len(draws), len(CHECKED_AT), 2, -1)
     curved = np.mean((beside[:, :, 0] - beside[:, :, 1]) ** 2, axis=2)
     shifted = np.sqrt(np.mean(((beside[:, :, 0] + beside[:, :, 1]) / 2) ** 2, axis=2))
-    if not (curved[:, -1] < np.array(allowed.curved)).all():
+    if not (curved[:, -1] < np.array(allowed)).all():
         return None
-    if not (shifted[:, -1] < allowed.factor * shifted[:, 0] + allowed.number).all():
+    if not (shifted[:, -1] < _GROWS * shifted[:, 0] + _MORE).all():
         return None
-    return density_of(at, layer, known)
+    return _density(at, pulled, centre)
+
+
+def _density(at: Coordinates, layer: Layer, centre: np.ndarray) -> Found | None:
+    """The density of the scale of a layer in which data pull already."""
+    effects = layer.power != 0
+    i, power = layer.scale[effects][0], layer.power[effects][0]
+    profile = np.where(effects, 0, centre) + np.zeros((len(PROFILE), 1))
+    profile[:, i] = centre[i] + PROFILE / abs(power)
+    log_p, score, ok = at.score_with(layer, profile)
+    return Found(i, layer, *marginal(profile[:, i], log_p, score[:, i], ok)) if ok.any() else None
 
 
 def _pulled(at: Coordinates, layer: Layer, centre) -> Layer:

@@ -9,7 +9,7 @@ from scale_forms import FORMS
 import bbvi
 from bbvi import make_target
 from bbvi.coordinates import Coordinates
-from bbvi.hierarchy import find_layers
+from bbvi.hierarchy import find_layers, saturating
 from bbvi.orbits import find_orbits
 
 GROUPS = 9
@@ -42,11 +42,7 @@ def orbits_of(log_joint, init, support, data=None, seed=0):
     rng = np.random.default_rng(seed)
     centre, unit = 0.3 * rng.normal(size=target.dim), rng.uniform(0.3, 1, target.dim)
     at = Coordinates(target, data, 64)
-    saturates = np.zeros(target.dim)
-    for leaf in target.leaves:
-        if isinstance(leaf.bijector, bbvi.bijectors.Interval):
-            saturates[leaf.start] = 1
-    found = find_orbits(at, centre, unit, saturates, target.dtype == np.float32)
+    found = find_orbits(at, centre, unit, saturating(target), target.dtype == np.float32)
     assert at.num_gradients < target.dim + 30
     return target, found
 

@@ -127,6 +127,11 @@ def log_scale(s: AnyArray, power: AnyArray, saturates: AnyArray) -> AnyArray:
     return power * (s - saturates * namespace(s).logaddexp(0, s))
 
 
+def log_scale_slope(s: np.ndarray, power: AnyArray, saturates: AnyArray) -> np.ndarray:
+    """dw/ds at scales s, on the host."""
+    return power * (1 - saturates / (1 + np.exp(-s)))
+
+
 def conditional(layer: Layer, y: AnyArray) -> Conditional:
     """Of effects, given all other coordinates of y (S, D)."""
     xp = namespace(y)
@@ -169,8 +174,7 @@ def pull_back(layer: Layer, x: np.ndarray, score: np.ndarray) -> np.ndarray:
     width_by_w = given.rho - layer.divided
     mean_by_w = 2 * (given.pulled - (1 - given.rho) * given.mean) - layer.divided * given.mean
     by_w = by_y * (mean_by_w + width * x * width_by_w) + width_by_w
-    at = x[:, layer.scale]
-    by_s = layer.power * by_w * (1 - layer.saturates / (1 + np.exp(-at)))
+    by_s = by_w * log_scale_slope(x[:, layer.scale], layer.power, layer.saturates)
     np.add.at(found.T, layer.scale[effects], by_s[:, effects].T)
     return found
 
