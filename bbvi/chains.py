@@ -14,8 +14,8 @@ from bbvi._types import AnyArray, Array, PyTree
 from bbvi.base_space import standardised
 from bbvi.evaluate import generator
 from bbvi.families import Family
-from bbvi.moments import Moments
-from bbvi.pareto import largest_terms, rate_lost, tail_shape
+from bbvi.moments import Moments, with_tails
+from bbvi.pareto import largest_terms, tail_shape
 from bbvi.target import Target
 
 _SETTLING, _KEPT = 8, 16  # states of each chain, a trajectory or more apart
@@ -218,7 +218,7 @@ def _found(target, family, params, data, course, segments, spent) -> Chains:
     summary = jax.device_get(_describe(target, family, params, course.first, course.path, data))
     draws, moments, memory, persistence, drift, drift_se, largest = summary
     shape = tail_shape(largest[None], len(draws))
-    moments = moments._replace(sd_se=moments.sd_se * rate_lost(shape, len(draws)))
+    moments = with_tails(moments, shape, len(draws))
     return Chains(
         draws,
         moments,

@@ -21,22 +21,24 @@ from bbvi.families.proposals import (
     host_noise,
     noise_shapes,
 )
-from bbvi.moments import Moments, moments_of, place, sums_and_terms
-from bbvi.pareto import USABLE, largest_terms, psis, rate_lost, tail_shape
+from bbvi.moments import Moments, moments_of, place, sums_and_terms, with_tails
+from bbvi.pareto import USABLE, largest_terms, psis, tail_shape
 from bbvi.target import Target
 
 # Fresh draws, fewer where they are long. With 2,048 the tail that k-hat is fitted to begins in
 # the bulk of the weights, and nearly perfect fits read 2 and more; here it is 2% of the draws.
 _MOST_DRAWS, _LEAST_DRAWS = 16_384, 1_024
 _TOTAL_ELEMENTS = 1 << 24
-# Where all of them would compute more elements than this (some 30 seconds of a core), a quarter
-# is drawn first: means to 0.02 sds, sds to 2%, and a k-hat of 0.5 where all read 0.4.
+# They are drawn by the quarter, where all are few enough to be kept, since one may do: it tells
+# means to 0.02 sds, sds to 2%, and a k-hat of 0.5 where all read 0.4. Where all would compute more
+# elements than this (some 30 seconds of a core), that is enough by itself.
 _HEAVY = 1 << 32
 _LIGHT = 1 << 28  # 2 seconds of a core
 # Elements of draws held at once; their first five powers are.
 _CHUNK_ELEMENTS = 1 << 21
-# Up to here only drawing is compiled: the loop as a whole takes the compiler seconds.
-_HOST_CHUNKS = 16
+# Elements of draws up to which only drawing is compiled: the loop as a whole takes the compiler
+# seconds.
+_HOST_ELEMENTS = 1 << 25
 # Elements of draws kept in the result, for pictures and checks: 16 MiB in float32.
 _KEPT_ELEMENTS = 1 << 22
 # Draws far out are there to give squares a variance: where they do not, errors count it. (Of five
@@ -109,8 +111,13 @@ def _plan(target: Target, num_draws: int | None, most: float = np.inf) -> _Plan:
 
 
 def _plan_on_host(target: Target, num_draws: int | None) -> _Plan:
-    """More draws than usual come in chunks of the usual size, for which there are programs."""
-    return _plan(target, num_draws, _MOST_DRAWS)
+    """All draws come in chunks of the first look's size, for which there are programs."""
+    return _plan(target, num_draws, default_draws(target)[0])
+
+
+def _too_many(target: Target, plan: _Plan) -> bool:
+    """Whether one program makes the draws and sums them."""
+    return plan.chunks * plan.size * target.dim > _HOST_ELEMENTS
 
 
 class _Drawn(NamedTuple):
@@ -153,17 +160,36 @@ def diagnose(
         far: whether half of the draws lie far out; see `reaches_far`.
     """
     plan = _plan_on_host(target, num_draws)
-    if not far and (is_traced((params, key, data)) or plan.chunks > _HOST_CHUNKS):
+    if not far and (is_traced((params, key, data)) or _too_many(target, plan)):
         return _in_chunks(target, family, params, key, data, _plan(target, num_draws))
     return _on_host(target, family, params, key, data, plan, far)
 
 
 def reaches_far(target: Target, family: Family, params: PyTree, num_draws: int) -> bool:
     """Whether so many draws can be made of which half lie far out."""
-    if _plan_on_host(target, num_draws).chunks > _HOST_CHUNKS:
+    if _too_many(target, _plan_on_host(target, num_draws)):
         return False
     directions = family.directions(jax.device_get(params))
     return directions is not None and directions.shape[-2] <= _MOST_DIRECTIONS
+
+
+def first_looks(
+    target: Target, family: Family, params: PyTree, key: Array, data: PyTree
+) -> Iterator[Diagnostics]:
+    """Diagnostics by a quarter of the usual draws, and then by all; where that saves none, by all.
+
+    Args:
+        target: the target.
+        family: the family of the approximation.
+        params: its parameters.
+        key: a typed random key.
+        data: the user's data.
+    """
+    numbers = default_draws(target)
+    if _are_kept(target, numbers[-1]):
+        return closer_looks(target, family, params, key, data, False, numbers)
+    looks = (diagnose(target, family, params, key, data, number) for number in numbers)
+    return map(jax.device_get, looks)
 
 
 def closer_looks(
@@ -210,7 +236,7 @@ def _on_host(
     """Figures in numpy; draws come in chunks, made anew for each sum unless they are few."""
     keys = [key] if plan.chunks == 1 else split(key, plan.chunks)
     total = plan.chunks * plan.size
-    if plan.chunks > 1 and total * target.dim <= _KEPT_ELEMENTS:
+    if plan.chunks > 1 and _are_kept(target, total):
         return next(closer_looks(target, family, params, key, data, far, [total]))
 
     def draw(i):
@@ -262,9 +288,10 @@ def prepare_diagnose(
     target: Target, family: Family, params: PyTree, key: Array, data: PyTree
 ) -> None:
     """Begin to build what `diagnose` of such arguments will need."""
-    plan = _plan(target, default_draws(target)[0])
-    if plan.chunks > _HOST_CHUNKS:
-        _in_chunks.prepare(target, family, params, key, data, plan)
+    number = default_draws(target)[0]
+    plan = _plan_on_host(target, number)
+    if _too_many(target, plan):
+        _in_chunks.prepare(target, family, params, key, data, _plan(target, number))
     else:
         noise = noise_shapes(plan.size, *family.event(params))
         proposal, _ = _propose.prepare(target, family, params, noise, data, False)
@@ -344,7 +371,7 @@ def _judge(
     sums = xp.sum(sums, axis=0)
     raw, corrected = (moments_of(origin, sums[i], sums[i + 1]) for i in (0, 2))
     shape = tail_shape(largest, total).astype(origin.dtype)
-    corrected = corrected._replace(sd_se=corrected.sd_se * rate_lost(shape, total, usable))
+    corrected = with_tails(corrected, shape, total, usable)
     return Diagnostics(
         elbo=elbo,
         elbo_se=spread / xp.sqrt(count),
@@ -367,9 +394,18 @@ def _judge(
 def default_draws(target: Target) -> tuple[int, ...]:
     """S when none is given; two numbers where fewer should be tried first."""
     most = min(_MOST_DRAWS, max(_LEAST_DRAWS, _TOTAL_ELEMENTS // target.dim))
-    return (most // 4, most) if most * target.work > _HEAVY else (most,)
+    return (most // 4, most) if _are_kept(target, most) or is_heavy(target) else (most,)
+
+
+def is_heavy(target: Target) -> bool:
+    """Whether the usual draws take half a minute or more."""
+    return _MOST_DRAWS * target.work > _HEAVY
 
 
 def most_draws(target: Target) -> int:
     """S that cost no more than short chains do, and few enough to be kept."""
     return min(_KEPT_ELEMENTS // target.dim, _LIGHT // target.work)
+
+
+def _are_kept(target: Target, num_draws: int) -> bool:
+    return num_draws * target.dim <= _KEPT_ELEMENTS

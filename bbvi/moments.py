@@ -7,6 +7,7 @@ import numpy as np
 from bbvi._arrays import namespace
 from bbvi._linalg import dot
 from bbvi._types import AnyArray, Array
+from bbvi.pareto import USABLE, rate_lost
 
 # Elements of a block of sums of numpy's: 256 KiB, what a core's own cache holds. Blocks of a
 # quarter took twice as long for their calls, whole arrays of 200 scalars as long for new pages.
@@ -72,6 +73,19 @@ def moments_of(origin: Array, first: Array, second: Array) -> Moments:
         xp.sqrt(xp.maximum(squares, 0)),
         xp.sqrt(xp.maximum(quartic, 0)) / xp.maximum(2 * sd, tiny),
     )
+
+
+def with_tails(moments: Moments, shape: Array, total: int, usable: float = USABLE) -> Moments:
+    """Moments whose sds are known as well as the tails of the weighted squares let them be.
+
+    Args:
+        moments: with standard errors alone.
+        shape: (C,) Pareto shapes of the largest weighted squares.
+        total: how many draws there are.
+        usable: the shape up to which a standard error is believed.
+    """
+    with np.errstate(invalid="ignore"):  # no error times an infinite one: nothing is known
+        return moments._replace(sd_se=moments.sd_se * rate_lost(shape, total, usable))
 
 
 def _about(x: AnyArray, origin: AnyArray, used: AnyArray) -> AnyArray:

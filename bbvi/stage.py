@@ -18,6 +18,8 @@ from bbvi.diagnostics import (
     closer_looks,
     default_draws,
     diagnose,
+    first_looks,
+    is_heavy,
     most_draws,
     prepare_diagnose,
     reaches_far,
@@ -349,13 +351,15 @@ def _judge(
 ) -> tuple[Diagnostics, bool]:
     """What fresh draws say, and whether half of these lie far out.
 
-    Where draws are costly, few of them are made first, which may be enough. Where squares are
-    heavy, draws far out may say more, and are asked.
+    A quarter of the draws may be enough: of a member that needs no correction, whose own moments
+    are the answer, or where draws are costly. Where squares are heavy, draws far out may say more,
+    and are asked.
     """
-    for number in default_draws(target):
-        found = jax.device_get(diagnose(target, family, params, key, data, number))
-        if is_settled(found, status):
+    for found in first_looks(target, family, params, key, data):
+        enough = is_heavy(target) or not needs_correction(found)
+        if enough and is_settled(found, status):
             break
+    number = int(found.num_draws)
     if not (squares_heavy(found) and reaches_far(target, family, params, number)):
         return found, False
     far = jax.device_get(diagnose(target, family, params, key, data, number, far=True))

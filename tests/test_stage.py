@@ -22,16 +22,21 @@ def target():
     return make_target(lambda z: -0.5 * jnp.sum(z**2), np.zeros(2), None, None)[0]
 
 
-@pytest.fixture(scope="module")
-def exact(target):
-    """A stage whose approximation is the target."""
+def normal(target, sd):
+    """A stage whose approximation is a normal distribution."""
     family = FullRankGaussian()
     log = empty_log(target.dtype)._replace(status=jnp.int32(Status.CONVERGED))
 
     def run():
-        return family.init(jnp.zeros(2), jnp.ones(2)), log
+        return family.init(jnp.zeros(2), jnp.full(2, sd)), log
 
     return judged_stage("run", BatchAndMatch(), family, target, run, jax.random.key(0), None)
+
+
+@pytest.fixture(scope="module")
+def exact(target):
+    """A stage whose approximation is the target."""
+    return normal(target, 1.0)
 
 
 def seen(stage, elbo=0.0, mean_se=1e-3, sd_se=1e-3, **figures):
@@ -86,11 +91,21 @@ def test_of_one_approximation_what_is_less_noisy_is_kept(exact):
     assert better(loud, quiet) is quiet and better(quiet, loud) is quiet
 
 
+def test_a_quarter_of_the_draws_may_do(target, exact):
+    """Of what needs no correction, or is costly; the others are all draws, the first among them."""
+    wide = normal(target, 1.1)
+    assert exact.settled and wide.settled and wide.corrects
+    assert exact.diagnostics.num_draws == 4096 and wide.diagnostics.num_draws == 16_384
+    costly = normal(replace(target, work=1 << 20), 1.1)
+    assert costly.settled and costly.diagnostics.num_draws == 4096
+    np.testing.assert_array_equal(costly.diagnostics.draws, wide.diagnostics.draws[:4096])
+
+
 def test_what_is_only_noisy_is_judged_on_more_draws(target, exact):
     noisy = seen(exact, mean_se=0.04)
     assert not noisy.settled
     closer = judged_closer(target, jax.random.key(1), None, noisy)
-    assert closer.settled and closer.diagnostics.num_draws == 4 * exact.diagnostics.num_draws
+    assert closer.settled and closer.diagnostics.num_draws == 4 * 16_384
     # nothing that is settled already, or hopeless, or has another fault
     for stage in (exact, seen(exact, mean_se=1.0), seen(exact, mean_se=0.04, khat=0.9, ess=9.0)):
         assert judged_closer(target, jax.random.key(1), None, stage) is stage
