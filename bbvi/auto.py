@@ -25,8 +25,9 @@ from bbvi.matching import find_start
 from bbvi.modes import elsewhere
 from bbvi.objectives import ELBO
 from bbvi.population import MIXTURES, MOST_DIM, population_stage
+from bbvi.ranking import beside, better, proven_by
 from bbvi.solvers import StochasticGradient
-from bbvi.stage import Fitted, Job, Show, beside, better, fit_stage, plain_stage, proven_by
+from bbvi.stage import Fitted, Job, Show, fit_stage, plain_stage
 from bbvi.target import Target
 from bbvi.unseen import affine_space, log_mixture_of
 

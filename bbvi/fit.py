@@ -19,10 +19,11 @@ from bbvi.matching import find_start
 from bbvi.observers import BudgetWatch, Checkpoint, Observers, ProgressBar, Snapshot, show_stage
 from bbvi.posterior import Posterior
 from bbvi.propriety import unbounded
+from bbvi.ranking import beside, better, proven_by
 from bbvi.result import FitResult
 from bbvi.run import constrain, examine, run
 from bbvi.solvers import Solver
-from bbvi.stage import Fitted, beside, better, fit_stage, plain_stage, proven_by
+from bbvi.stage import Fitted, fit_stage, plain_stage
 from bbvi.status import BBVIWarning, FitError, InputError
 from bbvi.target import Target, make_target
 from bbvi.verdict import judge

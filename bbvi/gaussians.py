@@ -15,9 +15,10 @@ from bbvi.families import FullRankGaussian, GaussianMixture
 from bbvi.matching import Matches, affordable, match_from, match_modes, move, on_device
 from bbvi.modes import VISIBLE_NATS, separate_modes
 from bbvi.necks import missed_neck, most_gradients
+from bbvi.ranking import better
 from bbvi.solvers import BatchAndMatch
 from bbvi.solvers.starts import ORIGINS, PATH_EVALUATIONS, Starts, race
-from bbvi.stage import Fitted, Show, better, judged_closer, judged_stage
+from bbvi.stage import Fitted, Show, judged_closer, judged_stage
 from bbvi.target import Target
 from bbvi.unseen import Space, affine_space, log_gaussian, most_unseen_gradients, unseen_mass
 from bbvi.ways import joined

@@ -17,7 +17,8 @@ from bbvi.families import BentGaussian, FullRankGaussian, TriangularGaussian
 from bbvi.families.bent import CURVED, KNOTS, feature_sizes
 from bbvi.following import follow
 from bbvi.gaussians import FirstKeys, first_stages
-from bbvi.stage import better, plain_stage
+from bbvi.ranking import better
+from bbvi.stage import plain_stage
 from bbvi.target import make_target
 from bbvi.unseen import base_space
 

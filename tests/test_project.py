@@ -24,9 +24,9 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 ORDER = """
     _types status budget _arrays _tree _linalg _score _compile bijectors examples storage target
     families evaluate objectives solvers run pareto moments diagnostics propriety evidence
-    base_space chains chain_checks verdict table posterior plot stage observers modes ways matching
-    tempering chain_stages coverage necks unseen bending chained following coordinates scales
-    normal_effects orbits location_scale hierarchy gaussians population bent_stages laplace
+    base_space chains chain_checks verdict table posterior plot stage ranking observers modes ways
+    matching tempering chain_stages coverage necks unseen bending chained following coordinates
+    scales normal_effects orbits location_scale hierarchy gaussians population bent_stages laplace
     hierarchy_stages hyperparameters conditionals interpolation nested_laplace latent_stages
     auto bridges result fit
     batch testing __init__ __main__

@@ -10,9 +10,10 @@ import pytest
 from bbvi.budget import Purse
 from bbvi.chain_stages import chain_stage
 from bbvi.families import FullRankGaussian
+from bbvi.ranking import better
 from bbvi.solvers import BatchAndMatch
 from bbvi.solvers.base import empty_log
-from bbvi.stage import Job, better, judged_closer, judged_stage, plain_stage
+from bbvi.stage import Job, judged_closer, judged_stage, plain_stage
 from bbvi.status import Status
 from bbvi.target import make_target
 
@@ -99,6 +100,12 @@ def test_a_quarter_of_the_draws_may_do(target, exact):
     costly = normal(replace(target, work=1 << 20), 1.1)
     assert costly.settled and costly.diagnostics.num_draws == 4096
     np.testing.assert_array_equal(costly.diagnostics.draws, wide.diagnostics.draws[:4096])
+
+
+def test_what_needs_no_correction_is_kept_though_its_draws_are_fewer(target, exact):
+    wide = normal(target, 1.1)
+    assert wide.diagnostics.ess > exact.diagnostics.ess
+    assert better(exact, wide) is exact and better(wide, exact) is exact
 
 
 def test_what_is_only_noisy_is_judged_on_more_draws(target, exact):
