@@ -70,8 +70,9 @@ def still_missing(chains: Chains, d: Diagnostics, doublings: int = 0) -> np.ndar
     left, after = _left(chains), _left(chains, doublings)
     # the way from the start is what they have come and what is left of it
     way = np.maximum(np.where(left > 0, _moved(chains, d), 0) / (1 - left), chains.start_error)
-    missing = np.where(left > 0, after * way, 0.0)
-    return np.where(fixed(d), 0.0, missing)
+    with np.errstate(invalid="ignore"):  # nothing left of a way that overflows
+        missing = np.where(left > 0, after * way, 0.0)
+    return np.where(fixed(d), 0.0, np.where(np.isnan(missing), np.inf, missing))
 
 
 def would_forget(chains: Chains, d: Diagnostics, doublings: int) -> bool:

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from bbvi._tree import as_key, path_name, split
-from bbvi._types import Key, LogJoint, PyTree
+from bbvi._types import Array, Key, LogJoint, PyTree
 from bbvi.auto import Auto
 from bbvi.budget import Budget, Purse
 from bbvi.diagnostics import Diagnostics
@@ -153,7 +153,7 @@ def fit(
         show = show_stage if progress else plain_stage
         stages = auto.solve(target, start.z, root, data, warm, drive, purse, show)
     default = not isinstance(solver, Solver)
-    result = _assemble(target, data, spec, stages, (began, checked), default, purse.ended)
+    result = _assemble(target, data, spec, start.z, stages, (began, checked), default, purse.ended)
     if throw and result.status.failed:
         raise FitError(" ".join([result.status.message, *result.verdict.actions]), result)
     return result
@@ -163,6 +163,7 @@ def _assemble(
     target: Target,
     data: PyTree,
     spec: tuple,
+    start: Array,
     stages: list[Fitted],
     times: tuple[float, float],
     default: bool,
@@ -205,7 +206,7 @@ def _assemble(
     endless = next((s.endless for s in stages if s.endless), ())
     verdict = verdict_of(unbounded=endless)
     if verdict.level != "trusted" and default and not endless:
-        verdict = verdict_of(unbounded=_open_ended(target, best, data))
+        verdict = verdict_of(unbounded=open_ended(target, best, start, data))
     bounds_need_data = any(leaf.bijector.functions for leaf in target.leaves)
     began, checked = times
     timings = [("check", checked)]
@@ -238,21 +239,24 @@ def _assemble(
     )
 
 
-def _open_ended(target: Target, stage: Fitted, data: PyTree) -> tuple[str, ...]:
+def open_ended(target: Target, stage: Fitted, start: Array, data: PyTree) -> tuple[str, ...]:
     """Names of leaves that nothing bounds, seen from the draw with the largest weight.
 
     That of a fit with hopeless weights may be far out on the very plateau: then they are seen from
-    the draw nearest the centre.
+    the draw nearest the centre. Of a fit that ran away past all floats no draw has a weight: then
+    from the user's point.
     """
     d, frame = stage.diagnostics, stage.frame
     usable = np.isfinite(d.log_weights) & np.isfinite(d.draws).all(axis=1)
-    if not usable.any():
-        return ()
-    draws, log_weights = d.draws[usable], d.log_weights[usable]
-    with np.errstate(all="ignore"):
-        away = np.linalg.norm(frame.invert(draws), axis=1)
-    for at in (np.argmax(log_weights), np.argmin(np.nan_to_num(away, nan=np.inf))):
-        names = unbounded(target, draws[at], frame, data)
+    places = [start]
+    if usable.any():
+        draws, log_weights = d.draws[usable], d.log_weights[usable]
+        with np.errstate(all="ignore"):
+            away = np.linalg.norm(frame.invert(draws), axis=1)
+        nearest = np.argmin(np.nan_to_num(away, nan=np.inf))
+        places = [draws[np.argmax(log_weights)], draws[nearest]]
+    for place in places:
+        names = unbounded(target, place, frame, data)
         if names:
             return names
     return ()

@@ -64,6 +64,8 @@ def hierarchy_stages(gaussian: Fitted, job: Job, key: Array) -> Hierarchy:
     began = time.perf_counter()
     loc, scale = (np.asarray(x, float) for x in gaussian.frame)
     unit = np.sqrt(np.sum(scale**2, axis=1))
+    if not np.isfinite([loc, unit]).all():
+        return Hierarchy([], 0)
     solver = BatchAndMatch()
     x = find_layers(target, loc, unit, find_key, data, solver.draws(target.dim))
     purse.spend(x.num_gradients)

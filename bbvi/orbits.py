@@ -72,7 +72,7 @@ def find_orbits(
     if ok.sum() < dim + 2 + _MORE // 2:
         return []
     points, signs, score = points[ok], signs[ok], score[ok]
-    equations = _Equations(points * score + points**2, signs, single)
+    equations = _Equations(points * score + points**2, signs, np.linalg.norm(score, axis=1), single)
     # a scale in an interval moves its log by less than itself
     wanted = score / log_scale_slope(points, 1.0, saturates)
     found = []
@@ -82,23 +82,34 @@ def find_orbits(
             continue
         # deep in the neck of a funnel effects grow with their scale, and nothing else counts
         prior = np.sum(points[:, orbit.effects] ** 2, axis=1)
-        if _size(prior) > _COUNTS * equations.least * _size(wanted[:, i]):
+        if equations.size(prior) > _COUNTS * equations.least * equations.size(wanted[:, i]):
             found.append(orbit)
     return found
 
 
 class _Equations:
-    """Sums of products (S, D) with a power each, and two values of what goes with one sign."""
+    """Sums of products (S, D) with a power each, and two values of what goes with one sign.
 
-    def __init__(self, products: np.ndarray, signs: np.ndarray, single: bool) -> None:
+    Each is divided by what its scores (S,) amount to: where the log of a noise is a curve they
+    differ by ten orders of magnitude, and of the largest the effects' prior is rounding.
+    """
+
+    def __init__(
+        self, products: np.ndarray, signs: np.ndarray, amount: np.ndarray, single: bool
+    ) -> None:
         self.least = _LEFT_FLOAT32 if single else _LEFT
+        self._weights = 1 / np.maximum(amount, np.finfo(float).tiny)
+        products = self._weighted(products)
         size = np.sqrt(np.mean(products**2, axis=0))
         self._size = np.where(size > 0, size, 1)
         basis, upper = np.linalg.qr(products / self._size)
         dependent = (_DEPENDENT_FLOAT32 if single else _DEPENDENT) * np.sqrt(len(products))
         self._told = np.abs(np.diagonal(upper)) > dependent
         self._basis, self._upper = basis[:, self._told], upper[np.ix_(self._told, self._told)]
-        self._signs = signs
+        self._signs = self._weighted(signs)
+
+    def _weighted(self, x: np.ndarray) -> np.ndarray:
+        return (self._weights * x.T).T
 
     def _left(self, x: np.ndarray) -> np.ndarray:
         """What no products say of x (S, ...)."""
@@ -108,21 +119,23 @@ class _Equations:
 
     def solutions(self, wanted: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         """Coordinates i whose column (S, D), but for two values, is products; powers (D,)."""
-        ones, turns, left = map(self._left, (np.ones(len(wanted)), self._signs, wanted))
+        sizes = self.size(wanted)
+        wanted = self._weighted(wanted)
+        ones, turns, left = map(self._left, (self._weights, self._signs, wanted))
         for i, (turn, rest) in enumerate(zip(turns.T, left.T, strict=True)):
             ends = np.stack([ones, turn], axis=1)
             values, *_ = np.linalg.lstsq(ends, rest, rcond=None)
-            if not np.linalg.norm(rest - ends @ values) < self.least * _size(wanted[:, i]):
+            if not np.linalg.norm(rest - ends @ values) < self.least * sizes[i]:
                 continue
-            by_products = wanted[:, i] - values[0] - values[1] * self._signs[:, i]
+            by_products = wanted[:, i] - values[0] * self._weights - values[1] * self._signs[:, i]
             power = np.zeros(len(self._told))
             power[self._told] = np.linalg.solve(self._upper, self._basis.T @ by_products)
             yield i, power / self._size
 
-
-def _size(x: np.ndarray) -> float:
-    """How much x (S,) varies."""
-    return float(np.linalg.norm(x - x.mean()))
+    def size(self, x: np.ndarray) -> np.ndarray:
+        """How much x (S, ...) varies, () or (D,)."""
+        w = self._weights**2
+        return np.linalg.norm(self._weighted(x - w @ x / w.sum()), axis=0)
 
 
 def _rounded(i: int, power: np.ndarray) -> Orbit | None:

@@ -129,7 +129,8 @@ class Fitted(NamedTuple):
     @property
     def frame(self) -> Frame:
         """The units in which it is standard, on the host, where they need no programs."""
-        return self.family.frame(jax.device_get(self.params))
+        with np.errstate(over="ignore"):  # of an improper posterior they may be past all floats
+            return self.family.frame(jax.device_get(self.params))
 
     @property
     def sound(self) -> bool:

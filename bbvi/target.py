@@ -179,7 +179,7 @@ class Target:
         energies, slopes = self._map(jax.value_and_grad(energy), zs, data, chunk_size)
         log_p, score = -energies, -slopes
         # A score whose square would overflow is as good as infinite.
-        largest = jnp.finfo(score.dtype).max ** 0.5 * 1e-3
+        largest = float(jnp.finfo(score.dtype).max) ** 0.5 * 1e-3
         ok = jnp.isfinite(log_p) & jnp.all(jnp.abs(score) < largest, axis=-1)
         return jnp.where(ok, log_p, 0), jnp.where(ok[:, None], score, 0), ok
 

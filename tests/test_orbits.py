@@ -78,10 +78,27 @@ def test_several_scales_are_found_at_once(x64):
         return prior + jnp.sum(data * x - jnp.exp(x))
 
     init = {"column": np.zeros(6), "row": np.zeros(4), "sds": np.ones(3), "step": np.zeros(6)}
-    counts = RNG.integers(0, 9, (4, 6)) * 1.0
+    counts = np.random.default_rng(1).integers(0, 9, (4, 6)) * 1.0
     _, found = orbits_of(log_joint, init, {"sds": bbvi.positive}, counts)
     expected = {10: range(6, 10), 11: range(6), 12: range(13, 19)}
     assert {o.at: tuple(o.effects) for o in found} == {k: tuple(v) for k, v in expected.items()}
+
+
+def test_scales_are_found_where_scores_differ_by_ten_orders_of_magnitude(x64):
+    """A mean and the log of a noise that are curves: of the largest score the prior is rounding."""
+
+    def log_joint(p, data):
+        mean, log_noise = (p["sds"][k] * data["basis"] @ p["curves"][k] for k in range(2))
+        z = (data["y"] - mean) * jnp.exp(-log_noise)
+        prior = -0.5 * jnp.sum(p["sds"] ** 2) - 0.5 * jnp.sum(p["curves"] ** 2)
+        return prior - jnp.sum(0.5 * z**2 + log_noise)
+
+    rng = np.random.default_rng(1)
+    basis = 3 * rng.normal(size=(40, 6))
+    init = {"curves": np.zeros((2, 6)), "sds": np.ones(2)}
+    data = {"basis": basis, "y": rng.normal(size=40)}
+    _, found = orbits_of(log_joint, init, {"sds": bbvi.positive}, data)
+    assert {o.at: tuple(o.effects) for o in found} == {12: tuple(range(6)), 13: tuple(range(6, 12))}
 
 
 def centred(p, data):

@@ -10,6 +10,7 @@ import pytest
 from bbvi.budget import Purse
 from bbvi.chain_stages import chain_stage
 from bbvi.families import FullRankGaussian
+from bbvi.fit import open_ended
 from bbvi.ranking import better
 from bbvi.solvers import BatchAndMatch
 from bbvi.solvers.base import empty_log
@@ -83,6 +84,17 @@ def test_chains_may_begin_where_a_match_has_not_ended(exact, target, before, aft
     job = Job(target, None, Purse(None, 0.0), plain_stage, lambda stage: stage, 1, 0)
     stage = chain_stage(exact._replace(status=before), job, jax.random.key(0))
     assert stage.sound and stage.status is after
+
+
+def test_units_past_all_floats_are_told_without_a_word(target):
+    assert np.isinf(normal(target, np.inf).frame.scale).any()
+
+
+def test_a_fit_that_ran_away_past_all_floats_is_seen_from_the_start():
+    flat = make_target(lambda z: -0.5 * z[0] ** 2 + 0.0 * z[1], np.zeros(2, np.float32), None, None)
+    away = normal(flat[0], 1e39)
+    assert not np.isfinite(away.diagnostics.log_weights).any()
+    assert open_ended(flat[0], away, np.zeros(2, np.float32), None) == ("x",)
 
 
 def test_of_one_approximation_what_is_less_noisy_is_kept(exact):

@@ -1,5 +1,6 @@
 """Families in which all else is normal given a few scales, whose precisions add up."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -58,7 +59,8 @@ def _factor(given: Given, s: Array) -> tuple[Array, Array, Array, Array]:
     (F,) and log |det| of `_place`.
     """
     dtype = given.rest.dtype
-    most, eps = 0.4 * np.log(jnp.finfo(dtype).max), jnp.finfo(dtype).eps
+    # plain numbers: before numpy 2 one of single precision times these is of double
+    most, eps = 0.4 * math.log(jnp.finfo(dtype).max), float(jnp.finfo(dtype).eps)
     w = log_scale(s, given.power, given.saturates)
     times = jnp.exp(jnp.clip(-2 * w, -most, most))
     precision = given.rest + jnp.tensordot(times, given.precisions, 1)

@@ -60,7 +60,7 @@ def shifted_lattice(key: Array, num_points: int, size: int, dtype: Any) -> Array
         jitter = jax.random.uniform(jitter_key, cells.shape, dtype)
         blocks.append((cells.astype(dtype) + jitter) / num_points)
     points = jnp.concatenate(blocks, axis=1)
-    edge = jnp.finfo(dtype).eps / 2
+    edge = float(jnp.finfo(dtype).eps) / 2
     return jnp.clip(points, edge, 1 - edge)
 
 

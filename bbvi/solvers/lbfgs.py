@@ -115,7 +115,7 @@ def take(
         the search, and whether it moved.
     """
     xp = namespace(search.x)
-    noise = 10 * xp.finfo(search.x.dtype).eps
+    noise = 10 * float(xp.finfo(search.x.dtype).eps)
     started = xp.isfinite(search.value)
     slope = xp.sum(search.gradient * search.direction, axis=-1)
     slack = noise * xp.abs(search.value)

@@ -77,7 +77,7 @@ def _response(target: Target, params: PyTree, data: PyTree, key: Array, num_draw
 
     def product(vector):
         length = jnp.sqrt(jnp.sum(vector**2))
-        size = jnp.finfo(dtype).eps ** (1 / 3)
+        size = float(jnp.finfo(dtype).eps) ** (1 / 3)
         step = vector * jnp.where(length > 0, size / length, 0)
         change = gradient(centre + step) - gradient(centre - step)
         return change * length / (2 * size)
