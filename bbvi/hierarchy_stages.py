@@ -23,10 +23,6 @@ from bbvi.solvers import BatchAndMatch
 from bbvi.stage import Fitted, Job, judged_closer, judged_stage
 
 FAMILY = Noncentred()
-# Times as many effective draws as of the Gaussian in plain coordinates, for chains to begin: of
-# hierarchies that settled they were four times as many or more, of four models that did not, with
-# other bends besides, no more.
-_WORTHWHILE = 1.5
 
 
 class Hierarchy(NamedTuple):
@@ -109,11 +105,15 @@ def hierarchy_stages(gaussian: Fitted, job: Job, key: Array) -> Hierarchy:
 
 
 def hierarchy_chains(stages: list[Fitted], gaussian: Fitted, job: Job, key: Array) -> list[Fitted]:
-    """Short chains from the best of such stages, where its draws are much better than before."""
+    """Short chains from the best of such stages, where its draws are better than before.
+
+    How much better tells little where few count: of curves of a mean and of its log noise it was
+    1.4 times on two keys of four, and all settled so, which in plain coordinates none did.
+    """
     if not stages or not job.purse.allows(expected_gradients(job.target.dim)):
         return []
     best = max(stages, key=lambda s: s.diagnostics.ess)
-    if not best.diagnostics.ess > _WORTHWHILE * gaussian.diagnostics.ess:
+    if not best.diagnostics.ess > gaussian.diagnostics.ess:
         return []
     return [job.look(job.show(f"chains {best.name}", partial(chain_stage, best, job, key)))]
 
