@@ -31,6 +31,7 @@ from . import (
     smooth,
     structure,
     trials,
+    tutorials,
     wide,
     written,
 )
@@ -57,5 +58,5 @@ class Practice:
 FILES = (regression, hierarchy, people, nature, series)
 FILES += (economy, events, hidden, learning, physics)
 FILES += (psychology, environment, structure, wide, fields, centred)
-FILES += (engineering, trials, signals, latent, kinds, smooth, written)
+FILES += (engineering, trials, signals, latent, kinds, smooth, written, tutorials)
 PRACTICE = {name: Practice(name, *made) for file in FILES for name, made in file.MODELS.items()}
