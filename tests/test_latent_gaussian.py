@@ -138,9 +138,9 @@ def test_all_else_is_normal_given_hyperparameters(dtype, x64):
     family, params = LatentGaussian(), a_member(dtype)
     y = jnp.asarray(np.random.default_rng(0).normal(size=(4, 7)), dtype)
     theta, others = y[:, :2], y[:, 2:]
-    z, log_det = family.place(params, theta, others)
+    z, log_det = jax.jit(family.place)(params, theta, others)
     assert z.dtype == dtype
-    theta_back, others_back, log_det_back = family.straighten(params, z)
+    theta_back, others_back, log_det_back = jax.jit(family.straighten)(params, z)
     tol = 1e3 * np.finfo(dtype).eps
     np.testing.assert_allclose(others_back, others, atol=tol)
     np.testing.assert_allclose(log_det_back, log_det, atol=tol)
@@ -148,14 +148,14 @@ def test_all_else_is_normal_given_hyperparameters(dtype, x64):
     def placed(y):
         return family.place(params, y[None, :2], y[None, 2:])[0][0]
 
-    jacobian = jax.vmap(jax.jacobian(placed))(y)
+    jacobian = jax.jit(jax.vmap(jax.jacobian(placed)))(y)
     np.testing.assert_allclose(np.linalg.slogdet(jacobian)[1], log_det, atol=tol)
     # hyperparameters stay what they are
     np.testing.assert_array_equal(z[:, [1, 4]], theta)
     np.testing.assert_array_equal(theta_back, theta)
     log_q = family.base.log_prob(params["base"], theta) - 0.5 * (others**2).sum(axis=1)
     log_q -= 2.5 * np.log(2 * np.pi) + log_det
-    np.testing.assert_allclose(family.log_prob(params, z), log_q, atol=10 * tol)
+    np.testing.assert_allclose(jax.jit(family.log_prob)(params, z), log_q, atol=10 * tol)
 
 
 def test_it_begins_as_a_gaussian(x64):
@@ -165,17 +165,21 @@ def test_it_begins_as_a_gaussian(x64):
     family, plain = LatentGaussian(), FullRankGaussian()
     z = jnp.asarray(5 * rng.normal(size=(6, 4)))
     expected = plain.log_prob(plain.init(loc, scale), z)
-    np.testing.assert_allclose(family.log_prob(family.init(loc, scale), z), expected, rtol=1e-10)
+    found = jax.jit(family.log_prob)(family.init(loc, scale), z)
+    np.testing.assert_allclose(found, expected, rtol=1e-10)
 
 
 def test_densities_of_draws_are_those_of_the_family(x64):
     family, params = LatentGaussian(), a_member()
-    z, log_q = family.sample_and_log_prob(params, jax.random.key(0), 4096)
-    np.testing.assert_allclose(family.log_prob(params, z), log_q, atol=1e-8)
+    log_prob = jax.jit(family.log_prob)
+    z, log_q = jax.jit(family.sample_and_log_prob, static_argnums=2)(
+        params, jax.random.key(0), 4096
+    )
+    np.testing.assert_allclose(log_prob(params, z), log_q, atol=1e-8)
     wide = GaussianMixture().init(*family.frame(params))
     wide = wide | {"factor": 2 * wide["factor"]}
     points, log_w = GaussianMixture().sample_and_log_prob(wide, jax.random.key(1), 100_000)
-    ratio = np.exp(family.log_prob(params, points) - log_w)
+    ratio = np.exp(log_prob(params, points) - log_w)
     assert abs(ratio.mean() - 1) < 5 * ratio.std() / np.sqrt(len(ratio))
     np.testing.assert_allclose(family.frame(params).loc, z.mean(axis=0), atol=0.3)
 
