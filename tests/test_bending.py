@@ -1,6 +1,6 @@
 """Bent Gaussians: their map and density, their fit to draws, and the stages made of them."""
 
-from functools import reduce
+from functools import cache, reduce
 
 import jax
 import jax.numpy as jnp
@@ -261,9 +261,15 @@ def by_itself(monkeypatch):
     monkeypatch.setattr(bbvi.auto, "latent_stages", lambda *_: ([], 0))
 
 
+@cache
+def fitted(key):
+    """A fit, made once where it is `by_itself`."""
+    return bbvi.fit(funnel, FUNNEL, key=key)
+
+
 @pytest.mark.parametrize("key", range(2))
 def test_a_funnel_of_fifty_needs_no_flow(key, by_itself):
-    result = bbvi.fit(funnel, FUNNEL, key=key)
+    result = fitted(key)
     assert result.verdict.level == "trusted"
     stages = [stage for stage, _ in result.timings]
     assert "chains bent" in stages
@@ -278,7 +284,7 @@ def test_a_funnel_of_fifty_needs_no_flow(key, by_itself):
 
 
 def test_a_bent_fit_is_saved_and_gone_on_from(tmp_path, by_itself):
-    result = bbvi.fit(funnel, FUNNEL)
+    result = fitted(0)
     assert isinstance(result.posterior.family, BentGaussian)
     result.save(tmp_path / "fit.npz")
     loaded = bbvi.load(tmp_path / "fit.npz", funnel)
