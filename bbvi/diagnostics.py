@@ -29,10 +29,11 @@ from bbvi.target import Target
 # the bulk of the weights, and nearly perfect fits read 2 and more; here it is 2% of the draws.
 _MOST_DRAWS, _LEAST_DRAWS = 16_384, 1_024
 _TOTAL_ELEMENTS = 1 << 24
-# They are drawn by the quarter, where all are few enough to be kept, since one may do: it tells
-# means to 0.02 sds, sds to 2%, and a k-hat of 0.5 where all read 0.4. Where all would compute more
-# elements than this (some 30 seconds of a core), that is enough by itself.
-_HEAVY = 1 << 32
+# Where all would compute more elements than the first of these (20 milliseconds of a core or so),
+# and are few enough to be kept, they are drawn by the quarter, since one may do: it tells means to
+# 0.02 sds, sds to 2%, and a k-hat of 0.5 where all read 0.4. Of less, calls of programs are what
+# costs. Where they would compute more than the second (half a minute), that is enough by itself.
+_BY_QUARTERS, _HEAVY = 1 << 26, 1 << 32
 _LIGHT = 1 << 28  # 2 seconds of a core
 # Elements of draws held at once; their first five powers are.
 _CHUNK_ELEMENTS = 1 << 21
@@ -118,6 +119,10 @@ def _plan_on_host(target: Target, num_draws: int | None) -> _Plan:
 def _too_many(target: Target, plan: _Plan) -> bool:
     """Whether one program makes the draws and sums them."""
     return plan.chunks * plan.size * target.dim > _HOST_ELEMENTS
+
+
+def _keys_of_chunks(key: Array, chunks: int) -> list[Array]:
+    return [key] if chunks == 1 else list(split(key, chunks))
 
 
 class _Drawn(NamedTuple):
@@ -215,7 +220,7 @@ def closer_looks(
         numbers: how many draws, in ascending order.
     """
     size = _plan_on_host(target, numbers[-1]).size
-    keys = iter(split(key, -(-numbers[-1] // size)))
+    keys = iter(_keys_of_chunks(key, -(-numbers[-1] // size)))
     chunks: list[_Drawn] = []
     for number in numbers:
         while len(chunks) * size < number:
@@ -234,7 +239,7 @@ def _on_host(
     far: bool,
 ) -> Diagnostics:
     """Figures in numpy; draws come in chunks, made anew for each sum unless they are few."""
-    keys = [key] if plan.chunks == 1 else split(key, plan.chunks)
+    keys = _keys_of_chunks(key, plan.chunks)
     total = plan.chunks * plan.size
     if plan.chunks > 1 and _are_kept(target, total):
         return next(closer_looks(target, family, params, key, data, far, [total]))
@@ -394,11 +399,12 @@ def _judge(
 def default_draws(target: Target) -> tuple[int, ...]:
     """S when none is given; two numbers where fewer should be tried first."""
     most = min(_MOST_DRAWS, max(_LEAST_DRAWS, _TOTAL_ELEMENTS // target.dim))
-    return (most // 4, most) if _are_kept(target, most) or is_heavy(target) else (most,)
+    quarters = _are_kept(target, most) and most * target.work > _BY_QUARTERS
+    return (most // 4, most) if quarters or is_heavy(target) else (most,)
 
 
 def is_heavy(target: Target) -> bool:
-    """Whether the usual draws take half a minute or more."""
+    """Whether the usual draws take half a minute."""
     return _MOST_DRAWS * target.work > _HEAVY
 
 

@@ -106,18 +106,21 @@ def test_of_one_approximation_what_is_less_noisy_is_kept(exact):
 
 def test_a_quarter_of_the_draws_may_do(target, exact):
     """Of what needs no correction, or is costly; the others are all draws, the first among them."""
-    wide = normal(target, 1.1)
-    assert exact.settled and wide.settled and wide.corrects
-    assert exact.diagnostics.num_draws == 4096 and wide.diagnostics.num_draws == 16_384
+    usual = replace(target, work=1 << 13)
+    fine, wide = normal(usual, 1.0), normal(usual, 1.1)
+    assert fine.settled and wide.settled and wide.corrects
+    assert fine.diagnostics.num_draws == 4096 and wide.diagnostics.num_draws == 16_384
+    assert exact.diagnostics.num_draws == 16_384  # where a draw costs next to nothing
     costly = normal(replace(target, work=1 << 20), 1.1)
     assert costly.settled and costly.diagnostics.num_draws == 4096
     np.testing.assert_array_equal(costly.diagnostics.draws, wide.diagnostics.draws[:4096])
 
 
-def test_what_needs_no_correction_is_kept_though_its_draws_are_fewer(target, exact):
-    wide = normal(target, 1.1)
-    assert wide.diagnostics.ess > exact.diagnostics.ess
-    assert better(exact, wide) is exact and better(wide, exact) is exact
+def test_what_needs_no_correction_is_kept_though_its_draws_are_fewer(target):
+    usual = replace(target, work=1 << 13)
+    fine, wide = normal(usual, 1.0), normal(usual, 1.1)
+    assert wide.diagnostics.ess > fine.diagnostics.ess
+    assert better(fine, wide) is fine and better(wide, fine) is fine
 
 
 def test_what_is_only_noisy_is_judged_on_more_draws(target, exact):

@@ -47,7 +47,7 @@ def found_by(log_joint, key):
     return unseen_mass(posterior.target, space, fit.diagnostics, jax.random.key(key), DATA)
 
 
-@pytest.mark.parametrize("key", [7, 9, 11])
+@pytest.mark.parametrize("key", [0, 2, 7])
 def test_a_posterior_that_narrows_has_mass_that_no_draw_of_a_gaussian_meets(key):
     moved, spent, points = found_by(product, key)
     assert len(points) > 0
