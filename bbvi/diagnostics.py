@@ -117,7 +117,7 @@ def _plan_on_host(target: Target, num_draws: int | None) -> _Plan:
 
 
 def _too_many(target: Target, plan: _Plan) -> bool:
-    """Whether one program makes the draws and sums them."""
+    """Whether draws are too many for the host, so that one program makes and sums them."""
     return plan.chunks * plan.size * target.dim > _HOST_ELEMENTS
 
 
