@@ -14,7 +14,7 @@ from bbvi._types import AnyArray, Array, PyTree
 from bbvi.base_space import standardised
 from bbvi.evaluate import generator
 from bbvi.families import Family
-from bbvi.moments import Moments, with_tails
+from bbvi.moments import Moments, with_tail_errors
 from bbvi.pareto import largest_terms, tail_shape
 from bbvi.target import Target
 
@@ -218,7 +218,7 @@ def _found(target, family, params, data, course, segments, spent) -> Chains:
     summary = jax.device_get(_describe(target, family, params, course.first, course.path, data))
     draws, moments, memory, persistence, drift, drift_se, largest = summary
     shape = tail_shape(largest[None], len(draws))
-    moments = with_tails(moments, shape, len(draws))
+    moments = with_tail_errors(moments, shape, len(draws))
     return Chains(
         draws,
         moments,

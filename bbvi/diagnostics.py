@@ -21,7 +21,7 @@ from bbvi.families.proposals import (
     host_noise,
     noise_shapes,
 )
-from bbvi.moments import Moments, moments_of, place, sums_and_terms, with_tails
+from bbvi.moments import Moments, moments_of, place, sums_and_terms, with_tail_errors
 from bbvi.pareto import USABLE, largest_terms, psis, tail_shape
 from bbvi.target import Target
 
@@ -225,7 +225,9 @@ def closer_looks(
     for number in numbers:
         while len(chunks) * size < number:
             chunks.append(_draw_on_host(target, family, params, next(keys), data, size, far))
-        drawn, total = jax.tree.map(lambda *x: np.concatenate(x), *chunks), len(chunks) * size
+        drawn, total = chunks[0], len(chunks) * size
+        if len(chunks) > 1:  # one is no copy
+            drawn = jax.tree.map(lambda *x: np.concatenate(x), *chunks)
         yield _figures_on_host(drawn, _Plan(1, total, total), far)
 
 
@@ -376,7 +378,7 @@ def _judge(
     sums = xp.sum(sums, axis=0)
     raw, corrected = (moments_of(origin, sums[i], sums[i + 1]) for i in (0, 2))
     shape = tail_shape(largest, total).astype(origin.dtype)
-    corrected = with_tails(corrected, shape, total, usable)
+    corrected = with_tail_errors(corrected, shape, total, usable)
     return Diagnostics(
         elbo=elbo,
         elbo_se=spread / xp.sqrt(count),
@@ -398,14 +400,18 @@ def _judge(
 
 def default_draws(target: Target) -> tuple[int, ...]:
     """S when none is given; two numbers where fewer should be tried first."""
-    most = min(_MOST_DRAWS, max(_LEAST_DRAWS, _TOTAL_ELEMENTS // target.dim))
+    most = _usual_draws(target)
     quarters = _are_kept(target, most) and most * target.work > _BY_QUARTERS
     return (most // 4, most) if quarters or is_heavy(target) else (most,)
 
 
 def is_heavy(target: Target) -> bool:
     """Whether the usual draws take half a minute."""
-    return _MOST_DRAWS * target.work > _HEAVY
+    return _usual_draws(target) * target.work > _HEAVY
+
+
+def _usual_draws(target: Target) -> int:
+    return min(_MOST_DRAWS, max(_LEAST_DRAWS, _TOTAL_ELEMENTS // target.dim))
 
 
 def most_draws(target: Target) -> int:

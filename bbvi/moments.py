@@ -75,7 +75,7 @@ def moments_of(origin: Array, first: Array, second: Array) -> Moments:
     )
 
 
-def with_tails(moments: Moments, shape: Array, total: int, usable: float = USABLE) -> Moments:
+def with_tail_errors(moments: Moments, shape: Array, total: int, usable: float = USABLE) -> Moments:
     """Moments whose sds are known as well as the tails of the weighted squares let them be.
 
     Args:

@@ -14,7 +14,7 @@ from bbvi.diagnostics import default_draws, diagnose, reaches_far
 from bbvi.evaluate import generator
 from bbvi.families import FullRankGaussian, LowRankGaussian, MeanFieldGaussian
 from bbvi.families.proposals import draw_noise, host_noise
-from bbvi.moments import Moments, with_tails
+from bbvi.moments import Moments, with_tail_errors
 from bbvi.pareto import (
     growth_lost,
     growth_shape,
@@ -235,7 +235,7 @@ def test_shapes_of_terms_that_are_too_many_or_do_not_vary():
     assert np.isinf(rate_lost(shape, 1000)).all()
     # and not a word where nothing varies either (warnings are errors here)
     still = Moments(*np.zeros((4, 1), np.float32))
-    assert np.isnan(with_tails(still, shape, 1000).sd_se).all()
+    assert np.isnan(with_tail_errors(still, shape, 1000).sd_se).all()
 
 
 def students(x):
