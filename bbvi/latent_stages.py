@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -98,6 +98,41 @@ def latent_stages(gaussian: Fitted, job: Job, key: Array) -> tuple[list[Fitted],
     return [job.show(_NAME, rounds)], 0
 
 
+class Round(NamedTuple):
+    """A fit by points so far, and what the density between these says beside its draws.
+
+    Attributes:
+        number: how many rounds were before it.
+        stage: the fit.
+        tails: of hyperparameters.
+    """
+
+    number: int
+    stage: Fitted
+    tails: Tails
+
+    @property
+    def short(self) -> float:
+        """By what share sds of hyperparameters are below what the density between points says."""
+        sd = np.asarray(self.stage.diagnostics.corrected.sd, float)[self.tails.alone]
+        with np.errstate(all="ignore"):
+            return float(np.max(np.nan_to_num(self.tails.sd / sd - 1), initial=0.0))
+
+    @property
+    def whole(self) -> bool:
+        """Whether it settles, and lacks no tail of a hyperparameter."""
+        return self.stage.settled and self.short <= _SHORT
+
+    @property
+    def rank(self) -> tuple[bool, float]:
+        """What of several rounds the best has most of."""
+        return self.whole, float(np.nan_to_num(efficiency(self.stage.diagnostics)))
+
+    def but(self, **changed: Any) -> "Round":
+        """The round, of whose fit some fields are others."""
+        return self._replace(stage=self.stage._replace(**changed))
+
+
 def _rounds(gaussian, job, at, explored: Explored, key: Array, random) -> tuple[Fitted, int]:
     """The best of fits by more and more points, those where weights were heaviest.
 
@@ -109,82 +144,68 @@ def _rounds(gaussian, job, at, explored: Explored, key: Array, random) -> tuple[
         the fit, and gradients spent on what it misses, which are paid for.
     """
     target, data, purse = job.target, job.data, job.purse
-    log = gaussian.log._replace(status=np.int32(Status.COMPLETED))
-    best: Fitted | None = None
-    best_tails: Tails | None = None
-    best_in = looking = 0
-
-    def nearer(now: Explored, stage: Fitted, tails: Tails, **where: Any) -> Explored | None:
-        if purse.allows(at.num_gradients):
-            return _or_none(lambda: _nearer(job, at, now, stage, tails, random, **where))
-        return None
+    best: Round | None = None
+    looking = 0
 
     def seen(z):
         return np.asarray(scalars(target, z.astype(target.dtype), data), float)
 
-    now = explored
-    for number in range(_ROUNDS):
+    def judged(number: int, now: Explored) -> Round:
         # on the host, where draws of other knots need no other program
+        log = gaussian.log._replace(status=np.int32(Status.COMPLETED))
         run = partial(_found, _joined(now), log)
         stage = judged_stage(_NAME, gaussian.solver, FAMILY, target, run, key, data)
-        stage = stage._replace(num_gradients=0, num_skipped=0)
         tails = tails_of(now, seen, len(stage.diagnostics.draws), random)
-        if best is None or best_tails is None or _rank(stage, tails) > _rank(best, best_tails):
-            best, best_in, best_tails = stage, number, tails
+        return Round(number, stage, tails).but(num_gradients=0, num_skipped=0)
+
+    def nearer(now: Explored, this: Round, **where: Any) -> Explored | None:
+        if purse.allows(at.num_gradients):
+            return _or_none(lambda: _nearer(job, at, now, this, random, **where))
+        return None
+
+    now = explored
+    for number in range(_ROUNDS):
+        this = judged(number, now)
+        if best is None or this.rank > best.rank:
+            best = this
         least = _TELLING if number >= _WAIT else _USEFUL
-        if not efficiency(best.diagnostics) >= least:
+        if not efficiency(best.stage.diagnostics) >= least:
             break
-        last = number == _ROUNDS - 1 or number - best_in == _WAIT
+        last = number == _ROUNDS - 1 or number - best.number == _WAIT
         following = None
-        if not (last or _is_whole(stage, tails)):
-            following = nearer(now, stage, tails, ask=number == 0)
+        if not (last or this.whole):
+            following = nearer(now, this, ask=number == 0)
         if following is None:
             # one of several that settles may have done so by chance
-            chosen = bool(number) and bool(squares_heavy(best.diagnostics))
-            best = judged_closer(target, key, data, best, _PATIENCE, surely=chosen)
-            if stage.settled and not (best.settled or last):
-                following = nearer(now, best, tails)
-        if best.settled:
-            short = _short_of(best, best_tails)
-            best = best._replace(unseen=short if short > _SHORT else 0.0)
-        if best.settled:
-            best = job.look(best)
-            looking += best.num_gradients
-            best = best._replace(num_gradients=0)
-        if best.settled and purse.allows(most_unseen_gradients(target.dim)):
-            space = _space(target, best.params, data)
-            unseen = unseen_mass(target, space, best.diagnostics, key, data)
+            chosen = bool(number) and bool(squares_heavy(best.stage.diagnostics))
+            closer = judged_closer(target, key, data, best.stage, _PATIENCE, surely=chosen)
+            best = best._replace(stage=closer)
+            if this.stage.settled and not (best.stage.settled or last):
+                following = nearer(now, best)
+        if best.stage.settled and best.short > _SHORT:
+            best = best.but(unseen=best.short)
+        if best.stage.settled:
+            stage = job.look(best.stage)
+            looking += stage.num_gradients
+            best = best._replace(stage=stage).but(num_gradients=0)
+        if best.stage.settled and purse.allows(most_unseen_gradients(target.dim)):
+            space = _space(target, best.stage.params, data)
+            unseen = unseen_mass(target, space, best.stage.diagnostics, key, data)
             purse.spend(unseen.num_gradients)
             looking += unseen.num_gradients
             if not unseen.moves:
                 break
-            best = best._replace(unseen=unseen.moves)
-            following = None if last else nearer(now, stage, tails, met=unseen.points)
+            best = best.but(unseen=unseen.moves)
+            following = None if last else nearer(now, this, met=unseen.points)
         if following is None:
             break
         now = following
     assert best is not None, "there is a first round"
-    return best, looking
+    return best.stage, looking
 
 
 def _found(params: PyTree, log: RunLog) -> tuple[PyTree, RunLog]:
     return params, log
-
-
-def _rank(stage: Fitted, tails: Tails) -> tuple[bool, float]:
-    return _is_whole(stage, tails), float(np.nan_to_num(efficiency(stage.diagnostics)))
-
-
-def _is_whole(stage: Fitted, tails: Tails) -> bool:
-    """Whether it settles, and lacks no tail of a hyperparameter."""
-    return stage.settled and _short_of(stage, tails) <= _SHORT
-
-
-def _short_of(stage: Fitted, tails: Tails) -> float:
-    """By what share sds of hyperparameters are below what the density between points says."""
-    sd = np.asarray(stage.diagnostics.corrected.sd, float)[tails.alone]
-    with np.errstate(all="ignore"):
-        return float(np.max(np.nan_to_num(tails.sd / sd - 1), initial=0.0))
 
 
 def _heaviest(d: Diagnostics) -> AnyArray:
@@ -205,8 +226,7 @@ def _nearer(
     job,
     at,
     explored: Explored,
-    stage,
-    tails: Tails,
+    this: Round,
     random,
     met: AnyArray | None = None,
     ask: bool = False,
@@ -216,10 +236,10 @@ def _nearer(
     Where what all else is there was foreseen, it is not normal: there may be more hyperparameters,
     which a Gaussian that was far from some of the posterior has not shown.
     """
-    hyper = explored.conditionals.hyper
+    hyper, stage = explored.conditionals.hyper, this.stage
     draws = _heaviest(stage.diagnostics) if met is None else met
     theta = np.asarray(draws[:, hyper], float)
-    beside = tails.theta[: _COUNTING * stage.settled]
+    beside = this.tails.theta[: _COUNTING * stage.settled]
     found, surprise = explore_at(explored, theta, beside, random)
     by_weights = efficiency(stage.diagnostics) >= _TELLING
     more = met is not None or np.sum(surprise > _FORESEEN) >= _SURPRISES

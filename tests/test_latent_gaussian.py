@@ -20,7 +20,7 @@ from bbvi.families.proposals import FAR_DF, TAIL_DF, host_noise
 from bbvi.families.triangular import quadratics
 from bbvi.hyperparameters import MOST, hyperparameters, most_gradients
 from bbvi.interpolation import fit_spline, interpolate
-from bbvi.latent_stages import _short_of
+from bbvi.latent_stages import Round
 from bbvi.moments import Moments
 from bbvi.nested_laplace import Tails, explore, explore_at, tails_of
 from bbvi.target import make_target
@@ -469,7 +469,7 @@ def test_draws_that_know_less_of_a_tail_are_seen():
     def short(*sd):
         corrected = Moments(*(np.array(sd),) * 4)
         stage = SimpleNamespace(diagnostics=SimpleNamespace(corrected=corrected))
-        return _short_of(stage, tails)
+        return Round(0, stage, tails).short
 
     assert short(1.0, 9.0, 2.0) == 0.25
     assert short(1.25, 9.0, 2.5) == 0  # more is no fault of theirs
