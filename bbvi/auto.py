@@ -20,7 +20,7 @@ from bbvi.evidence import KHAT_FINITE, knows_evidence, may_be_off, proven_eviden
 from bbvi.families import CouplingFlow, GaussianMixture, LowRankGaussian
 from bbvi.gaussians import MOST_MOVES, FirstKeys, and_spent, first_stages, looked_at, probed
 from bbvi.hierarchy_stages import hierarchy_chains, hierarchy_stages
-from bbvi.latent_stages import latent_stages
+from bbvi.latent_stages import latent_chains, latent_stages
 from bbvi.matching import find_start
 from bbvi.modes import elsewhere
 from bbvi.objectives import ELBO
@@ -89,7 +89,7 @@ class Auto:
        by splines in between; they themselves have a mixture of Gaussians. Values follow where
        draws weigh most. Where that settles it, and draws know the sds that this density has,
        trajectories look for mass that no draw has met; more values follow where either lacks
-       some. Else follow chains of 4.
+       some. Else follow chains of 4, and chains in coordinates in which all else is standard.
     6. Where the weighted draws can still not answer for the posterior, short Hamiltonian chains
        from the Gaussian's draws, in units in which it is standard. Those that are only slow,
        or diverge a little, go on. Where their states bend, or narrow, with a few coordinates, a
@@ -190,8 +190,15 @@ class Auto:
             lost = [shares[i] for i in others]
             return stage._replace(mode_weights=(max(1 - sum(lost), 0.0), *lost)) if lost else stage
 
+        def among_modes(stage):
+            """The stage; of chains that answer and were in all modes none is missed."""
+            if stage.chains is None or not stage.sound:
+                return stage
+            seen = visits(stage.reached, pick(matches.frame, np.array(modes, int)))
+            return stage._replace(mode_weights=()) if seen else stage
+
         def of_all_modes(stage):
-            return but_for(stage, missed(stage)[1])
+            return among_modes(but_for(stage, missed(stage)[1]))
 
         def look_at_modes(stage):
             return look(of_all_modes(stage) if len(modes) > 1 else stage)
@@ -202,7 +209,7 @@ class Auto:
         stages += found
         if stages[-1].settled or endless:
             return stages
-        few = target.dim <= MOST_DIM
+        few, latent = target.dim <= MOST_DIM, []
         if not few:
             latent, spent = latent_stages(single, job, latent_key)
             stages[-1] = and_spent(stages[-1], spent)
@@ -210,6 +217,9 @@ class Auto:
             if stages[-1].settled:
                 return stages
         stages += hierarchy_chains(found, single, job, effect_key)
+        if stages[-1].settled:
+            return stages
+        stages += latent_chains(latent, job, latent_key)
         if stages[-1].settled:
             return stages
         best = reduce(better, stages)
@@ -263,7 +273,7 @@ class Auto:
         if not stages[-1].settled and purse.allows(chains_cost):
             off = may_be_off(flow.diagnostics)
             run_chains = partial(chain_stage, flow, last, chain_key, start_error=off)
-            stages.append(look(show("chains flow", run_chains)))
+            stages.append(look(among_modes(show("chains flow", run_chains))))
         flow = stages[-1]
         known = flow.settled and float(flow.diagnostics.khat) < KHAT_FINITE
         if not known and purse.allows(chains_cost):
@@ -272,12 +282,9 @@ class Auto:
             def across():
                 checked, found = across_seams(flow, last, chain_key)
                 stages.append(checked)
-                states = found.diagnostics.draws[~found.diagnostics.own]
-                if found.sound and visits(states, pick(matches.frame, np.array(modes, int))):
-                    found = found._replace(mode_weights=())
                 return found
 
-            stages.append(look(show("chains across", across)))
+            stages.append(look(among_modes(show("chains across", across))))
         return stages
 
     def _probed(self, flow, target, key, data, purse) -> Fitted:

@@ -8,7 +8,8 @@ import numpy as np
 
 from bbvi._arrays import at_levels, softmax
 from bbvi._tree import split
-from bbvi._types import Array
+from bbvi._types import Array, PyTree
+from bbvi.base_space import enter
 from bbvi.chain_checks import contradiction, sds_apart, steps_too_long, would_forget
 from bbvi.chains import (
     Chains,
@@ -21,7 +22,7 @@ from bbvi.chains import (
 )
 from bbvi.evaluate import generator
 from bbvi.evidence import SETTLED_NOISE, moment_noise
-from bbvi.families import FullRankGaussian
+from bbvi.families import Family, FullRankGaussian
 from bbvi.matching import move, on_device
 from bbvi.stage import Fitted, Job
 from bbvi.tempering import resampled
@@ -106,6 +107,7 @@ def chain_stage(
     key: Array,
     start_error: float = _START_ERROR,
     begin_at: Fitted | None = None,
+    where: tuple[Family, PyTree] | None = None,
 ) -> Fitted:
     """A stage whose corrected moments and draws are those of short chains from its draws.
 
@@ -114,16 +116,17 @@ def chain_stage(
         job: what stages share.
         key: a typed random key.
         start_error: how far off they may begin, in sds, whatever they move.
-        begin_at: a stage at whose draws they begin instead, by their weights, tempered. The stage
-            itself is then a Gaussian.
+        begin_at: a stage at whose draws they begin instead, by their weights, tempered.
+        where: another family and its parameters, in whose coordinates they run.
     """
     dim, dtype = job.target.dim, job.target.dtype
-    run = _Runner(stage, job, (stage.family, stage.params), start_error)
+    family, params = where or (stage.family, stage.params)
+    run = _Runner(stage, job, (family, params), start_error)
     first_key, *keys = split(key, 1 + max(job.rounds, job.doublings))
     more = {}
     if begin_at is not None:
         draws = resampled(begin_at.diagnostics, num_chains(dim), generator(first_key)).points
-        more = {"first": jnp.asarray(stage.frame.invert(jnp.asarray(draws)), dtype)}
+        more = {"first": enter(family, params, jnp.asarray(draws, dtype))}
     run.begin(first_key, **more)
     run.again(keys[: job.rounds - 1])
     run.longer(keys[: job.doublings])

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 import bbvi
+from bbvi import latent_stages
 from bbvi._linalg import lower_factor
+from bbvi.budget import Purse
 from bbvi.conditionals import Conditionals, Points
 from bbvi.coordinates import Coordinates
 from bbvi.diagnostics import diagnose
@@ -20,9 +22,14 @@ from bbvi.families.proposals import FAR_DF, TAIL_DF, host_noise
 from bbvi.families.triangular import quadratics
 from bbvi.hyperparameters import MOST, hyperparameters, most_gradients
 from bbvi.interpolation import fit_spline, interpolate
-from bbvi.latent_stages import Round
+from bbvi.latent_stages import Round, latent_chains
+from bbvi.matching import on_device
 from bbvi.moments import Moments
 from bbvi.nested_laplace import Tails, explore, explore_at, tails_of
+from bbvi.solvers import BatchAndMatch
+from bbvi.solvers.base import empty_log
+from bbvi.stage import Job, judged_stage, plain_stage
+from bbvi.status import Status
 from bbvi.target import make_target
 from bbvi.tempering import tempered
 
@@ -202,6 +209,22 @@ def test_proposals_have_the_density_that_they_say(far, x64):
         mixed = family.log_mixture(params, proposal.z)
         np.testing.assert_allclose(mixed, proposal.log_mixture, atol=1e-8)
     assert family.directions(params).shape == (2, 2, 2)
+
+
+def test_where_hyperparameters_are_normal_draws_are_a_function_of_normals(x64):
+    mixed, family = LatentGaussian(), LatentGaussian(FullRankGaussian())
+    params = a_member(number=1)
+    base = family.base.init(params["base"]["loc"][0], params["base"]["factor"][0])
+    eps = jnp.asarray(np.random.default_rng(6).normal(size=(9, 7)))
+    straight = params | {"base": base}
+    z, log_q = family.reparam(straight, eps)
+    np.testing.assert_allclose(log_q, mixed.log_prob(params, z), rtol=1e-10)
+    np.testing.assert_allclose(family.normals(straight, z), eps, rtol=1e-8, atol=1e-10)
+    jacobian = jax.vmap(jax.jacfwd(lambda e: family.reparam(straight, e[None])[0][0]))(eps)
+    standard = -0.5 * np.sum(eps**2, axis=1) - 3.5 * np.log(2 * np.pi)
+    np.testing.assert_allclose(log_q, standard - np.linalg.slogdet(jacobian)[1], rtol=1e-10)
+    with pytest.raises(NotImplementedError, match="mixture"):
+        mixed.reparam(params, eps)
 
 
 def test_the_host_judges_as_the_device_does(x64):
@@ -473,6 +496,63 @@ def test_draws_that_know_less_of_a_tail_are_seen():
 
     assert short(1.0, 9.0, 2.0) == 0.25
     assert short(1.25, 9.0, 2.5) == 0  # more is no fault of theirs
+
+
+def stage_of(params, target):
+    """A fit that was found without a run."""
+    log = empty_log(np.float64, np)._replace(status=np.int32(Status.COMPLETED))
+    family = LatentGaussian() if "latent" in params else FullRankGaussian()
+    run = lambda: (on_device(target, params), log)  # noqa: E731
+    key, data = jax.random.key(1), jnp.asarray(seen())
+    return judged_stage("found", BatchAndMatch(), family, target, run, key, data)
+
+
+def a_job(target, look=lambda stage: stage):
+    budget = bbvi.Budget(gradients=10**6)
+    return Job(target, jnp.asarray(seen()), Purse(budget, 0.0), plain_stage, look, 1, 0)
+
+
+def test_chains_in_coordinates_in_which_all_else_is_standard(x64):
+    target, random = posed(), np.random.default_rng(0)
+    explored = explore(conditionals(target), random, 1e6)
+    params = LatentGaussian().join(explored.mixture, explored.interpolated.latent)
+    stage = stage_of(params, target)._replace(unseen=0.3)  # by its own draws
+    job, key = a_job(target), jax.random.key(2)
+    (found,) = latent_chains([stage], job, key)
+    assert found.settled
+    assert found.num_gradients == 10**6 - job.purse.gradients
+    mean, sd = moments()
+    corrected = found.diagnostics.corrected
+    assert np.all(np.abs(corrected.mean - mean) < 5 * corrected.mean_se)
+    assert np.all(np.abs(corrected.sd - sd) < 5 * corrected.sd_se)
+    few = stage.diagnostics._replace(ess=1e-3 * stage.diagnostics.ess)
+    assert latent_chains([stage._replace(diagnostics=few)], job, key) == []
+    assert latent_chains([], job, key) == []
+
+
+def test_a_fit_that_does_not_settle_is_told_what_others_have_seen_too(x64, monkeypatch):
+    """Of rotations of seven points it described a third, and was the answer, with caution."""
+
+    def look(stage):
+        return stage._replace(mode_weights=(0.3, 0.7), unseen=0.0, num_gradients=5)
+
+    def unsettled(*args):
+        stage = judged_stage(*args)
+        return stage._replace(diagnostics=stage.diagnostics._replace(bad_share=np.array(0.1)))
+
+    target = posed()
+    monkeypatch.setattr(latent_stages, "judged_stage", unsettled)
+    monkeypatch.setattr(latent_stages, "_ROUNDS", 1)
+    gaussian = stage_of(FullRankGaussian().init(*a_frame()), target)
+    (found,), _ = latent_stages.latent_stages(gaussian, a_job(target, look), jax.random.key(3))
+    assert not found.settled
+    assert found.mode_weights == (0.3, 0.7)
+
+    tails = Tails(np.zeros(22, bool), np.zeros(0), NONE)
+    before = Round(0, found._replace(mode_weights=(), unseen=0.3), tails)
+    after, spent = before.looked_at(a_job(target, look))
+    assert (after.stage.mode_weights, after.stage.unseen, spent) == ((0.3, 0.7), 0.3, 5)
+    assert after.looked_at(a_job(target, look)) == (after, 0)
 
 
 @pytest.mark.parametrize("bits", [32, 64])

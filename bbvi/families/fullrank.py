@@ -49,8 +49,10 @@ class FullRankGaussian(Family):
         return z, with_score(log_q, score, z)
 
     def log_prob(self, params: PyTree, z: Array) -> Array:
-        eps = solve_triangular(self.factor(params), (z - params["loc"]).T, lower=True).T
-        return self._log_q(params, eps)
+        return self._log_q(params, self.normals(params, z))
+
+    def normals(self, params: PyTree, z: Array) -> Array:
+        return solve_triangular(self.factor(params), (z - params["loc"]).T, lower=True).T
 
     def entropy(self, params: PyTree) -> Array:
         dim = params["loc"].shape[0]

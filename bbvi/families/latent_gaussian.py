@@ -159,7 +159,7 @@ class LatentGaussian(Family):
     with the first coordinate as the hyperparameter.
 
     Args:
-        base: the family of hyperparameters.
+        base: the family of hyperparameters. Of a mixture the family has no `reparam`.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -171,7 +171,7 @@ class LatentGaussian(Family):
     Source: Rue, Martino and Chopin 2009 (Journal of the Royal Statistical Society B 71).
     """
 
-    base: GaussianMixture = GaussianMixture()
+    base: Family = GaussianMixture()
 
     def init(self, loc: Array, scale: Array) -> PyTree:
         scale = broadcast_scale(loc, scale)
@@ -208,7 +208,15 @@ class LatentGaussian(Family):
         return Latent(**found | {"spline": Spline(**found["spline"])})
 
     def reparam(self, params: PyTree, eps: Array) -> tuple[Array, Array]:
-        raise NotImplementedError("hyperparameters have no reparameterised draws.")
+        hyper, latent = params["latent"]["hyper"], params["latent"]["latent"]
+        theta, log_q = self.base.reparam(params["base"], eps[:, hyper])
+        others = eps[:, latent]
+        z, log_det = self.place(params, theta, others)
+        return z, log_q + _log_normal(others)[1] - log_det
+
+    def normals(self, params: PyTree, z: Array) -> Array:
+        theta, others, _ = self.straighten(params, z)
+        return self._whole(params, self.base.normals(params["base"], theta), others)
 
     def event(self, params: PyTree) -> tuple[int, Any]:
         found = params["latent"]
@@ -218,15 +226,19 @@ class LatentGaussian(Family):
         """z (S, D) at hyperparameters (S, H) and residuals (S, F), and log |det| (S,)."""
         latent = self.latent(params)
         placed, log_det = _in_blocks(_place, latent, theta, others, latent.means.size)
-        xp = namespace(theta)
-        z = xp.zeros((len(theta), self.event(params)[0]), theta.dtype)
-        return put(put(z.T, latent.hyper, theta.T), latent.latent, placed.T).T, log_det
+        return self._whole(params, theta, placed), log_det
 
     def straighten(self, params: PyTree, z: Array) -> tuple[Array, Array, Array]:
         """Hyperparameters (S, H) and residuals (S, F) at z (S, D), and log |det dz| (S,)."""
         latent = self.latent(params)
         theta, others = z[:, latent.hyper], z[:, latent.latent]
         return theta, *_in_blocks(_residual, latent, theta, others, latent.basis.size)
+
+    def _whole(self, params: PyTree, few: Array, others: Array) -> Array:
+        """Both (S, H) and (S, F) at their places in (S, D)."""
+        hyper, latent = params["latent"]["hyper"], params["latent"]["latent"]
+        z = namespace(few).zeros((len(few), self.event(params)[0]), few.dtype)
+        return put(put(z.T, hyper, few.T), latent, others.T).T
 
     def log_prob(self, params: PyTree, z: Array) -> Array:
         theta, others, log_det = self.straighten(params, z)

@@ -72,6 +72,7 @@ def check_family(family: Family, dim: int = 3, key: Key = 0, *, spread: float = 
         message = f"{name}: {what} is another one under vmap"
         require_close(seen["vmap"][i], seen["scan"][i], 1, message)
     _check_density(name, seen["jacobian"], z, log_q, noise)
+    require_close(seen["normals"], noise, 10, f"{name}: normals are not those of the draws")
     for found, expected in zip(*map(jax.tree.leaves, seen["held"]), strict=True):
         require_close(found, expected, 10, f"{name}: reparam_held is not reparam, or its gradient")
     _check_closed_forms(name, seen["closed"], z, log_q)
@@ -163,6 +164,10 @@ def _evaluate_family(
 
     batch = jax.vmap(everything)(stack)
     each = {name: jax.tree.map(lambda x, i=i: x[i], batch)[:2] for i, name in enumerate(members)}
+    try:
+        normals = family.normals(member, batch[0][1])
+    except NotImplementedError:
+        normals = noise
     closed = {}
     for label in ("entropy", "mean", "sd", "covariance"):
         try:
@@ -177,6 +182,7 @@ def _evaluate_family(
         "frame_log_det": frame.log_det,
         "jacobian": jax.vmap(jax.jacfwd(one_draw))(noise[:8]),
         "closed": closed,
+        "normals": normals,
         "held": (held(family.reparam_held), held(lambda *args: Family.reparam_held(family, *args))),
     }
 
