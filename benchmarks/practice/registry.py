@@ -24,6 +24,7 @@ from . import (
     nature,
     people,
     physics,
+    processes,
     psychology,
     regression,
     series,
@@ -59,4 +60,5 @@ FILES = (regression, hierarchy, people, nature, series)
 FILES += (economy, events, hidden, learning, physics)
 FILES += (psychology, environment, structure, wide, fields, centred)
 FILES += (engineering, trials, signals, latent, kinds, smooth, written, tutorials)
+FILES += (processes,)
 PRACTICE = {name: Practice(name, *made) for file in FILES for name, made in file.MODELS.items()}
