@@ -209,7 +209,8 @@ class Auto:
         stages += found
         if stages[-1].settled or endless:
             return stages
-        few, latent = target.dim <= MOST_DIM, []
+        few = target.dim <= MOST_DIM
+        latent: list[Fitted] = []
         if not few:
             latent, spent = latent_stages(single, job, latent_key)
             stages[-1] = and_spent(stages[-1], spent)

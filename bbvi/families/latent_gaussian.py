@@ -171,7 +171,7 @@ class LatentGaussian(Family):
     Source: Rue, Martino and Chopin 2009 (Journal of the Royal Statistical Society B 71).
     """
 
-    base: Family = GaussianMixture()
+    base: Any = GaussianMixture()  # a family
 
     def init(self, loc: Array, scale: Array) -> PyTree:
         scale = broadcast_scale(loc, scale)
