@@ -120,15 +120,23 @@ def latent_chains(stages: list[Fitted], job: Job, key: Array) -> list[Fitted]:
     near = [stage for stage in stages if efficiency(stage.diagnostics) >= _STRAIGHT]
     if not near or not job.purse.allows(expected_gradients(target.dim)):
         return []
-    (stage,), random = near, generator(key)
-    points = weighted_points([stage], job, _POINTS, random, tails=True)
-    theta = points[:, stage.params["latent"]["hyper"]]
-    covariance = np.atleast_2d(np.cov(theta.T))
-    base = OF_CHAINS.base.init(theta.mean(axis=0), np.linalg.cholesky(covariance))
-    where = OF_CHAINS, on_device(target, stage.params | {"base": base})
+    (stage,) = near
+    _, _, points_key, chains_key = split(key, 4)  # the first two are those of the stage
+
+    def straight() -> PyTree:
+        points = weighted_points([stage], job, _POINTS, generator(points_key), tails=True)
+        theta = points[:, stage.params["latent"]["hyper"]]
+        covariance = np.atleast_2d(np.cov(theta.T))
+        base = OF_CHAINS.base.init(theta.mean(axis=0), np.linalg.cholesky(covariance))
+        return on_device(target, stage.params | {"base": base})
+
+    params = _or_none(straight)
+    if params is None:
+        return []
     job = job._replace(doublings=_DOUBLINGS)
     stage = stage._replace(unseen=0.0)  # by its draws, and now chains go where these do not
-    run = partial(chain_stage, stage, job, key, begin_at=stage, where=where)
+    where = OF_CHAINS, params
+    run = partial(chain_stage, stage, job, chains_key, begin_at=stage, where=where)
     return [job.look(job.show(f"chains {_NAME}", run))]
 
 
@@ -305,7 +313,7 @@ def _nearer(
     return found._replace(mixture=fit_mixture(theta, random))
 
 
-def _or_none(make: Callable[[], Explored | None]) -> Explored | None:
+def _or_none(make: Callable[[], Any]) -> Any:
     """What it makes, if there is a density."""
     try:
         with np.errstate(all="ignore"):
