@@ -7,7 +7,8 @@ import numpy as np
 from bbvi._linalg import lower_factor, solve_lower
 from bbvi.conditionals import Conditionals, Points
 from bbvi.families import Frame
-from bbvi.families.latent_gaussian import Latent, Spline, cubes, given_hyper, in_units, spline_at
+from bbvi.families.latent_gaussian import Latent, given_hyper, in_units
+from bbvi.families.splines import Spline, cubes, spline_at
 from bbvi.families.triangular import quadratics
 
 # Directions of what is given hyperparameters that are kept: what the others say of a point together

@@ -17,8 +17,9 @@ from bbvi.coordinates import Coordinates
 from bbvi.diagnostics import diagnose
 from bbvi.families import Frame, FullRankGaussian, GaussianMixture, LatentGaussian
 from bbvi.families import latent_gaussian as module
-from bbvi.families.latent_gaussian import Latent, Spline, spline_at
+from bbvi.families.latent_gaussian import Latent
 from bbvi.families.proposals import FAR_DF, TAIL_DF, host_noise
+from bbvi.families.splines import Spline, spline_at
 from bbvi.families.triangular import quadratics
 from bbvi.hyperparameters import MOST, hyperparameters, most_gradients
 from bbvi.interpolation import fit_spline, interpolate
