@@ -46,12 +46,15 @@ class Explored(NamedTuple):
         points: of them, at some values.
         interpolated: what all else is given these, and their density.
         mixture: parameters of a mixture of Gaussians of them.
+        near: how near a point the density is believed, in sds: of six hyperparameters half of all
+            lies farther from any than of two.
     """
 
     conditionals: Conditionals
     points: Points
     interpolated: Interpolated
     mixture: PyTree
+    near: float
 
 
 class Tails(NamedTuple):
@@ -126,7 +129,7 @@ def explore(
             break
         near = max(away, _NEAR)
     assert points is not None and found is not None, "there is a first round"
-    return Explored(conditionals, points, found, mixture)
+    return Explored(conditionals, points, found, mixture, near)
 
 
 def explore_at(
@@ -147,7 +150,7 @@ def explore_at(
     Raises:
         numpy.linalg.LinAlgError: where what is known is no density.
     """
-    conditionals, points, found, mixture = explored
+    conditionals, points, found, mixture, near = explored
     few = _quadratic(conditionals)
     parts = ((theta, _AT_ONCE * few), (beside, few // _FEWER))
     theta = np.concatenate([_apart(found, values, number)[0] for values, number in parts])
@@ -157,8 +160,9 @@ def explore_at(
     surprise = new.divergence_from(*found.given(conditionals, new.theta))
     points = points.and_others(new)
     found = _between(conditionals, points, FAMILY.frame(mixture))
-    mixture, _ = _fitted(found, mixture, _NEAR, random)
-    return Explored(conditionals, points, found, mixture), surprise
+    mixture, _ = _fitted(found, mixture, near, random)
+    more = explored._replace(points=points, interpolated=found, mixture=mixture)
+    return more, surprise
 
 
 def tails_of(
@@ -176,7 +180,7 @@ def tails_of(
         number: of draws. They take no gradients.
         random: of the host.
     """
-    conditionals, _, found, mixture = explored
+    conditionals, _, found, mixture, most = explored
     theta = _draws(mixture, number, random)
     z = np.zeros((number, theta.shape[1] + len(conditionals.latent)))
     z[:, conditionals.hyper] = theta
@@ -187,7 +191,9 @@ def tails_of(
     x = x[:, alone]
     log_weights = found.log_density(theta) - FAMILY.log_mixture(mixture, theta)
     away = np.where(np.isfinite(log_weights), found.distance(theta), np.inf)
-    near, far = (softmax(np.where(away < most, log_weights, -np.inf)) for most in (_NEAR, _FAR))
+    near, far = (
+        softmax(np.where(away < reach, log_weights, -np.inf)) for reach in (most, max(most, _FAR))
+    )
     squares = (x - near @ x) ** 2
     sd = np.sqrt(near @ squares)
     counts = far * np.max(squares / np.maximum(sd, 1e-300) ** 2, axis=1, initial=0)

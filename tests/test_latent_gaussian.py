@@ -467,6 +467,26 @@ def test_what_was_not_foreseen_is_known_once_it_was_looked_at(x64):
     assert same is more and len(nothing) == 0
 
 
+def test_more_points_of_many_hyperparameters_cut_nothing_off(x64):
+    """Of six most lies farther from any point than of two, and counts all the same."""
+
+    def log_joint(params, data):
+        theta, x = params
+        squares = jnp.exp(-theta[0]) * x**2 + theta[0]
+        return -0.5 * (theta @ theta + jnp.sum(squares))
+
+    target, _, data = make_target(log_joint, (np.zeros(6), np.zeros(3)), None, None)
+    at = Coordinates(target, data, 32)
+    random = np.random.default_rng(0)
+    conditionals = Conditionals(at, np.arange(6), Frame(np.zeros(9), np.eye(9)))
+    explored = explore(conditionals, random, np.inf)
+    for _ in range(3):
+        theta = explored.mixture["loc"][0] + random.standard_normal((64, 6))
+        explored, _ = explore_at(explored, theta, np.zeros((0, 6)), random)
+    sds = np.linalg.norm(GaussianMixture().frame(explored.mixture).scale, axis=1)
+    np.testing.assert_allclose(sds, 1, rtol=0.1)
+
+
 def test_sds_of_hyperparameters_are_known_without_weights(x64):
     """Between points their density is known, whatever draws of all else weigh."""
     random = np.random.default_rng(0)
