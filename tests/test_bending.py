@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from some_keys import keys
 
 import bbvi
 from bbvi.bending import bend
@@ -267,7 +268,7 @@ def fitted(key):
     return bbvi.fit(funnel, FUNNEL, key=key)
 
 
-@pytest.mark.parametrize("key", range(2))
+@pytest.mark.parametrize("key", keys(0, 1))
 def test_a_funnel_of_fifty_needs_no_flow(key, by_itself):
     result = fitted(key)
     assert result.verdict.level == "trusted"

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from some_keys import keys
 
 import bbvi
 from bbvi.chained import FAMILY, chain
@@ -104,7 +105,7 @@ def rosenbrock(p):
     return -0.5 * (root - 1) ** 2 - 0.5 * jnp.sum((ends / 0.3) ** 2)
 
 
-@pytest.mark.parametrize("key", range(2))
+@pytest.mark.parametrize("key", keys(0, 1))
 def test_squares_of_squares(key, tmp_path):
     """Sds were a tenth of what they are, and rejected, after up to a million gradients."""
     init = {"root": 0.0, "first": np.zeros(2), "second": np.zeros(2)}

@@ -6,6 +6,7 @@ import log_scale
 import numpy as np
 import pytest
 from jax.scipy.special import betaln, gammaln
+from some_keys import keys
 
 import bbvi
 
@@ -300,7 +301,7 @@ def one_of_them(x, which):
     return jax.lax.switch(which, NOT_TO_TRUST, x)
 
 
-@pytest.mark.parametrize("key", range(3))
+@pytest.mark.parametrize("key", keys(0, 1, 2))
 @pytest.mark.parametrize("target", NOT_TO_TRUST)
 def test_is_not_trusted(target, key):
     init, which = np.full(2, -0.5, np.float32), NOT_TO_TRUST.index(target)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scale_forms import FORMS
+from some_keys import keys
 
 import bbvi
 from bbvi.coordinates import Coordinates
@@ -282,7 +283,7 @@ def test_a_neck_without_end_is_told_from_one_that_is_long(written, name, dtype):
     assert x.layers and x.endless == (() if proper else ("tau",))
 
 
-@pytest.mark.parametrize("key", range(3))
+@pytest.mark.parametrize("key", keys(0, 1, 2))
 def test_an_improper_hierarchy_is_named_at_little_cost(key):
     """Two of three fits were trusted, after 400,000 to 900,000 gradients."""
     log_joint, support = groups_with(PRIORS["1 / tau"][0])
@@ -417,7 +418,7 @@ def fit_groups(key=0, **settings):
 GROUPS_MODEL = of_scale(lambda v: v)
 
 
-@pytest.mark.parametrize("key", range(3))
+@pytest.mark.parametrize("key", keys(0, 1, 2))
 def test_centred_groups_are_right_at_little_cost(key):
     result = fit_groups(key)
     assert result.verdict.level == "trusted"
@@ -450,7 +451,7 @@ def moments_of_logistic_groups(data):
     return p @ tau, np.sqrt(p @ tau**2 - (p @ tau) ** 2), means @ p
 
 
-@pytest.mark.parametrize("key", range(2))
+@pytest.mark.parametrize("key", keys(0, 1))
 def test_logistic_effects_are_right_at_little_cost(key):
     """In plain coordinates both fits were rejected, one after a million gradients."""
     rng = np.random.default_rng([0, 8])
@@ -470,7 +471,7 @@ def test_logistic_effects_are_right_at_little_cost(key):
 LOGISTIC_MODEL = of_shape(SHAPES["logistic"][0])
 
 
-@pytest.mark.parametrize("key", range(2))
+@pytest.mark.parametrize("key", keys(0, 1))
 def test_a_funnel_of_fifty_needs_no_chains(key):
     """v ~ N(0, 1), 50 effects N(0, exp(v/2)): bent Gaussians and chains took 120,000 gradients."""
 
@@ -607,7 +608,7 @@ def crossed(p, y):
     return effects("crew") + effects("task") - 0.5 * jnp.sum(miss**2) - y.size * jnp.log(p["noise"])
 
 
-@pytest.mark.parametrize("key", range(2))
+@pytest.mark.parametrize("key", keys(0, 1))
 def test_crossed_effects_whose_means_are_not_told_apart(key):
     """Chains and a flow took a million gradients, and an sd was 9% short."""
     rng = np.random.default_rng(5)

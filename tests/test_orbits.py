@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scale_forms import FORMS
+from some_keys import keys
 
 import bbvi
 from bbvi import make_target
@@ -169,7 +170,7 @@ def test_effects_are_standard_where_they_are_known_well(x64):
     np.testing.assert_allclose(score[:, effects], -y[:, effects], atol=0.03)
 
 
-@pytest.mark.parametrize("key", range(3))
+@pytest.mark.parametrize("key", keys(0, 1, 2))
 def test_well_known_groups_are_settled_at_little_cost(key):
     """Of thousands of rows each: without this it took 29,000."""
     rng = np.random.default_rng(404)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from some_keys import keys
 
 import bbvi
 from bbvi.families import Frame, GaussianMixture
@@ -64,7 +65,7 @@ def test_points_of_modes_that_draws_would_miss():
     assert elsewhere(frames, elbo - [0, 9, 0, 0, 0], np.random.default_rng(0)).shape == (0, 2)
 
 
-@pytest.mark.parametrize("key", [0, 1, 2, 6])
+@pytest.mark.parametrize("key", keys(0, 1, 2, 6))
 def test_a_wave_is_settled_without_a_flow(key):
     """y ~ N(2 sin(2 x), 0.3), x ~ N(0, 2): modes, or none, along a ridge that bends."""
 
@@ -82,7 +83,7 @@ def test_a_wave_is_settled_without_a_flow(key):
         assert abs(result.posterior.sd()[name] / exact - 1) < 0.1
 
 
-@pytest.mark.parametrize("key", range(2))
+@pytest.mark.parametrize("key", keys(0, 1))
 def test_a_variance_that_lies_far_out(key):
     """A hundredth of the mass, eight sds out in log x, is half of its mean and nearly all variance.
 

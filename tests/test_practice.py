@@ -6,22 +6,33 @@ import pytest
 import bbvi
 from bbvi.evaluate import scores
 from benchmarks.accuracy import describe, measure
+from benchmarks.posteriordb.model import problem
 from benchmarks.practice import PRACTICE
+from benchmarks.practice.registry import FILES
 
 
 @pytest.mark.parametrize("name", PRACTICE)
 def test_a_model_and_its_reference(name, x64):
     practice = PRACTICE[name]
-    model, data = practice.model, practice.data()
-    again = practice.data()
+    data, again = practice.data(), practice.data()
     assert all(np.array_equal(data[key], again[key]) for key in data)  # simulated from a seed
-    init = model.init(data)
-    target, _, flat = bbvi.make_target(model.log_joint, init, data, model.support(data))
-    assert scores(target, np.zeros((1, target.dim)), flat)[-1].all()  # finite, and its gradient
+    _, init, *_ = problem(practice)
     moments = practice.moments()
     if moments is not None:
         for tree in moments:
             assert {k: x.shape for k, x in tree.items()} == {k: x.shape for k, x in init.items()}
+
+
+FIRST = [next(iter(file.MODELS)) for file in FILES]
+
+
+@pytest.mark.parametrize(
+    "name", [n if n in FIRST else pytest.param(n, marks=pytest.mark.slow) for n in PRACTICE]
+)
+def test_a_model_is_finite_and_its_gradient(name, x64):
+    log_joint, init, data, support = problem(PRACTICE[name])
+    target, _, flat = bbvi.make_target(log_joint, init, data, support)
+    assert scores(target, np.zeros((1, target.dim)), flat)[-1].all()
 
 
 def test_most_have_a_reference():

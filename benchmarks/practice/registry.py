@@ -21,6 +21,7 @@ from . import (
     kinds,
     latent,
     learning,
+    life,
     nature,
     people,
     physics,
@@ -30,6 +31,7 @@ from . import (
     series,
     signals,
     smooth,
+    states,
     structure,
     trials,
     tutorials,
@@ -60,5 +62,5 @@ FILES = (regression, hierarchy, people, nature, series)
 FILES += (economy, events, hidden, learning, physics)
 FILES += (psychology, environment, structure, wide, fields, centred)
 FILES += (engineering, trials, signals, latent, kinds, smooth, written, tutorials)
-FILES += (processes,)
+FILES += (processes, life, states)
 PRACTICE = {name: Practice(name, *made) for file in FILES for name, made in file.MODELS.items()}
