@@ -315,6 +315,23 @@ def test_counts_that_move_their_own_curvature_are_none(x64):
     assert len(found) == 0
 
 
+def test_one_that_moves_a_single_direction_is_found(x64):
+    """Among eighty that move their own curvature a little, whatever directions are looked along."""
+    dim = 80
+    way = np.ones(dim) / np.sqrt(dim)
+
+    def log_joint(p, y):
+        own = -0.5 * jnp.sum(p["x"] ** 2) - 0.4 * jnp.sum(jnp.exp(p["x"]) - p["x"])
+        more = -0.5 * (jnp.exp(p["t"]) - 1) * (way @ p["x"]) ** 2 + 0.5 * p["t"]
+        return own + more - 0.5 * p["t"] ** 2
+
+    target, _, data = make_target(log_joint, {"t": 0.0, "x": np.zeros(dim)}, None, None)
+    at, scale = coordinates(target, data), np.append(1.0, np.full(dim, 1.4**-0.5))
+    args = at, np.zeros(dim + 1), np.diag(scale)
+    found = [hyperparameters(*args, np.random.default_rng(seed)) for seed in range(30)]
+    assert sum(np.array_equal(hyper, [0]) for hyper in found) >= 28
+
+
 def test_too_many_are_given_up(x64):
     """Pairs of a log scale and what it scales: each is the hyperparameter of three others."""
 
