@@ -497,7 +497,7 @@ def test_more_points_of_many_hyperparameters_cut_nothing_off(x64):
     random = np.random.default_rng(0)
     conditionals = Conditionals(at, np.arange(6), Frame(np.zeros(9), np.eye(9)))
     explored = explore(conditionals, random, np.inf)
-    for _ in range(3):
+    for _ in range(2):
         theta = explored.mixture["loc"][0] + random.standard_normal((64, 6))
         explored, _ = explore_at(explored, theta, np.zeros((0, 6)), random)
     sds = np.linalg.norm(GaussianMixture().frame(explored.mixture).scale, axis=1)
