@@ -15,6 +15,7 @@ from bbvi.budget import Purse
 from bbvi.conditionals import Conditionals, Points
 from bbvi.coordinates import Coordinates
 from bbvi.diagnostics import diagnose
+from bbvi.evidence import efficiency
 from bbvi.families import Frame, FullRankGaussian, GaussianMixture, LatentGaussian
 from bbvi.families import latent_gaussian as module
 from bbvi.families.latent_gaussian import Latent
@@ -23,7 +24,7 @@ from bbvi.families.splines import Spline, spline_at
 from bbvi.families.triangular import quadratics
 from bbvi.hyperparameters import MOST, hyperparameters, most_gradients
 from bbvi.interpolation import fit_spline, interpolate
-from bbvi.latent_stages import Round, latent_chains
+from bbvi.latent_stages import Round, _nearer, latent_chains
 from bbvi.matching import on_device
 from bbvi.moments import Moments
 from bbvi.nested_laplace import Tails, explore, explore_at, tails_of
@@ -548,6 +549,26 @@ def stage_of(params, target):
 def a_job(target, look=lambda stage: stage):
     budget = bbvi.Budget(gradients=10**6)
     return Job(target, jnp.asarray(seen()), Purse(budget, 0.0), plain_stage, look, 1, 0)
+
+
+def test_points_where_nothing_surprises_are_kept(x64, monkeypatch):
+    """Where weights tell, what they say of hyperparameters themselves may be what is lacking."""
+
+    def calm(*args):
+        found, surprise = explore_at(*args)
+        return found, 0 * surprise
+
+    monkeypatch.setattr(latent_stages, "explore_at", calm)
+    target, random = posed(), np.random.default_rng(0)
+    explored = explore(conditionals(target), random, np.inf)
+    params = LatentGaussian().join(explored.mixture, explored.interpolated.latent)
+    this = Round(0, stage_of(params, target), Tails(np.zeros(0, bool), np.zeros(0), NONE))
+    assert efficiency(this.stage.diagnostics) > 0.5
+    args = a_job(target), coordinates(target)
+    found = _nearer(*args, explored, this, random)
+    assert len(found.points.theta) > len(explored.points.theta)
+    few = this.stage.diagnostics._replace(ess=0.1 * this.stage.diagnostics.ess)
+    assert _nearer(*args, explored, this.but(diagnostics=few), random) is None
 
 
 def test_chains_in_coordinates_in_which_all_else_is_standard(x64):
