@@ -299,10 +299,11 @@ def _nearer(
     found, surprise = explore_at(explored, theta, beside, random)
     by_weights = efficiency(stage.diagnostics) >= _TELLING
     more = met is not None or np.sum(surprise > _FORESEEN) >= _SURPRISES
-    if not (more or by_weights or ask) or not more and by_weights and found is explored:
+    tells = more or by_weights and found is not explored
+    if not tells and (by_weights or not ask):
         return None
     points = weighted_points([stage], job, _POINTS, random, tails=True)
-    if not (more or by_weights):
+    if not tells:
         whole = Frame(points.mean(axis=0), np.linalg.cholesky(np.cov(points.T)))
         return _explored(at, whole, hyper, random, job.purse.gradients)
     if met is not None:

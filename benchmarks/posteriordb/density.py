@@ -3,8 +3,9 @@
 Constants that depend on no parameter may be absent.
 """
 
+import jax
 import jax.numpy as jnp
-from jax.scipy.special import gammaln
+from jax.scipy.special import gammaln, logsumexp
 
 HALF_LOG_2PI = 0.9189385332046727
 
@@ -60,3 +61,16 @@ def lkj_cholesky(root, concentration):
     log_diagonal = jnp.log(jnp.diag(root))
     dim = len(log_diagonal)
     return jnp.sum((dim - jnp.arange(1, dim + 1) + 2.0 * (concentration - 1)) * log_diagonal)
+
+
+def hidden_markov(log_emission, log_move):
+    """Of observations given states (T, K), summed over states, with a weight of one on each first.
+
+    `log_move[j, k]` is from j to k.
+    """
+
+    def step(log_alpha, log_e):
+        return logsumexp(log_alpha[:, None] + log_move, axis=0) + log_e, None
+
+    last, _ = jax.lax.scan(step, log_emission[0], log_emission[1:])
+    return logsumexp(last)

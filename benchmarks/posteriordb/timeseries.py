@@ -3,7 +3,6 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.special import logsumexp
 
 from bbvi import interval, ordered, positive, positive_ordered, real, simplex, unit_interval
 
@@ -76,15 +75,7 @@ def _garch11_parameters(data):
 
 
 def _forward(log_emission, params):
-    """log p(observations) from (time, state), with a weight of one on each first state."""
-    # [j, k] is from j to k
-    log_transition = jnp.log(jnp.stack([params["theta1"], params["theta2"]]))
-
-    def step(log_alpha, log_e):
-        return logsumexp(log_alpha[:, None] + log_transition, axis=0) + log_e, None
-
-    last, _ = jax.lax.scan(step, log_emission[0], log_emission[1:])
-    return logsumexp(last)
+    return d.hidden_markov(log_emission, jnp.log(jnp.stack([params["theta1"], params["theta2"]])))
 
 
 def _hmm_drive_prior(params, data):

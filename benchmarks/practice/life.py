@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.linalg import solve_triangular
-from jax.scipy.special import gammaln
 
 from bbvi import corr_cholesky, cov_cholesky, positive, real, unit_interval, zero_sum
 from benchmarks.posteriordb import density as d
@@ -187,10 +186,7 @@ def renewal(params, data):
     prior = d.normal(params["first"], 0.3, 0.3) + d.normal(params["step"], 0.0, 0.2)
     prior += d.normal(params["raw"], 0.0, 1.0) + d.normal(params["log_cases"], 2.0, 1.0)
     prior += d.normal(params["log_size"], 2.0, 1.0)
-    y, total = data["y"], jnp.logaddexp(params["log_size"], eta)
-    terms = gammaln(y + size) - gammaln(size)
-    terms += size * (params["log_size"] - total) + y * (eta - total)
-    return prior + jnp.sum(terms)
+    return prior + jnp.sum(d.negative_binomial(data["y"], eta, size))
 
 
 def _renewal_data():

@@ -68,18 +68,11 @@ def _volatility_data():
 
 
 def states(params, data):
-    log_move = jnp.log(params["move"])
     z = (data["y"][:, None] - params["mean"]) / params["sd"]
     emission = -0.5 * z**2 - jnp.log(params["sd"])
-
-    def step(log_p, log_e):
-        log_p = logsumexp(log_p[:, None] + log_move, axis=0) + log_e
-        return log_p, None
-
-    log_p, _ = jax.lax.scan(step, emission[0], emission[1:])
     prior = d.dirichlet(params["move"], 1.0 + 4.0 * jnp.eye(3))
     prior += d.normal(params["mean"], 0.0, 5.0) + d.gamma(params["sd"], 2.0, 2.0)
-    return prior + logsumexp(log_p)
+    return prior + d.hidden_markov(emission, jnp.log(params["move"]))
 
 
 def _states_data():
