@@ -70,11 +70,14 @@ def still_missing(chains: Chains, d: Diagnostics, doublings: int = 0) -> np.ndar
         d: what they began from.
         doublings: once they have gone on so often, for as long again as until then.
     """
-    left, after = _left(chains), _left(chains, doublings)
-    # the way from the start is what they have come and what is left of it
-    way = np.maximum(np.where(left > 0, _moved(chains, d), 0) / (1 - left), chains.start_error)
+    moved = _moved(chains, d)
+    # by chance alone few of many are correlated that have moved as far
+    rank = np.argsort(np.argsort(-moved)) + 1
+    left, after = (_left(chains, rank, times) for times in (0, doublings))
     with np.errstate(invalid="ignore"):  # nothing left of a way that overflows
-        missing = np.where(left > 0, after * way, 0.0)
+        # the way from the start is what they have come and what is left of it
+        missing = np.where(left > 0, after * moved / (1 - left), 0.0)
+    missing = np.maximum(missing, _left(chains, moved.size, doublings) * chains.start_error)
     return np.where(fixed(d), 0.0, np.where(np.isnan(missing), np.inf, missing))
 
 
@@ -191,9 +194,12 @@ def _moved(chains: Chains, d: Diagnostics) -> np.ndarray:
     return np.where(np.isnan(moved), np.inf, moved)
 
 
-def _left(chains: Chains, doublings: int = 0) -> np.ndarray:
-    """What is left of the way from the start, as a share (C,), once chains went on so often."""
+def _left(chains: Chains, number: np.ndarray | int, doublings: int = 0) -> np.ndarray:
+    """What is left of the way from the start, as a share (C,), once chains went on so often.
+
+    But for what is left by chance in the largest of so many scalars.
+    """
     persistence = np.asarray(chains.persistence)
-    # correlations of independent numbers are not zero either, least the largest of many
-    chance = math.sqrt(2 * math.log(4 * persistence.size) / num_independent(chains))
-    return share_left(persistence - chance, doublings)
+    chance = np.sqrt(2 * np.log(4 * np.asarray(number)) / num_independent(chains))
+    # once is no sign: chains that begin in too narrow a place spread at first, and forget later
+    return share_left(persistence - chance, doublings, max(chains.paces))

@@ -35,6 +35,7 @@ _MOST_LEAPS = 4
 ACCEPTANCE = 0.8
 # Where too many trajectories diverge all the same: rejections fall with the fourth power of a leap.
 _SHORTER = 0.5
+_ERRORS = 2.0  # standard errors
 _DIVERGENT = -50.0  # change of log density times momentum density along a trajectory, nats
 
 
@@ -72,6 +73,8 @@ class Chains(NamedTuple):
         weighted_noise: largest error of a moment, in sds, under the importance weights of what they
             began from, where it is known.
         start_error: how far off they may have begun at least, in sds, whatever they have moved.
+        paces: the powers to which persistence was raised the last two times that they went on for
+            as long again: 2 if what is left has one time scale, 1 if that brought nothing.
     """
 
     draws: AnyArray
@@ -86,6 +89,7 @@ class Chains(NamedTuple):
     course: Course | None = None
     weighted_noise: float = math.inf
     start_error: float = 0.0
+    paces: tuple[float, float] = (2.0, 2.0)
 
 
 def num_chains(dim: int) -> int:
@@ -109,7 +113,7 @@ def affordable_leaps(dim: int, gradients: float) -> np.int32:
     return np.int32(min(most, max(1, gradients / _gradients(dim, 1) - 1)))
 
 
-def share_left(persistence: np.ndarray, doublings: int = 0) -> np.ndarray:
+def share_left(persistence: np.ndarray, doublings: int = 0, pace: float = 2.0) -> np.ndarray:
     """What is left of an error of the start in the moments of what is kept, as a share (C,).
 
     Chains have several time scales, and the slowest is last: what was lost while they settled
@@ -119,10 +123,17 @@ def share_left(persistence: np.ndarray, doublings: int = 0) -> np.ndarray:
 
     Args:
         persistence: (C,) from half to half.
-        doublings: after chains have gone on so often, for as long again as until then, if what is
-            left had one time scale.
+        doublings: after chains have gone on so often, for as long again as until then.
+        pace: the power to which each time raises it.
     """
-    return np.clip(persistence, 0, 0.99) ** 2**doublings
+    return np.clip(persistence, 0, 0.99) ** pace**doublings
+
+
+def _pace(before: np.ndarray, after: np.ndarray, number: int) -> float:
+    """The power to which the largest persistence was raised, or a higher one by noise."""
+    most, now = np.clip([np.max(before), np.max(after)], 1e-3, 0.99)
+    least = max(now - _ERRORS * (1 - now**2) / number**0.5, 1e-3)
+    return float(np.clip(math.log(least) / math.log(most), 1.0, 2.0))
 
 
 def _leaps(dim: int) -> int:
@@ -209,7 +220,9 @@ def go_on(
     every = 2 * apart
     paths = [path[1::2], *(seen.path[every - 1 :: every] for seen in segments)]
     course = Course(first, jnp.concatenate(paths), every, stride)
-    return _found(target, family, params, data, course, segments, int(chains.num_gradients))
+    found = _found(target, family, params, data, course, segments, int(chains.num_gradients))
+    pace = _pace(chains.persistence, found.persistence, len(first))
+    return found._replace(paces=(chains.paces[1], pace))
 
 
 def _found(target, family, params, data, course, segments, spent) -> Chains:

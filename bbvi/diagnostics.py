@@ -1,7 +1,7 @@
 """Diagnostics on fresh draws: bound, Pareto k-hat, importance-corrected moments."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -9,7 +9,7 @@ import numpy as np
 from bbvi._arrays import is_on_host, is_traced, logsumexp, namespace
 from bbvi._compile import draws_jit, quick_jit
 from bbvi._tree import split
-from bbvi._types import Array, PyTree
+from bbvi._types import AnyArray, Array, PyTree
 from bbvi.evaluate import densities, generator, scalars
 from bbvi.families import Family
 from bbvi.families.proposals import (
@@ -282,13 +282,22 @@ def _figures_on_host(
     with np.errstate(all="ignore"):
         found = _judge(first, plan, over_chunks, _LIGHT_SQUARES if far else USABLE)
         if far:
-            # what counts for nothing may lie where the map to the parameters overflows
-            kept = found.own | (found.log_weights > np.log(_NOTHING / found.num_draws))
-            some = {name: getattr(found, name)[kept] for name in ("draws", "log_weights", "own")}
+            # What counts for nothing may lie where the map to the parameters overflows. Others are
+            # in its place: of another number of draws programs would be built anew.
+            weighs = found.own | (found.log_weights > np.log(_NOTHING / found.num_draws))
+            some: Any = {
+                "draws": of_weight(weighs, found.draws, found.log_weights),
+                "log_weights": np.where(weighs, found.log_weights, -np.inf),
+            }
             found = found._replace(**some)
         # summed in double precision, but of the target's type as all else
         dtype = found.draws.dtype
         return jax.tree.map(lambda a: a.astype(dtype) if a.dtype.kind == "f" else a, found)
+
+
+def of_weight(weighs: AnyArray, draws: AnyArray, log_weights: AnyArray) -> np.ndarray:
+    """Draws (S, D), the heaviest one in the place of those that weigh nothing (S,)."""
+    return np.where(weighs[:, None], draws, draws[np.argmax(log_weights)])
 
 
 def prepare_diagnose(

@@ -14,7 +14,7 @@ from bbvi._tree import as_key, path_name, split
 from bbvi._types import Array, Key, LogJoint, PyTree
 from bbvi.auto import Auto
 from bbvi.budget import Budget, Purse
-from bbvi.diagnostics import Diagnostics
+from bbvi.diagnostics import of_weight
 from bbvi.matching import find_start
 from bbvi.observers import BudgetWatch, Checkpoint, Observers, ProgressBar, Snapshot, show_stage
 from bbvi.posterior import Posterior
@@ -221,7 +221,7 @@ def _assemble(
             data if bounds_need_data else None,
             target,
             best.family,
-            *_weighted(diagnostics) if correct else (),
+            *_weighted(best) if correct else (),
         ),
         diagnostics=diagnostics,
         history=best.history,
@@ -262,12 +262,14 @@ def open_ended(target: Target, stage: Fitted, start: Array, data: PyTree) -> tup
     return ()
 
 
-def _weighted(d: Diagnostics) -> tuple:
-    """The draws that have a weight, and their log weights."""
-    weighted = np.isfinite(d.log_weights)
-    if weighted.all():
-        return jax.numpy.asarray(d.draws), jax.numpy.asarray(d.log_weights)
-    return jax.numpy.asarray(d.draws[weighted]), jax.numpy.asarray(d.log_weights[weighted])
+def _weighted(stage: Fitted) -> tuple:
+    """The draws that have a weight, and their log weights; always as many of one kind of stage."""
+    d = stage.diagnostics
+    weighs = np.isfinite(d.log_weights)
+    found: Any = d.draws[weighs], d.log_weights[weighs]
+    if stage.chains is None:
+        found = of_weight(weighs, d.draws, d.log_weights), d.log_weights
+    return tuple(map(jax.numpy.asarray, found))
 
 
 def _start_from(previous: FitResult | None, init, data, support) -> tuple[PyTree, PyTree]:

@@ -1,6 +1,6 @@
 """The posterior approximation in the user's own structure."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -65,7 +65,7 @@ class Posterior:
             key: an int or a JAX random key.
             num_draws: S.
         """
-        return _sample(self, as_key(key), num_draws)
+        return _sample(_essentials(self), as_key(key), num_draws)
 
     def sample_and_log_prob(self, key: Key, num_draws: int) -> tuple[PyTree, Array]:
         """Draws as from `sample`, and their log density (S,) under the family.
@@ -124,6 +124,14 @@ class Posterior:
         return [jnp.asarray(x) for x in shaped]
 
 
+def _essentials(posterior: Posterior) -> Posterior:
+    """What draws are of: of corrected ones no family, whose programs would all be others."""
+    if posterior.draws is None:
+        return posterior
+    nothing: Any = None
+    return replace(posterior, params=nothing, family=nothing)
+
+
 def _numbers(posterior: Posterior, num_draws: int = MOMENT_DRAWS) -> int:
     return num_draws * posterior.target.dim
 
@@ -171,7 +179,7 @@ def _weighted_scalars(posterior: Posterior) -> tuple[Array, Array]:
     Arrays of numpy, but inside a user's own `jit` or `vmap`: of double precision, since squares of
     the draws far out, which count for little or nothing, need not be numbers of a single one.
     """
-    found = _draw_scalars(posterior)
+    found = _draw_scalars(_essentials(posterior))
     draws, weights = found if is_traced(found) else jax.device_get(found)
     if posterior.draws is not None:
         xp = namespace(draws)

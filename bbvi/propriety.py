@@ -59,8 +59,12 @@ def unbounded(target: Target, centre: Array, frame: Frame, data: PyTree) -> tupl
     single = target.dtype == np.float32
     directions, distances, least, nearer = _lines(frame, ~target.logarithmic, single)
     middle = np.clip(np.asarray(centre), -_FARTHEST_CENTRE, _FARTHEST_CENTRE)
-    ends = _both_ways(directions, distances)
-    on_the_way = _both_ways(directions[nearer], log_scale_ends(single)[1] * _ON_THE_WAY)
+    bulk = np.nan_to_num(np.asarray(frame.loc, np.float64))
+    most = np.where(target.logarithmic, _FAR_WITH_SUPPORT[0], _FARTHEST_CENTRE)
+    ahead = directions @ (np.clip(bulk, -most, most) - middle)
+    ends = _both_ways(directions, distances, ahead)
+    between = log_scale_ends(single)[1] * _ON_THE_WAY
+    on_the_way = _both_ways(directions[nearer], between, ahead[nearer])
     steps = [x.reshape(-1, target.dim) for x in (ends, on_the_way)]
     points = middle + np.concatenate([*steps, np.zeros((1, target.dim))])
     log_p = np.asarray(_log_densities(target, jnp.asarray(points, target.dtype), data))
@@ -117,9 +121,14 @@ def _lines(
     )
 
 
-def _both_ways(directions: np.ndarray, distances: np.ndarray) -> np.ndarray:
-    """Steps (L, 2, P, D) of distances (L, P), or (P,), along directions (L, D) and back."""
-    ends = np.array([1.0, -1.0])[:, None] * distances[..., None, :]
+def _both_ways(directions: np.ndarray, distances: np.ndarray, ahead: np.ndarray) -> np.ndarray:
+    """Steps (L, 2, P, D) of distances (L, P), or (P,), along directions (L, D) and back.
+
+    Those towards the bulk, which lies so far `ahead` (L,), are counted from there: on the way to it
+    the density of a point of the tail rises.
+    """
+    signs = np.array([1.0, -1.0])[:, None]
+    ends = signs * (distances[..., None, :] + np.maximum(signs * ahead[:, None, None], 0.0))
     return ends[..., None] * directions[:, None, None]
 
 

@@ -190,6 +190,7 @@ def test_what_is_missing():
         assert share_left(np.array(persistence)) > 0.65 * left
     np.testing.assert_allclose(share_left(np.array([0.5, -0.2])), [0.5, 0])
     np.testing.assert_allclose(share_left(np.array(0.5), 2), 0.5**4)
+    np.testing.assert_allclose(share_left(np.array(0.5), 2, 1.1), 0.5**1.21)
     assert share_left(np.array(1.0)) < 1
 
 
@@ -226,13 +227,14 @@ def test_they_go_on():
     assert chain_faults(chains, diagnostics)
     assert would_forget(chains, diagnostics, 3)
     spent = [int(chains.num_gradients)]
-    for i in range(3):
+    for i in range(4):
         shape = (num_chains(DIM), DIM)
         assert chains.course.path.shape == (24, *shape)
         longer = go_on(*where, chains, jax.random.key(i), data, LEAPS)
         # every other state of before is still there
         np.testing.assert_array_equal(longer.course.path[:12], chains.course.path[1::2])
         assert longer.course.apart == 2 * chains.course.apart
+        assert max(longer.paces) > 1.9  # there is one time scale
         chains = longer
         spent.append(int(chains.num_gradients))
     assert not chain_faults(chains, diagnostics)
@@ -260,6 +262,9 @@ def test_what_time_does_not_mend():
     late = chains._replace(persistence=np.full(DIM, 0.6))
     assert would_forget(late, far, 4)
     assert not would_forget(late, far, 1)
+    # the last two times that they went on brought little
+    assert not would_forget(late._replace(paces=(1.2, 1.1)), far, 4)
+    assert would_forget(late._replace(paces=(2.0, 1.1)), far, 4)
 
 
 def test_shorter_steps_diverge_less():

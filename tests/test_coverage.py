@@ -134,6 +134,17 @@ def test_what_nothing_bounds_is_named(log_joint, support, scale, expected):
     assert found <= expected and bool(found) == bool(expected)
 
 
+def test_from_a_tail_the_bulk_is_ahead():
+    """A gamma density of shape 0.06: from a draw near zero it rises for a hundred nats."""
+
+    def log_joint(b):
+        return -0.94 * jnp.log(b) - 1e-20 * b
+
+    target, _, data = make_target(log_joint, np.float32(1), None, bbvi.positive)
+    frame = Frame(jnp.full(1, 35.0), jnp.full((1, 1), 15.0))
+    assert unbounded(target, jnp.array([-60.0]), frame, data) == ()
+
+
 def test_a_small_mode_far_away_is_told():
     """0.998 N(0, 1) + 0.002 N(at, 1): it makes the sd of all about root(1 + 0.002 at^2)."""
 

@@ -257,7 +257,10 @@ def test_draws_far_out_know_the_squares_of_heavy_tails():
         np.testing.assert_allclose(far.raw.sd, 1.2, rtol=0.05)
         assert far.own.sum() == far.num_draws // 2
         # of the others those that count, whose weights are nearly all of the weight
-        assert len(far.own) < far.num_draws
+        weighs = np.isfinite(far.log_weights)
+        assert far.own.sum() < weighs.sum() < len(far.draws) == far.num_draws
+        farthest = np.linalg.norm(far.draws[weighs], axis=1).max()
+        assert np.linalg.norm(far.draws[~weighs], axis=1).max() <= farthest
         np.testing.assert_allclose(np.exp(far.log_weights).sum(), 1, rtol=1e-6)
         assert (np.abs(far.corrected.sd - np.sqrt(3)) < 5 * far.corrected.sd_se).all()
 

@@ -20,6 +20,7 @@ import pytest
 
 import bbvi
 from bbvi import storage
+from bbvi.examples import eight_schools
 from bbvi.run import begin, finish
 
 # `bbvi.run` the attribute is the function.
@@ -143,6 +144,19 @@ def test_a_second_fit_compiles_nothing(count_compiles, solver):
             answers.add(np.concatenate([x.ravel() for x in params]).tobytes())
     assert len(answers) == 15  # none of them was the answer of another one
     assert same_stages > len(changes) / 2
+
+
+def test_draws_far_out_are_always_as_many(count_compiles):
+    """Those that weigh nothing are another number by every key; programs are not."""
+    schools, seen = eight_schools(), []
+    for key in (1, 4):
+        found = bbvi.fit(*schools[:3], support=schools.support, key=key)
+        with count_compiles() as n:
+            found.posterior.mean()
+        number = len(found.posterior.draws)
+        assert number == found.diagnostics.num_draws
+        assert n.count == 0 or number not in seen
+        seen.append(number)
 
 
 @pytest.mark.parametrize("where", ["rate", "optimizer"])
