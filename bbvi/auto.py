@@ -19,7 +19,11 @@ from bbvi.evaluate import generator
 from bbvi.evidence import KHAT_FINITE, knows_evidence, may_be_off, proven_evidence
 from bbvi.families import CouplingFlow, GaussianMixture, LowRankGaussian
 from bbvi.gaussians import MOST_MOVES, FirstKeys, and_spent, first_stages, looked_at, probed
-from bbvi.hierarchy_stages import hierarchy_chains, hierarchy_stages
+from bbvi.hierarchy_stages import (
+    first_hierarchy_chains,
+    hierarchy_chains,
+    hierarchy_stages,
+)
 from bbvi.latent_stages import latent_chains, latent_stages
 from bbvi.matching import find_start
 from bbvi.modes import elsewhere
@@ -83,7 +87,8 @@ class Auto:
        Gaussian of the scales, and of up to 128 others the normal distribution given these, whose
        precision adds up from theirs and the data's.
        Where the density does not fall along such a scale, the posterior is improper: no stage
-       follows.
+       follows. Where enough draws count, short chains in these coordinates, which go on after 5
+       where they have not settled at once.
     5. In 13 to 256 dimensions, coordinates with which the curvature of all others changes: up to
        six hyperparameters. All else is normal given these, by gradients at some of their values,
        by splines in between; they themselves have a mixture of Gaussians. Values follow where
@@ -211,13 +216,19 @@ class Auto:
             return stages
         few = target.dim <= MOST_DIM
         latent: list[Fitted] = []
+        begun: list[Fitted] = []
         if not few:
+            if target.dim > _SLOW_FLOW:
+                begun = first_hierarchy_chains(found, single, job, effect_key)
+                stages += begun
+                if stages[-1].settled:
+                    return stages
             latent, spent = latent_stages(single, job, latent_key)
             stages[-1] = and_spent(stages[-1], spent)
             stages += latent
             if stages[-1].settled:
                 return stages
-        stages += hierarchy_chains(found, single, job, effect_key)
+        stages += hierarchy_chains(found, single, job, effect_key, begun)
         if stages[-1].settled:
             return stages
         stages += latent_chains(latent, job, latent_key)

@@ -63,6 +63,10 @@ class _Runner:
     def begin(self, key, **more):
         self._put(self._pay(run_chains, key, **more))
 
+    def resume(self, chains):
+        self._last = chains
+        self._put(chains)
+
     def again(self, keys):
         """As many chains again and again, where that can settle it."""
         rounds = len(keys) + 1
@@ -108,6 +112,7 @@ def chain_stage(
     start_error: float = _START_ERROR,
     begin_at: Fitted | None = None,
     where: tuple[Family, PyTree] | None = None,
+    begun: Fitted | None = None,
 ) -> Fitted:
     """A stage whose corrected moments and draws are those of short chains from its draws.
 
@@ -118,6 +123,7 @@ def chain_stage(
         start_error: how far off they may begin, in sds, whatever they move.
         begin_at: a stage at whose draws they begin instead, by their weights, tempered.
         where: another family and its parameters, in whose coordinates they run.
+        begun: this very stage, ended early, whose chains go on.
     """
     dim, dtype = job.target.dim, job.target.dtype
     family, params = where or (stage.family, stage.params)
@@ -127,8 +133,11 @@ def chain_stage(
     if begin_at is not None:
         draws = resampled(begin_at.diagnostics, num_chains(dim), generator(first_key)).points
         more = {"first": enter(family, params, jnp.asarray(draws, dtype))}
-    run.begin(first_key, **more)
-    run.again(keys[: job.rounds - 1])
+    if begun is not None and begun.chains is not None and begun.chains.course is not None:
+        run.resume(begun.chains)
+    else:
+        run.begin(first_key, **more)
+        run.again(keys[: job.rounds - 1])
     run.longer(keys[: job.doublings])
     return run.end(f"chains {stage.name}")
 
