@@ -648,7 +648,7 @@ def moments_of_crews(y):
     return mean, np.sqrt(p @ (crews - mean) ** 2 / p.sum())
 
 
-def test_looks_at_few_points_in_many_dimensions_take_few_rows(monkeypatch):
+def test_looks_at_few_points_take_few_rows_where_scores_are_costly(monkeypatch):
     rows = []
 
     def scores(target, z, data):
@@ -656,9 +656,16 @@ def test_looks_at_few_points_in_many_dimensions_take_few_rows(monkeypatch):
         return target.score(z, data)
 
     monkeypatch.setattr("bbvi.coordinates.scores", scores)
-    wide = make_target(lambda z, _: -0.5 * jnp.sum(z**2), np.zeros(300), None, None)[0]
-    for many, numbers in ((602, [1, 18, 32, 33, 700]), (64, [1, 32])):
-        at = Coordinates(wide, None, many)
+
+    def turned(z, turn):
+        return -0.5 * jnp.sum((turn @ z) ** 2)
+
+    turn = np.eye(300, dtype=np.float32)
+    costly = make_target(turned, np.zeros(300), turn, None)[0]
+    cheap = make_target(lambda z, _: -0.5 * jnp.sum(z**2), np.zeros(300), None, None)[0]
+    cases = (costly, 602, [1, 18, 32, 33, 700]), (costly, 64, [1, 32]), (cheap, 602, [1])
+    for target, many, numbers in cases:
+        at = Coordinates(target, turn, many)
         for number in numbers:
             z = np.random.default_rng(0).normal(size=(number, 300))
             log_p, score, ok = at.score(z)
@@ -666,4 +673,4 @@ def test_looks_at_few_points_in_many_dimensions_take_few_rows(monkeypatch):
             np.testing.assert_allclose(score, -z, rtol=1e-5)
             assert ok.all()
         assert at.num_gradients == sum(numbers)
-    assert rows == [32, 32, 32, 602, 602, 602, 64, 64]
+    assert rows == [32, 32, 32, 602, 602, 602, 64, 64, 602]
