@@ -267,6 +267,19 @@ def test_what_time_does_not_mend():
     assert would_forget(late._replace(paces=(2.0, 1.1)), far, 4)
 
 
+def test_what_has_moved_far_is_asked_more_sharply():
+    """Of many scalars some are correlated by chance, but hardly those that moved the most."""
+    chains, diagnostics = run(gaussian, DATA["mean"], 2.0)
+    start = np.array(chains.moments.mean)
+    start[0] += 20 * chains.moments.sd[0]
+    far = diagnostics._replace(raw=diagnostics.raw._replace(mean=start))
+    faults = [
+        chain_faults(chains._replace(persistence=np.where(np.arange(DIM) == i, 0.09, 0.0)), far)
+        for i in range(DIM)
+    ]
+    assert "forget slowly" in faults[0][0] and not any(faults[1:])
+
+
 def test_shorter_steps_diverge_less():
     """A valley that gets narrower with y, and a step that is right where it is wide."""
 
