@@ -11,6 +11,7 @@ from bbvi.budget import Purse
 from bbvi.chain_stages import chain_stage
 from bbvi.families import FullRankGaussian
 from bbvi.fit import open_ended
+from bbvi.hierarchy_stages import first_hierarchy_chains
 from bbvi.ranking import better
 from bbvi.solvers import BatchAndMatch
 from bbvi.solvers.base import empty_log
@@ -84,6 +85,28 @@ def test_chains_may_begin_where_a_match_has_not_ended(exact, target, before, aft
     job = Job(target, None, Purse(None, 0.0), plain_stage, lambda stage: stage, 1, 0)
     stage = chain_stage(exact._replace(status=before), job, jax.random.key(0))
     assert stage.sound and stage.status is after
+
+
+def test_chains_that_were_ended_early_go_on(target):
+    """From an approximation a fifth as wide they have not forgotten at once."""
+    narrow, key = normal(target, 0.2), jax.random.key(0)
+    job = Job(target, None, Purse(None, 0.0), plain_stage, lambda stage: stage, 1, 0)
+    begun = chain_stage(narrow, job, key)
+    assert not begun.settled
+    ended = chain_stage(narrow, job._replace(doublings=4), key, begun=begun)
+    assert ended.settled
+    assert ended.chains.num_gradients == begun.num_gradients + ended.num_gradients
+
+
+def test_chains_of_hierarchies_come_first_where_enough_draws_count(target, exact):
+    job = Job(target, None, Purse(None, 0.0), plain_stage, lambda stage: stage, 1, 0)
+
+    def first(share, of_gaussian=0.01):
+        stages = (seen(exact, ess=x * exact.diagnostics.best_ess) for x in (share, of_gaussian))
+        stage, gaussian = stages
+        return len(first_hierarchy_chains([stage], gaussian, job, jax.random.key(0)))
+
+    assert first(0.05) == 0 and first(0.1) == 1 and first(0.1, 0.2) == 0
 
 
 def test_units_past_all_floats_are_told_without_a_word(target):
