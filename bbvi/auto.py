@@ -19,11 +19,7 @@ from bbvi.evaluate import generator
 from bbvi.evidence import KHAT_FINITE, knows_evidence, may_be_off, proven_evidence
 from bbvi.families import CouplingFlow, GaussianMixture, LowRankGaussian
 from bbvi.gaussians import MOST_MOVES, FirstKeys, and_spent, first_stages, looked_at, probed
-from bbvi.hierarchy_stages import (
-    first_hierarchy_chains,
-    hierarchy_chains,
-    hierarchy_stages,
-)
+from bbvi.hierarchy_stages import first_hierarchy_chains, hierarchy_chains, hierarchy_stages
 from bbvi.latent_stages import latent_chains, latent_stages
 from bbvi.matching import find_start
 from bbvi.modes import elsewhere
@@ -54,7 +50,7 @@ _LIGHT = 30_000
 # In many dimensions a flow and the chains after it cost as much as two doublings more, and past
 # `_FLOW_LIMIT` nothing comes after: a map of 900 districts was rejected for chains that settle in
 # their second, another of 144 took 150 s for a flow and not the 20 s of their fourth.
-_MORE_DOUBLINGS, _SLOW_FLOW = 2, 128
+_MORE_DOUBLINGS, _MANY = 2, 128
 
 
 @dataclass(frozen=True)
@@ -182,7 +178,7 @@ class Auto:
 
         single = first.single
         doublings = _DOUBLINGS if target.work <= _LIGHT else _DOUBLINGS_IF_HEAVY
-        doublings += _MORE_DOUBLINGS * (target.dim > _SLOW_FLOW)
+        doublings += _MORE_DOUBLINGS * (target.dim > _MANY)
 
         def missed(stage):
             d = stage.diagnostics
@@ -214,18 +210,17 @@ class Auto:
         stages += found
         if stages[-1].settled or endless:
             return stages
+        begun: list[Fitted] = []
+        # In fewer dimensions a look for hyperparameters takes no longer, and knows tails that short
+        # chains have not met: of a field whose level has one three of five sds were 15% short.
+        if target.dim > _MANY:
+            begun = first_hierarchy_chains(found, single, job, effect_key)
+            stages += begun
+            if stages[-1].settled:
+                return stages
         few = target.dim <= MOST_DIM
         latent: list[Fitted] = []
-        begun: list[Fitted] = []
         if not few:
-            # In fewer dimensions a look for hyperparameters takes no longer, and knows tails that
-            # short chains have not met: of a field whose level has one three of five sds were 15%
-            # short.
-            if target.dim > _SLOW_FLOW:
-                begun = first_hierarchy_chains(found, single, job, effect_key)
-                stages += begun
-                if stages[-1].settled:
-                    return stages
             latent, spent = latent_stages(single, job, latent_key)
             stages[-1] = and_spent(stages[-1], spent)
             stages += latent

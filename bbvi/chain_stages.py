@@ -112,7 +112,7 @@ def chain_stage(
     start_error: float = _START_ERROR,
     begin_at: Fitted | None = None,
     where: tuple[Family, PyTree] | None = None,
-    begun: Fitted | None = None,
+    begun: Chains | None = None,
 ) -> Fitted:
     """A stage whose corrected moments and draws are those of short chains from its draws.
 
@@ -123,7 +123,7 @@ def chain_stage(
         start_error: how far off they may begin, in sds, whatever they move.
         begin_at: a stage at whose draws they begin instead, by their weights, tempered.
         where: another family and its parameters, in whose coordinates they run.
-        begun: this very stage, ended early, whose chains go on.
+        begun: chains of this very stage, which was ended early; they go on if they can.
     """
     dim, dtype = job.target.dim, job.target.dtype
     family, params = where or (stage.family, stage.params)
@@ -133,8 +133,8 @@ def chain_stage(
     if begin_at is not None:
         draws = resampled(begin_at.diagnostics, num_chains(dim), generator(first_key)).points
         more = {"first": enter(family, params, jnp.asarray(draws, dtype))}
-    if begun is not None and begun.chains is not None and begun.chains.course is not None:
-        run.resume(begun.chains)
+    if begun is not None and begun.course is not None:
+        run.resume(begun)
     else:
         run.begin(first_key, **more)
         run.again(keys[: job.rounds - 1])

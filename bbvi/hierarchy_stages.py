@@ -1,6 +1,7 @@
 """Stages of the default in coordinates in which effects do not depend on their scales."""
 
 import time
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -111,7 +112,7 @@ def hierarchy_chains(
     gaussian: Fitted,
     job: Job,
     key: Array,
-    begun: list[Fitted] | None = None,
+    begun: Sequence[Fitted] = (),
 ) -> list[Fitted]:
     """Short chains from the best of such stages, where its draws are better than before.
 
@@ -128,7 +129,7 @@ def hierarchy_chains(
     best = _better(stages, gaussian)
     if best is None or not job.purse.allows(expected_gradients(job.target.dim)):
         return []
-    run = partial(chain_stage, best, job, key, begun=begun[0] if begun else None)
+    run = partial(chain_stage, best, job, key, begun=begun[0].chains if begun else None)
     return [job.look(job.show(f"chains {best.name}", run))]
 
 

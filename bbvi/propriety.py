@@ -63,8 +63,8 @@ def unbounded(target: Target, centre: Array, frame: Frame, data: PyTree) -> tupl
     most = np.where(target.logarithmic, _FAR_WITH_SUPPORT[0], _FARTHEST_CENTRE)
     ahead = directions @ (np.clip(bulk, -most, most) - middle)
     ends = _both_ways(directions, distances, ahead)
-    between = log_scale_ends(single)[1] * _ON_THE_WAY
-    on_the_way = _both_ways(directions[nearer], between, ahead[nearer])
+    way = log_scale_ends(single)[1] * _ON_THE_WAY
+    on_the_way = _both_ways(directions[nearer], way, ahead[nearer])
     steps = [x.reshape(-1, target.dim) for x in (ends, on_the_way)]
     points = middle + np.concatenate([*steps, np.zeros((1, target.dim))])
     log_p = np.asarray(_log_densities(target, jnp.asarray(points, target.dtype), data))

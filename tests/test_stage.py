@@ -93,7 +93,7 @@ def test_chains_that_were_ended_early_go_on(target):
     job = Job(target, None, Purse(None, 0.0), plain_stage, lambda stage: stage, 1, 0)
     begun = chain_stage(narrow, job, key)
     assert not begun.settled
-    ended = chain_stage(narrow, job._replace(doublings=4), key, begun=begun)
+    ended = chain_stage(narrow, job._replace(doublings=4), key, begun=begun.chains)
     assert ended.settled
     assert ended.chains.num_gradients == begun.num_gradients + ended.num_gradients
 
