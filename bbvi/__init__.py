@@ -25,7 +25,9 @@ from bbvi.bijectors import (
     zero_sum,
 )
 from bbvi.budget import Budget
-from bbvi.diagnostics import Diagnostics
+from bbvi.diagnostics.fresh_draws import Diagnostics
+from bbvi.diagnostics.pareto import psis
+from bbvi.diagnostics.verdict import Verdict
 from bbvi.families import (
     BentGaussian,
     CouplingFlow,
@@ -44,7 +46,6 @@ from bbvi.families import (
 from bbvi.fit import fit
 from bbvi.objectives import ELBO, Objective
 from bbvi.observers import Snapshot
-from bbvi.pareto import psis
 from bbvi.posterior import Posterior
 from bbvi.result import FitResult, load
 from bbvi.run import run
@@ -58,7 +59,6 @@ from bbvi.solvers import (
 )
 from bbvi.status import BBVIWarning, FitError, InputError, Status
 from bbvi.target import Target, make_target
-from bbvi.verdict import Verdict
 
 if TYPE_CHECKING:
     from bbvi import bridges

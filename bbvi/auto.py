@@ -10,26 +10,37 @@ import optax
 
 from bbvi._tree import pick, split
 from bbvi._types import Array, PyTree
-from bbvi.bent_stages import BENT, TRIANGULAR, bends, bent_stages, is_chained
 from bbvi.budget import Purse
-from bbvi.chain_stages import across_seams, chain_stage
-from bbvi.chains import expected_gradients
-from bbvi.coverage import COVERED_NATS, missed_modes, visits
+from bbvi.diagnostics.chains import expected_gradients
+from bbvi.diagnostics.evidence import KHAT_FINITE, knows_evidence, may_be_off, proven_evidence
 from bbvi.evaluate import generator
-from bbvi.evidence import KHAT_FINITE, knows_evidence, may_be_off, proven_evidence
 from bbvi.families import CouplingFlow, GaussianMixture, LowRankGaussian
-from bbvi.gaussians import MOST_MOVES, FirstKeys, and_spent, first_stages, looked_at, probed
-from bbvi.hierarchy_stages import first_hierarchy_chains, hierarchy_chains, hierarchy_stages
-from bbvi.latent_stages import latent_chains, latent_stages
-from bbvi.matching import find_start
-from bbvi.modes import elsewhere
 from bbvi.objectives import ELBO
-from bbvi.population import MIXTURES, MOST_DIM, population_stage
-from bbvi.ranking import beside, better, proven_by
 from bbvi.solvers import StochasticGradient
-from bbvi.stage import Fitted, Job, Show, fit_stage, plain_stage
+from bbvi.stages.bent.bent_stages import BENT, TRIANGULAR, bends, bent_stages, is_chained
+from bbvi.stages.chain_stages import across_seams, chain_stage
+from bbvi.stages.coverage import COVERED_NATS, missed_modes, visits
+from bbvi.stages.gaussians.gaussian_stages import (
+    MOST_MOVES,
+    FirstKeys,
+    and_spent,
+    first_stages,
+    looked_at,
+    probed,
+)
+from bbvi.stages.gaussians.matching import find_start
+from bbvi.stages.gaussians.modes import elsewhere
+from bbvi.stages.hierarchy.hierarchy_stages import (
+    first_hierarchy_chains,
+    hierarchy_chains,
+    hierarchy_stages,
+)
+from bbvi.stages.latent.latent_stages import latent_chains, latent_stages
+from bbvi.stages.population import MIXTURES, MOST_DIM, population_stage
+from bbvi.stages.ranking import beside, better, proven_by
+from bbvi.stages.stage import Fitted, Job, Show, fit_stage, plain_stage
+from bbvi.stages.unseen import affine_space, log_mixture_of
 from bbvi.target import Target
-from bbvi.unseen import affine_space, log_mixture_of
 
 # Up to here a dense covariance and its eigenvalues cost less than the gradients that go with
 # them; beyond, a full match needs thousands of draws a step.
@@ -146,7 +157,7 @@ class Auto:
             key: a typed random key.
             data: the user's data.
             previous: family and parameters of a previous fit to go on from, or None.
-            run: drives a solver's state to its end; see `bbvi.stage.fit_stage`.
+            run: drives a solver's state to its end; see `bbvi.stages.stage.fit_stage`.
             purse: what may be spent; stages that cannot be paid for are left out.
             show: makes a stage that `run` does not drive, and may show that it does.
         """

@@ -12,15 +12,15 @@ import bbvi.families
 from bbvi import storage
 from bbvi._compile import plain_jit
 from bbvi._types import Key, LogJoint, PyTree
-from bbvi.diagnostics import Diagnostics
+from bbvi.diagnostics.fresh_draws import Diagnostics
+from bbvi.diagnostics.moments import Moments
+from bbvi.diagnostics.verdict import Verdict
 from bbvi.families import Family
-from bbvi.moments import Moments
 from bbvi.posterior import Posterior
-from bbvi.stage import Trace
+from bbvi.stages.stage import Trace
 from bbvi.status import InputError, Status
 from bbvi.table import Table
 from bbvi.target import Leaf, Target, match_support
-from bbvi.verdict import Verdict
 
 
 @partial(

@@ -27,8 +27,8 @@ from bbvi.batch.pipeline import _first_looks
 from bbvi.batch.problems import make_problems
 from bbvi.batch.programs import Plan
 from bbvi.batch.ragged import _bucket_lengths
+from bbvi.diagnostics.moments import Moments
 from bbvi.examples import eight_schools
-from bbvi.moments import Moments
 
 ROWS = 12
 INIT = {"mu": 0.5, "sigma": 1.0}

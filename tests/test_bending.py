@@ -9,19 +9,19 @@ import pytest
 from some_keys import keys
 
 import bbvi
-from bbvi.bending import bend
-from bbvi.bent_stages import bends
 from bbvi.budget import Purse
-from bbvi.chain_checks import moved_on
-from bbvi.diagnostics import diagnose
+from bbvi.diagnostics.chain_checks import moved_on
+from bbvi.diagnostics.fresh_draws import diagnose
 from bbvi.families import BentGaussian, FullRankGaussian, TriangularGaussian
 from bbvi.families.bent import CURVED, KNOTS, feature_sizes
-from bbvi.following import follow
-from bbvi.gaussians import FirstKeys, first_stages
-from bbvi.ranking import better
-from bbvi.stage import plain_stage
+from bbvi.stages.bent.bending import bend
+from bbvi.stages.bent.bent_stages import bends
+from bbvi.stages.bent.following import follow
+from bbvi.stages.gaussians.gaussian_stages import FirstKeys, first_stages
+from bbvi.stages.ranking import better
+from bbvi.stages.stage import plain_stage
+from bbvi.stages.unseen import base_space
 from bbvi.target import make_target
-from bbvi.unseen import base_space
 
 pytestmark = pytest.mark.usefixtures("x64")
 FAMILY = BentGaussian()

@@ -7,9 +7,9 @@ import pytest
 from some_keys import keys
 
 import bbvi
-from bbvi.chained import FAMILY, chain
 from bbvi.families import FullRankGaussian, TriangularGaussian
 from bbvi.families.triangular import before
+from bbvi.stages.bent.chained import FAMILY, chain
 
 pytestmark = pytest.mark.usefixtures("x64")
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import bbvi
-from bbvi.chain_checks import chain_faults, steps_too_long, would_forget
-from bbvi.chains import (
+from bbvi.diagnostics.chain_checks import chain_faults, steps_too_long, would_forget
+from bbvi.diagnostics.chains import (
     affordable_leaps,
     expected_gradients,
     go_on,
@@ -16,11 +16,11 @@ from bbvi.chains import (
     run_chains,
     share_left,
 )
-from bbvi.diagnostics import diagnose
+from bbvi.diagnostics.fresh_draws import diagnose
+from bbvi.diagnostics.verdict import is_settled, judge
 from bbvi.families import Frame, FullRankGaussian
-from bbvi.matching import match_from
+from bbvi.stages.gaussians.matching import match_from
 from bbvi.status import Status
-from bbvi.verdict import is_settled, judge
 
 DIM = 3
 LEAPS = affordable_leaps(DIM, np.inf)

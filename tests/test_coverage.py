@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 import bbvi
-from bbvi.coverage import aside, leaves_out, missed_modes, visits
-from bbvi.diagnostics import diagnose
+from bbvi.diagnostics.fresh_draws import diagnose
+from bbvi.diagnostics.propriety import unbounded
 from bbvi.families import Frame, FullRankGaussian
-from bbvi.matching import Matches
-from bbvi.propriety import unbounded
 from bbvi.solvers.starts import Starts
+from bbvi.stages.coverage import aside, leaves_out, missed_modes, visits
+from bbvi.stages.gaussians.matching import Matches
 from bbvi.target import make_target
 
 

@@ -7,15 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import bbvi.diagnostics
+import bbvi.diagnostics.fresh_draws
 from bbvi._tree import split
 from bbvi.bijectors import correlation, positive
-from bbvi.diagnostics import default_draws, diagnose, reaches_far
-from bbvi.evaluate import generator
-from bbvi.families import FullRankGaussian, LowRankGaussian, MeanFieldGaussian
-from bbvi.families.proposals import draw_noise, host_noise
-from bbvi.moments import Moments, with_tail_errors
-from bbvi.pareto import (
+from bbvi.diagnostics.fresh_draws import default_draws, diagnose, reaches_far
+from bbvi.diagnostics.moments import Moments, with_tail_errors
+from bbvi.diagnostics.pareto import (
     growth_lost,
     growth_shape,
     largest_terms,
@@ -24,6 +21,9 @@ from bbvi.pareto import (
     tail_shape,
     tail_size,
 )
+from bbvi.evaluate import generator
+from bbvi.families import FullRankGaussian, LowRankGaussian, MeanFieldGaussian
+from bbvi.families.proposals import draw_noise, host_noise
 from bbvi.target import make_target
 
 smooth = jax.jit(psis)
@@ -404,7 +404,7 @@ def test_numpy_and_a_compiled_program_give_the_same_figures(monkeypatch):
     assert all(isinstance(x, np.ndarray | np.generic) for x in jax.tree.leaves(host))
     # the same noise for both
     noise = host_noise(generator(key), 4096, 3, float)
-    monkeypatch.setattr(bbvi.diagnostics, "draw_noise", lambda *_: noise)
+    monkeypatch.setattr(bbvi.diagnostics.fresh_draws, "draw_noise", lambda *_: noise)
     compiled = jax.jit(lambda key: diagnose(target, family, params, key, data, 4096))(key)
     # tails are fitted in single precision
     np.testing.assert_allclose(host.square_shape, compiled.square_shape, rtol=1e-5)
@@ -450,8 +450,8 @@ def _plain_error(target, family, params, key):
 def test_chunks_against_numpy_on_the_same_draws(on_host, monkeypatch):
     # 300 draws of three numbers at once: four chunks of 250, on the host or in one program
     num_draws = 999
-    monkeypatch.setattr(bbvi.diagnostics, "_CHUNK_ELEMENTS", 900)
-    monkeypatch.setattr(bbvi.diagnostics, "_HOST_ELEMENTS", 3000 if on_host else 2999)
+    monkeypatch.setattr(bbvi.diagnostics.fresh_draws, "_CHUNK_ELEMENTS", 900)
+    monkeypatch.setattr(bbvi.diagnostics.fresh_draws, "_HOST_ELEMENTS", 3000 if on_host else 2999)
     target, _, data = the_target()
     mean, root = MEAN + np.array([0.1, -0.2, 0.4]), 1.25 * ROOT
     family = FullRankGaussian()

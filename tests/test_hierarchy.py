@@ -8,7 +8,6 @@ from scale_forms import FORMS
 from some_keys import keys
 
 import bbvi
-from bbvi.coordinates import Coordinates
 from bbvi.families import BentGaussian, FullRankGaussian, GivenScales, Noncentred
 from bbvi.families import given_scales as module_of_given_scales
 from bbvi.families.given_scales import Given
@@ -24,8 +23,9 @@ from bbvi.families.noncentred import (
     tail,
     untail,
 )
-from bbvi.hierarchy import find_layers
-from bbvi.scales import PROFILE, marginal
+from bbvi.stages.coordinates import Coordinates
+from bbvi.stages.hierarchy.layers import find_layers
+from bbvi.stages.hierarchy.scales import PROFILE, marginal
 from bbvi.target import make_target
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -655,7 +655,7 @@ def test_looks_at_few_points_take_few_rows_where_scores_are_costly(monkeypatch):
         rows.append(len(z))
         return target.score(z, data)
 
-    monkeypatch.setattr("bbvi.coordinates.scores", scores)
+    monkeypatch.setattr("bbvi.stages.coordinates.scores", scores)
 
     def turned(z, turn):
         return -0.5 * jnp.sum((turn @ z) ** 2)

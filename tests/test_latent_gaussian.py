@@ -9,31 +9,31 @@ import numpy as np
 import pytest
 
 import bbvi
-from bbvi import latent_stages
 from bbvi._linalg import lower_factor
 from bbvi.budget import Purse
-from bbvi.conditionals import Conditionals, Points
-from bbvi.coordinates import Coordinates
-from bbvi.diagnostics import diagnose
-from bbvi.evidence import efficiency
+from bbvi.diagnostics.evidence import efficiency
+from bbvi.diagnostics.fresh_draws import diagnose
+from bbvi.diagnostics.moments import Moments
 from bbvi.families import Frame, FullRankGaussian, GaussianMixture, LatentGaussian
 from bbvi.families import latent_gaussian as module
 from bbvi.families.latent_gaussian import Latent
 from bbvi.families.proposals import FAR_DF, TAIL_DF, host_noise
 from bbvi.families.splines import Spline, spline_at
 from bbvi.families.triangular import quadratics
-from bbvi.hyperparameters import MOST, hyperparameters, most_gradients
-from bbvi.interpolation import fit_spline, interpolate
-from bbvi.latent_stages import Round, _nearer, latent_chains
-from bbvi.matching import on_device
-from bbvi.moments import Moments
-from bbvi.nested_laplace import Tails, explore, explore_at, tails_of
 from bbvi.solvers import BatchAndMatch
 from bbvi.solvers.base import empty_log
-from bbvi.stage import Job, judged_stage, plain_stage
+from bbvi.stages.coordinates import Coordinates
+from bbvi.stages.gaussians.matching import on_device
+from bbvi.stages.latent import latent_stages
+from bbvi.stages.latent.conditionals import Conditionals, Points
+from bbvi.stages.latent.hyperparameters import MOST, hyperparameters, most_gradients
+from bbvi.stages.latent.interpolation import fit_spline, interpolate
+from bbvi.stages.latent.latent_stages import Round, _nearer, latent_chains
+from bbvi.stages.latent.nested_laplace import Tails, explore, explore_at, tails_of
+from bbvi.stages.stage import Job, judged_stage, plain_stage
+from bbvi.stages.tempering import tempered
 from bbvi.status import Status
 from bbvi.target import make_target
-from bbvi.tempering import tempered
 
 STEPS = 20
 

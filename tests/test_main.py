@@ -15,11 +15,11 @@ import pytest
 
 import bbvi
 import bbvi.__main__
-from bbvi.diagnostics import diagnose
+from bbvi.diagnostics.fresh_draws import diagnose
+from bbvi.diagnostics.verdict import judge
 from bbvi.examples import eight_schools
 from bbvi.plot import plot_fit
 from bbvi.result import Trace
-from bbvi.verdict import judge
 
 ROOT = Path(__file__).parents[1]
 HAS_MATPLOTLIB = importlib.util.find_spec("matplotlib") is not None

@@ -10,10 +10,10 @@ import pytest
 import bbvi
 from bbvi.evaluate import generator, in_blocks, paired_normals
 from bbvi.families import Frame, FullRankGaussian
-from bbvi.matching import Matches, _match, match_modes
-from bbvi.modes import separate_modes, valley
 from bbvi.solvers import batch_match
 from bbvi.solvers.factorised import EVALUATIONS, factorised
+from bbvi.stages.gaussians.matching import Matches, _match, match_modes
+from bbvi.stages.gaussians.modes import separate_modes, valley
 from bbvi.target import make_target
 
 pytestmark = pytest.mark.usefixtures("x64")

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import bbvi
-from bbvi.diagnostics import diagnose
+from bbvi.diagnostics.fresh_draws import diagnose
 from bbvi.families import FullRankGaussian
-from bbvi.necks import missed_neck, most_gradients
+from bbvi.stages.necks import missed_neck, most_gradients
 from bbvi.target import make_target
 
 pytestmark = pytest.mark.usefixtures("x64")

@@ -9,9 +9,9 @@ from some_keys import keys
 
 import bbvi
 from bbvi import make_target
-from bbvi.coordinates import Coordinates
-from bbvi.hierarchy import find_layers, saturating
-from bbvi.orbits import find_orbits
+from bbvi.stages.coordinates import Coordinates
+from bbvi.stages.hierarchy.layers import find_layers, saturating
+from bbvi.stages.hierarchy.orbits import find_orbits
 
 GROUPS = 9
 RNG = np.random.default_rng(0)

@@ -8,9 +8,9 @@ from some_keys import keys
 
 import bbvi
 from bbvi.families import Frame, GaussianMixture
-from bbvi.modes import elsewhere
-from bbvi.population import fit_mixture
-from bbvi.tempering import resampled
+from bbvi.stages.gaussians.modes import elsewhere
+from bbvi.stages.population import fit_mixture
+from bbvi.stages.tempering import resampled
 
 pytestmark = pytest.mark.usefixtures("x64")
 

@@ -13,12 +13,12 @@ import pytest
 import bbvi
 from bbvi import storage
 from bbvi.bijectors import Real
+from bbvi.diagnostics.verdict import Verdict
 from bbvi.families import FullRankGaussian, LowRankGaussian, MeanFieldGaussian, StudentT
 from bbvi.posterior import Posterior
 from bbvi.status import InputError, Status
 from bbvi.target import make_target
 from bbvi.testing import jacobian_log_det
-from bbvi.verdict import Verdict
 
 # --- a posterior whose every moment is known ---------------------------------------------
 

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from bbvi.budget import Purse
-from bbvi.chain_stages import chain_stage
 from bbvi.families import FullRankGaussian
 from bbvi.fit import open_ended
-from bbvi.hierarchy_stages import first_hierarchy_chains
-from bbvi.ranking import better
 from bbvi.solvers import BatchAndMatch
 from bbvi.solvers.base import empty_log
-from bbvi.stage import Job, judged_closer, judged_stage, plain_stage
+from bbvi.stages.chain_stages import chain_stage
+from bbvi.stages.hierarchy.hierarchy_stages import first_hierarchy_chains
+from bbvi.stages.ranking import better
+from bbvi.stages.stage import Job, judged_closer, judged_stage, plain_stage
 from bbvi.status import Status
 from bbvi.target import make_target
 

@@ -7,10 +7,12 @@ import pytest
 from jax.scipy.special import gammaln
 
 import bbvi
-from bbvi import auto, gaussians, matching
+from bbvi import auto
 from bbvi.evaluate import generator
 from bbvi.solvers import lbfgs, starts
 from bbvi.solvers.starts import race
+from bbvi.stages.gaussians import gaussian_stages as gaussians
+from bbvi.stages.gaussians import matching
 
 pytestmark = pytest.mark.usefixtures("x64")
 

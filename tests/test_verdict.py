@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from bbvi.batch.judging import Facts, is_clear, is_plain, verdict_of
-from bbvi.chain_checks import contradiction, sds_apart
-from bbvi.diagnostics import diagnose
-from bbvi.evidence import (
+from bbvi.diagnostics.chain_checks import contradiction, sds_apart
+from bbvi.diagnostics.evidence import (
     efficiency,
     falls_short,
     moment_noise,
@@ -18,10 +17,11 @@ from bbvi.evidence import (
     proven_evidence,
     weights_usable,
 )
+from bbvi.diagnostics.fresh_draws import diagnose
+from bbvi.diagnostics.verdict import is_settled, judge
 from bbvi.families import FullRankGaussian
 from bbvi.status import Status
 from bbvi.target import make_target
-from bbvi.verdict import is_settled, judge
 
 
 def diagnosed(dim, sd, keys):

@@ -4,8 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bbvi.diagnostics import Diagnostics
-from bbvi.evidence import (
+from bbvi.diagnostics.evidence import (
     EVEN_SHARE,
     KHAT_FINITE,
     KHAT_USABLE,
@@ -18,9 +17,10 @@ from bbvi.evidence import (
     moment_noise,
     weights_usable,
 )
-from bbvi.moments import Moments
+from bbvi.diagnostics.fresh_draws import Diagnostics
+from bbvi.diagnostics.moments import Moments
+from bbvi.diagnostics.verdict import BAD_SHARE, Verdict, about_width, judge
 from bbvi.status import Status
-from bbvi.verdict import BAD_SHARE, Verdict, about_width, judge
 
 LEVELS = ("trusted", "caution", "rejected")
 # Fresh draws of the first look. With the effective share e, the chi-square divergence is about

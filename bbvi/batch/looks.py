@@ -18,7 +18,7 @@ from bbvi.batch.programs import End, Look, Plan
 from bbvi.batch.records import Found, Records, facts_of_many
 from bbvi.batch.refine import begin_mixture
 from bbvi.batch.start import QuickStart
-from bbvi.evidence import needs_correction
+from bbvi.diagnostics.evidence import needs_correction
 
 # As in `bbvi.auto`: a move needs so many effective draws a dimension, and goes on while each
 # brings a tenth more.

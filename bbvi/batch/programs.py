@@ -15,10 +15,10 @@ from bbvi.batch.look import first_look
 from bbvi.batch.marginals import own_moments
 from bbvi.batch.problems import Common, Rows, Shape
 from bbvi.batch.start import QuickStart, quick_start, uncovered_peak
-from bbvi.diagnostics import Diagnostics
+from bbvi.diagnostics.fresh_draws import Diagnostics
+from bbvi.diagnostics.pareto import psis
 from bbvi.families import Family
 from bbvi.families.proposals import with_tails
-from bbvi.pareto import psis
 from bbvi.solvers import BatchAndMatch, Solver
 from bbvi.status import Status
 from bbvi.target import Target

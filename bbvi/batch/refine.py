@@ -15,11 +15,11 @@ from bbvi._types import Array, PyTree
 from bbvi.batch.marginals import is_elementwise, marginal_moments
 from bbvi.batch.start import QuickStart
 from bbvi.batch.weighing import weigh
-from bbvi.diagnostics import Diagnostics
+from bbvi.diagnostics.fresh_draws import Diagnostics
 from bbvi.families import GaussianMixture
 from bbvi.families.base import LOG_2PI
 from bbvi.families.proposals import TAIL_DF, with_tails
-from bbvi.modes import FAR, VALLEY_NATS, VISIBLE_NATS, between, depth
+from bbvi.stages.gaussians.modes import FAR, VALLEY_NATS, VISIBLE_NATS, between, depth
 from bbvi.target import Target
 
 FAMILY = GaussianMixture()

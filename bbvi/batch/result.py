@@ -20,14 +20,14 @@ from bbvi.batch.problems import Problems, make_problems
 from bbvi.batch.programs import End, Look, Plan, draw_some, look_key
 from bbvi.batch.records import Records
 from bbvi.batch.refine import FAMILY as MIXTURE
-from bbvi.diagnostics import Diagnostics, diagnose
-from bbvi.evidence import moment_errors
+from bbvi.diagnostics.evidence import moment_errors
+from bbvi.diagnostics.fresh_draws import Diagnostics, diagnose
+from bbvi.diagnostics.moments import Moments
 from bbvi.families import Family
-from bbvi.moments import Moments
 from bbvi.posterior import Posterior
 from bbvi.result import FitResult, decode_target, encode_target
 from bbvi.solvers import BatchAndMatch
-from bbvi.stage import Trace
+from bbvi.stages.stage import Trace
 from bbvi.status import InputError, Status
 from bbvi.table import Table
 

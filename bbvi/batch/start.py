@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 
 from bbvi._types import Array, PyTree
-from bbvi.coverage import COVERED_NATS
 from bbvi.objectives.draws import normals
 from bbvi.solvers.lbfgs import lbfgs_path
 from bbvi.solvers.starts import FAMILY
+from bbvi.stages.coverage import COVERED_NATS
 from bbvi.target import Target
 
 _PATH_EVALUATIONS = 40

@@ -8,9 +8,9 @@ from jax.scipy.special import logsumexp
 
 from bbvi._linalg import dot
 from bbvi._types import Array
-from bbvi.diagnostics import Diagnostics
-from bbvi.moments import Moments
-from bbvi.pareto import growth_lost, growth_shape, psis
+from bbvi.diagnostics.fresh_draws import Diagnostics
+from bbvi.diagnostics.moments import Moments
+from bbvi.diagnostics.pareto import growth_lost, growth_shape, psis
 
 # Squares whose errors are larger than their standard errors by this much are no controls.
 _HEAVY = 2.0
@@ -48,8 +48,8 @@ def weigh(
         known: (C,) where these are exact; elsewhere they are not used as controls.
 
     Returns:
-        the figures of `bbvi.diagnostics.diagnose`, without draws. `raw` is what was given; the
-        errors of `corrected` are those of its distance from it.
+        the figures of `bbvi.diagnostics.fresh_draws.diagnose`, without draws. `raw` is what was
+        given; the errors of `corrected` are those of its distance from it.
 
     Source: Owen 2013, sections 8.9 and 9.10, for control variates with importance sampling.
     """

@@ -82,8 +82,8 @@ class BentGaussian(Family):
     towards small a_i, as effects do with their scale, their means come to rest as fast: the
     features are log(1 + exp(b a_i))/b and 1/(1 + exp(-b a_i)) instead.
 
-    Fitted to draws rather than optimised: see `bbvi.bending.bend`. `init` makes one that is not
-    bent yet.
+    Fitted to draws rather than optimised: see `bbvi.stages.bent.bending.bend`. `init` makes one
+    that is not bent yet.
 
     Example:
         >>> import jax, jax.numpy as jnp

@@ -106,8 +106,8 @@ class GivenScales(Straightened):
     linear models with normal effects, however they are crossed; elsewhere it is Laplace's
     approximation given the scales.
 
-    Found from gradients rather than optimised: see `bbvi.hierarchy.find_layers`. `init` makes one
-    without scales, which is the base family.
+    Found from gradients rather than optimised: see `bbvi.stages.hierarchy.layers.find_layers`.
+    `init` makes one without scales, which is the base family.
 
     Args:
         base: the family of y.

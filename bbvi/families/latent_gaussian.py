@@ -127,8 +127,8 @@ class LatentGaussian(Family):
     normal given a few coordinates (hidden processes, fields and curves with a length, a range or a
     correlation of their own); elsewhere it is Laplace's approximation given these.
 
-    Found from gradients rather than optimised: see `bbvi.nested_laplace`. `init` makes a Gaussian,
-    with the first coordinate as the hyperparameter.
+    Found from gradients rather than optimised: see `bbvi.stages.latent.nested_laplace`. `init`
+    makes a Gaussian, with the first coordinate as the hyperparameter.
 
     Args:
         base: the family of hyperparameters. Of a mixture the family has no `reparam`.

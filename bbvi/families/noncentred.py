@@ -243,8 +243,8 @@ class Noncentred(Straightened):
     See `Layer` for a map T, and `Tails` for x(y), in `bbvi.families.noncentred`. In y a hierarchy
     is nearly Gaussian that in z is a funnel, whether it was written centred or not.
 
-    Found from gradients rather than optimised: see `bbvi.hierarchy.find_layers`. `init` makes one
-    without layers, which is the base family.
+    Found from gradients rather than optimised: see `bbvi.stages.hierarchy.layers.find_layers`.
+    `init` makes one without layers, which is the base family.
 
     Args:
         base: the family of y.

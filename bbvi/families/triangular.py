@@ -58,8 +58,8 @@ class TriangularGaussian(Family):
 
     so that a coordinate may be the square of another, and a third the square of that.
 
-    Fitted to draws rather than optimised: see `bbvi.chained.chain`. `init` makes one of which
-    no mean bends yet.
+    Fitted to draws rather than optimised: see `bbvi.stages.bent.chained.chain`. `init` makes one of
+    which no mean bends yet.
 
     Example:
         >>> import jax, jax.numpy as jnp

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bbvi.evidence import KHAT_USABLE
+from bbvi.diagnostics.evidence import KHAT_USABLE
 from bbvi.plot.style import GREY, OF_LEVEL, plain, require_pyplot
 
 if TYPE_CHECKING:

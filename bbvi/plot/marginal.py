@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bbvi._types import PyTree
-from bbvi.evidence import KHAT_USABLE
+from bbvi.diagnostics.evidence import KHAT_USABLE
 from bbvi.plot.scalars import columns_of, usable_weights
 from bbvi.plot.style import BLACK, BLUE, VERMILION, axes_or_new, plain
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bbvi.evidence import KHAT_USABLE
+from bbvi.diagnostics.evidence import KHAT_USABLE
 from bbvi.plot.scalars import usable_weights
 from bbvi.plot.style import BLUE, GREY, VERMILION, axes_or_new, plain
 

@@ -1,0 +1,5 @@
+"""Hyperparameters given which all else is nearly normal: nested Laplace approximations.
+
+`hyperparameters` finds them, `conditionals` what all else is given one value of them,
+`nested_laplace` at which values that is asked, and `interpolation` what lies between these.
+"""
