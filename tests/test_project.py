@@ -25,8 +25,8 @@ ORDER = """
     _types status budget _arrays _tree _linalg _score _compile bijectors examples storage target
     families evaluate objectives solvers run
     diagnostics.pareto diagnostics.moments diagnostics.fresh_draws diagnostics.propriety
-    diagnostics.evidence diagnostics.base_space diagnostics.chains diagnostics.chain_checks
-    diagnostics.verdict diagnostics
+    diagnostics.evidence diagnostics.base_space diagnostics.trajectories diagnostics.chains
+    diagnostics.chain_checks diagnostics.verdict diagnostics
     table posterior plot
     stages.stage stages.ranking stages.gaussians.modes stages.gaussians.ways
     stages.gaussians.matching stages.tempering stages.chain_stages stages.coverage stages.necks

@@ -1,7 +1,7 @@
 """What is known of a fit, and how far it can be trusted.
 
 From weights of fresh draws: `fresh_draws` (with `pareto` and `moments`), `evidence`. From short
-Hamiltonian chains, where weights cannot speak: `chains` and `chain_checks`, in the `base_space`
-of the approximation. `propriety` asks whether there is a posterior at all; `verdict` puts it into
-words.
+Hamiltonian chains, where weights cannot speak: `chains` (with `trajectories` in the `base_space`
+of the approximation), `chain_checks`. `propriety` asks whether there is a posterior at all;
+`verdict` puts it into words.
 """

@@ -7,36 +7,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bbvi._compile import loop_jit, quick_jit
+from bbvi._compile import quick_jit
 from bbvi._linalg import einsum
 from bbvi._tree import split
 from bbvi._types import AnyArray, Array, PyTree
-from bbvi.diagnostics.base_space import standardised
 from bbvi.diagnostics.moments import Moments, with_tail_errors
 from bbvi.diagnostics.pareto import largest_terms, tail_shape
+from bbvi.diagnostics.trajectories import KEPT, LENGTH, SETTLING, STATES, advance
 from bbvi.evaluate import generator
 from bbvi.families import Family
 from bbvi.target import Target
 
-_SETTLING, _KEPT = 8, 16  # states of each chain, a trajectory or more apart
-_STATES = _SETTLING + _KEPT
 # Chains: enough for an error of 0.03 sd in every mean if trajectories were of no use at all.
 _MOST_CHAINS, _LEAST_CHAINS = 512, 128
 _CHAIN_ELEMENTS = 1 << 20  # at once; all states of all chains are 24 times as many
-# A quarter of the period of a standard normal: draws at its ends are independent.
-LENGTH = 1.5707963
-# One leap so long is a quarter of a period of a standard normal: nothing is won by longer ones,
-# which near 2 are unstable.
-_LONGEST_LEAP = 2**0.5
 # Steps of a trajectory, in those that an exact approximation needs: where even more are asked
 # for, the approximation is too far off for chains to be of use.
 _MOST_LEAPS = 4
-# Near the optimum for many dimensions, and for few a little cautious (Beskos et al. 2013).
-ACCEPTANCE = 0.8
 # Where too many trajectories diverge all the same: rejections fall with the fourth power of a leap.
 _SHORTER = 0.5
 _ERRORS = 2.0  # standard errors
-_DIVERGENT = -50.0  # change of log density times momentum density along a trajectory, nats
 
 
 class Course(NamedTuple):
@@ -99,7 +89,7 @@ def num_chains(dim: int) -> int:
 
 def num_independent(chains: Chains) -> int:
     """How many chains there were, of one round or of several."""
-    return len(chains.draws) // _KEPT
+    return len(chains.draws) // KEPT
 
 
 def expected_gradients(dim: int) -> int:
@@ -141,7 +131,7 @@ def _leaps(dim: int) -> int:
 
 
 def _gradients(dim: int, leaps: int) -> int:
-    return num_chains(dim) * leaps * _STATES
+    return num_chains(dim) * leaps * STATES
 
 
 def run_chains(
@@ -180,8 +170,8 @@ def run_chains(
     if first is None:
         first = jnp.asarray(generator(start_key).standard_normal((number, dim)), target.dtype)
     stride = jnp.full((), dim**-0.25, target.dtype)
-    args = (target, family, params, key, data, most_leaps, first, stride, np.int32(_SETTLING))
-    seen = _advance(*args)
+    args = (target, family, params, key, data, most_leaps, first, stride, np.int32(SETTLING))
+    seen = advance(*args)
     course = Course(first, seen.path, 1, seen.stride)
     return _found(target, family, params, data, course, [seen], 0)
 
@@ -215,7 +205,7 @@ def go_on(
     state = path[-1]
     for segment_key in split(key, apart):
         args = (target, family, params, segment_key, data, most_leaps, state, stride, np.int32(0))
-        segments.append(_advance(*args))
+        segments.append(advance(*args))
         state = segments[-1].path[-1]
     every = 2 * apart
     paths = [path[1::2], *(seen.path[every - 1 :: every] for seen in segments)]
@@ -246,84 +236,6 @@ def _found(target, family, params, data, course, segments, spent) -> Chains:
     )
 
 
-class _Segment(NamedTuple):
-    """So many trajectories of all chains."""
-
-    path: Array
-    stride: Array
-    acceptance: Array
-    divergent_share: Array
-    num_gradients: Array
-
-
-# 20,000 gradients and more: without optimisation each takes 2 to 10 times as long.
-@loop_jit((0, 1))
-def _advance(
-    target: Target,
-    family: Family,
-    params: PyTree,
-    key: Array,
-    data: PyTree,
-    most_leaps: Any,
-    eps: Array,
-    stride: Array,
-    settling: Any,
-) -> _Segment:
-    """So many trajectories from `eps` (chains, D), the first `settling` of which set the stride."""
-    dtype, number = target.dtype, eps.shape[0]
-
-    def density(eps):
-        return standardised(target, family, params, eps, data)[1:]
-
-    def trajectory(state, t):
-        eps, value, slope, stride, spent = state
-        jitter_key, momentum_key, accept_key = jax.random.split(jax.random.fold_in(key, t), 3)
-        length = LENGTH * jax.random.uniform(jitter_key, (), dtype, 0.5, 1.5)
-        first = t < 0
-        step = jnp.where(first, 0, stride)
-        leaps = jnp.clip(jnp.ceil(length / stride), 1, jnp.where(first, 1, most_leaps))
-        leaps = leaps.astype(jnp.int32)
-        momentum = jax.random.normal(momentum_key, eps.shape, dtype)
-
-        def leap(carry):
-            i, x, p, _, g = carry
-            p = p + 0.5 * step * g
-            x = x + step * p
-            v, g = density(x)
-            return i + 1, x, p + 0.5 * step * g, v, g
-
-        begin = (jnp.zeros((), jnp.int32), eps, momentum, value, slope)
-        _, x, p, v, g = jax.lax.while_loop(lambda c: c[0] < leaps, leap, begin)
-        change = v - value - 0.5 * jnp.sum(p**2, axis=-1) + 0.5 * jnp.sum(momentum**2, axis=-1)
-        # a chain that began without density takes whatever it finds
-        change = jnp.where(jnp.isnan(change), -jnp.inf, change)
-        chance = jnp.exp(jnp.minimum(change, 0))
-        accept = (jax.random.uniform(accept_key, (number,), dtype) < chance) | first
-        eps = jnp.where(accept[:, None], x, eps)
-        slope = jnp.where(accept[:, None], g, slope)
-        value = jnp.where(accept, v, value)
-        mean_chance = jnp.mean(chance)
-        adapted = jnp.minimum(stride * jnp.exp(mean_chance - ACCEPTANCE), _LONGEST_LEAP)
-        stride = jnp.where((t >= settling) | first, stride, adapted)
-        seen = (eps, mean_chance, jnp.mean((change < _DIVERGENT).astype(dtype)))
-        return (eps, value, slope, stride, spent + leaps), seen
-
-    # The density at the start is found by a step that stands still, so that the program holds
-    # log joint and family once.
-    state = (eps, jnp.zeros_like(eps[:, 0]), jnp.zeros_like(eps), stride, jnp.zeros((), jnp.int32))
-    state, seen = jax.lax.scan(trajectory, state, jnp.arange(-1, _STATES))
-    path, chance, divergent = (x[1:] for x in seen)
-    times = jnp.arange(_STATES)
-    counted = times >= settling
-
-    def over_counted(x):
-        return jnp.sum(jnp.where(counted, x, 0)) / jnp.sum(counted)
-
-    return _Segment(
-        path, state[3], over_counted(chance), over_counted(divergent), state[-1] * number
-    )
-
-
 @quick_jit(0, (0, 1))
 def _describe(
     target: Target, family: Family, params: PyTree, first: Array, path: Array, data: PyTree
@@ -336,7 +248,7 @@ def _describe(
     def scalars(z):
         return jax.vmap(lambda z: target.scalars(target.constrain(z, data)))(z)
 
-    draws = jax.lax.map(place, path[_SETTLING:])
+    draws = jax.lax.map(place, path[SETTLING:])
     x, x0 = jax.lax.map(scalars, draws), scalars(place(first))
     moments, persistence, drift, drift_se = _summarise(x)
     units = (x - moments.mean) / jnp.maximum(moments.sd, jnp.finfo(x.dtype).tiny)
