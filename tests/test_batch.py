@@ -260,6 +260,7 @@ def test_two_modes_are_covered():
     assert np.abs((draws[16:] > 0).mean((1, 2)) - 0.5).max() < 5 * 0.5 / np.sqrt(500)
 
 
+@pytest.mark.slow
 def test_separate_modes_are_looked_for_by_single_fits():
     """Four normals of sd 1/2; short paths from near zero end in the inner two."""
     centres = jnp.array([-8.0, -2.5, 2.5, 8.0])

@@ -268,7 +268,8 @@ def fitted(key):
     return bbvi.fit(funnel, FUNNEL, key=key)
 
 
-@pytest.mark.parametrize("key", keys(0, 1))
+@pytest.mark.slow
+@pytest.mark.parametrize("key", (0, 1))
 def test_a_funnel_of_fifty_needs_no_flow(key, by_itself):
     result = fitted(key)
     assert result.verdict.level == "trusted"

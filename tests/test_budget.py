@@ -23,14 +23,13 @@ def test_gradients():
     assert whole.num_gradients == sum(gradients for _, gradients in whole.spent)
     assert [stage for stage, _ in whole.spent][0] == "gaussian"
     assert "triangular" in dict(whole.spent), whole
-    for limit in (400, 2_000, 10_000):
+    for limit in (400, 10_000):
         result = fit(budget=bbvi.Budget(gradients=limit))
         assert result.num_gradients <= limit
         assert np.isfinite(result.elbo)
         assert result.verdict.level != "trusted"
         assert any("budget" in reason for reason in result.verdict.reasons), result.verdict
         assert any("larger budget" in action for action in result.verdict.actions)
-    assert fit(budget=bbvi.Budget(gradients=10**7)).elbo == whole.elbo
 
 
 def test_seconds():

@@ -614,7 +614,7 @@ def test_a_fit_that_does_not_settle_is_told_what_others_have_seen_too(x64, monke
     assert after.looked_at(a_job(target, look)) == (after, 0)
 
 
-@pytest.mark.parametrize("bits", [32, 64])
+@pytest.mark.parametrize("bits", [pytest.param(32, marks=pytest.mark.slow), 64])
 def test_a_curve_with_a_length_of_its_own_is_right_and_trusted(bits, request, tmp_path):
     if bits == 64:
         request.getfixturevalue("x64")

@@ -130,6 +130,7 @@ def test_the_users_point_is_matched_too(centred):
     assert abs(float(params["loc"][0]) - mean) < 0.1
 
 
+@pytest.mark.slow
 def test_topics_that_swap_are_modes_in_many_dimensions_too():
     """Two topics of 130 words: whichever comes first, the posterior is the same."""
     rng, documents, words = np.random.default_rng(0), 20, 130

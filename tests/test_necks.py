@@ -78,6 +78,7 @@ def test_a_bound_that_is_far_off_says_nothing():
     assert (neck, spent > 0) == ("", True)
 
 
+@pytest.mark.slow
 def test_effects_of_a_hundred_groups():
     """Centred effects with a scale that may be small: trusted with an sd 13% short once.
 

@@ -15,7 +15,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 MACHINE_PATH = re.compile(r"/(home|mnt|opt|private|root|tmp|Users|usr|var|work)/|[A-Z]:\\")
 
 # Run by `make test` too: the rest take from half a minute to a minute each.
-QUICK = {"02-vi-from-scratch", "09-template"}
+QUICK = {"01-first-fit", "09-template"}
 
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 

@@ -100,12 +100,12 @@ def test_a_reference_is_drawn_beside(result):
 
 
 def test_a_batch_at_a_glance():
-    def banana(params, bend):
+    def ridge(params, slope):
         x, y = params["x"], params["y"]
-        return -0.5 * (x / 2) ** 2 - 0.5 * ((y - bend * x**2) / 0.5) ** 2
+        return -0.5 * (x / 2) ** 2 - 0.5 * ((y - slope * x) / 0.5) ** 2
 
-    bends = np.array([0.0, 0.1, 0.2, np.nan], np.float32)
-    results = bbvi.fit_batch(banana, {"x": 0.0, "y": 0.0}, bends, escalate=False)
+    slopes = np.array([0.0, 0.1, 0.2, np.nan], np.float32)
+    results = bbvi.fit_batch(ridge, {"x": 0.0, "y": 0.0}, slopes, escalate=False)
     numbers, khats, spent = plot_batch(results)
     shown = dict(
         zip(

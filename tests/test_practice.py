@@ -11,7 +11,13 @@ from benchmarks.practice import PRACTICE
 from benchmarks.practice.registry import FILES
 
 
-@pytest.mark.parametrize("name", PRACTICE)
+# What is integrated takes its time: one in every run.
+EXACT = [name for name, practice in PRACTICE.items() if practice.exact]
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in EXACT[1:] else n for n in PRACTICE]
+)
 def test_a_model_and_its_reference(name, x64):
     practice = PRACTICE[name]
     _, init, data, _ = problem(practice)
