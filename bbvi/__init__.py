@@ -25,7 +25,7 @@ from bbvi.bijectors import (
     zero_sum,
 )
 from bbvi.budget import Budget
-from bbvi.diagnostics.fresh_draws import Diagnostics
+from bbvi.diagnostics.figures import Diagnostics
 from bbvi.diagnostics.pareto import psis
 from bbvi.diagnostics.verdict import Verdict
 from bbvi.families import (
@@ -44,6 +44,7 @@ from bbvi.families import (
     TriangularGaussian,
 )
 from bbvi.fit import fit
+from bbvi.inputs import make_target
 from bbvi.objectives import ELBO, Objective
 from bbvi.observers import Snapshot
 from bbvi.posterior import Posterior
@@ -58,7 +59,7 @@ from bbvi.solvers import (
     linear_response,
 )
 from bbvi.status import BBVIWarning, FitError, InputError, Status
-from bbvi.target import Target, make_target
+from bbvi.target import Target
 
 if TYPE_CHECKING:
     from bbvi import bridges

@@ -35,10 +35,11 @@ from bbvi.stages.hierarchy.hierarchy_stages import (
     hierarchy_chains,
     hierarchy_stages,
 )
+from bbvi.stages.judged import fit_stage
 from bbvi.stages.latent.latent_stages import latent_chains, latent_stages
 from bbvi.stages.population import MIXTURES, MOST_DIM, population_stage
 from bbvi.stages.ranking import beside, better, proven_by
-from bbvi.stages.stage import Fitted, Job, Show, fit_stage, plain_stage
+from bbvi.stages.stage import Fitted, Job, Show, plain_stage
 from bbvi.stages.unseen import affine_space, log_mixture_of
 from bbvi.target import Target
 
@@ -157,7 +158,7 @@ class Auto:
             key: a typed random key.
             data: the user's data.
             previous: family and parameters of a previous fit to go on from, or None.
-            run: drives a solver's state to its end; see `bbvi.stages.stage.fit_stage`.
+            run: drives a solver's state to its end; see `bbvi.stages.judged.fit_stage`.
             purse: what may be spent; stages that cannot be paid for are left out.
             show: makes a stage that `run` does not drive, and may show that it does.
         """

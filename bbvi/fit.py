@@ -14,19 +14,21 @@ from bbvi._tree import as_key, path_name, split
 from bbvi._types import Array, Key, LogJoint, PyTree
 from bbvi.auto import Auto
 from bbvi.budget import Budget, Purse
-from bbvi.diagnostics.fresh_draws import of_weight
+from bbvi.diagnostics.figures import of_weight
+from bbvi.diagnostics.judging import judge
 from bbvi.diagnostics.propriety import unbounded
-from bbvi.diagnostics.verdict import judge
+from bbvi.inputs import make_target
 from bbvi.observers import BudgetWatch, Checkpoint, Observers, ProgressBar, Snapshot, show_stage
 from bbvi.posterior import Posterior
 from bbvi.result import FitResult
 from bbvi.run import constrain, examine, run
 from bbvi.solvers import Solver
 from bbvi.stages.gaussians.matching import find_start
+from bbvi.stages.judged import fit_stage
 from bbvi.stages.ranking import beside, better, proven_by
-from bbvi.stages.stage import Fitted, fit_stage, plain_stage
+from bbvi.stages.stage import Fitted, plain_stage
 from bbvi.status import BBVIWarning, FitError, InputError
-from bbvi.target import Target, make_target
+from bbvi.target import Target
 
 
 def fit(

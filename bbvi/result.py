@@ -1,26 +1,25 @@
 """What a fit returns."""
 
 import os
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 
-import bbvi.families
 from bbvi import storage
 from bbvi._compile import plain_jit
 from bbvi._types import Key, LogJoint, PyTree
-from bbvi.diagnostics.fresh_draws import Diagnostics
+from bbvi.diagnostics.figures import Diagnostics
 from bbvi.diagnostics.moments import Moments
 from bbvi.diagnostics.verdict import Verdict
-from bbvi.families import Family
+from bbvi.encoding import decode_family, decode_target, encode_family, encode_target
 from bbvi.posterior import Posterior
 from bbvi.stages.stage import Trace
 from bbvi.status import InputError, Status
 from bbvi.table import Table
-from bbvi.target import Leaf, Target, match_support
+from bbvi.target import Target
 
 
 @partial(
@@ -221,14 +220,9 @@ class FitResult:
 
     def save(self, path: str | os.PathLike) -> None:
         """Write to one file (npz with a JSON header, no pickle); `bbvi.load` reads it."""
-        target, family = self.posterior.target, self.posterior.family
-        if getattr(bbvi.families, type(family).__name__, None) is not type(family):
-            raise InputError(
-                f"{type(family).__name__} is not a family of bbvi, so it can't be saved."
-            )
         header = {
-            **encode_target(target),
-            "family": _encode_family(family),
+            **encode_target(self.posterior.target),
+            "family": encode_family(self.posterior.family),
             "params": storage.encode_structure(self.posterior.params),
             "data": storage.encode_structure(self.posterior.data),
             "corrected": self.posterior.draws is not None,
@@ -291,7 +285,7 @@ def _decode(path, header, arrays, log_joint, support) -> FitResult:
     def tree(name):
         return storage.rebuild(name, arrays, storage.decode_structure(header[name]))
 
-    family = _decode_family(path, header["family"])
+    family = decode_family(path, header["family"])
     target = decode_target(header, log_joint, support)
     diagnostics = storage.rebuild("diagnostics", arrays, _DIAGNOSTICS)
     steps, gradients, skipped, drift = header["counts"]
@@ -320,84 +314,3 @@ def _decode(path, header, arrays, log_joint, support) -> FitResult:
 
 
 _DIAGNOSTICS = Diagnostics(*[0] * 8, Moments(*[0] * 4), Moments(*[0] * 4), *[0] * 5)  # type: ignore
-
-
-def encode_target(target: Target) -> dict:
-    """All of a target but its log joint, as JSON."""
-    return {
-        "structure": storage.encode_structure(target.treedef.unflatten(range(len(target.leaves)))),
-        "leaves": [
-            {
-                "name": x.name,
-                "shape": x.shape,
-                "dtype": np.dtype(x.dtype).name,
-                "support": storage.encode_support(x.bijector),
-            }
-            for x in target.leaves
-        ],
-        "order": target.order,
-        "takes_data": target.takes_data,
-    }
-
-
-def decode_target(header: dict, log_joint: LogJoint | None, support: PyTree) -> Target:
-    """The target that `encode_target` wrote."""
-    structure = storage.decode_structure(header["structure"])
-    # what is left out stays as it was saved
-    given = match_support(support, structure, default=None)
-    leaves, start = [], 0
-    for i, code in enumerate(header["leaves"]):
-        bijector = given[i] or storage.decode_support(code["support"])
-        if bijector is None:
-            raise InputError(
-                f"the support of {code['name']} is a function or your own class, which a file "
-                "cannot hold: call bbvi.load(path, support=...) with the supports of the fit."
-            )
-        shape = tuple(code["shape"])
-        free_shape = bijector.unconstrained_shape(shape)
-        leaves.append(
-            Leaf(
-                code["name"],
-                shape,
-                jax.dtypes.canonicalize_dtype(code["dtype"]),
-                bijector,
-                free_shape,
-                start,
-            )
-        )
-        start += leaves[-1].size
-    return Target(
-        _missing_log_joint if log_joint is None else log_joint,
-        jax.tree.structure(structure),
-        tuple(leaves),
-        tuple(header["order"]),
-        header["takes_data"],
-    )
-
-
-def _missing_log_joint(*args):
-    raise InputError("a saved fit has no log joint: call bbvi.load(path, log_joint=...).")
-
-
-def _settings(family: Family) -> dict:
-    return {f.name: getattr(family, f.name) for f in fields(family)}
-
-
-def _encode_family(family: Family) -> list:
-    """Its name and its settings, as JSON; a family of another one holds that likewise."""
-    settings = {
-        name: _encode_family(value) if isinstance(value, Family) else value
-        for name, value in _settings(family).items()
-    }
-    return [type(family).__name__, settings]
-
-
-def _decode_family(path, code: list) -> Family:
-    name, settings = code
-    kind = getattr(bbvi.families, name, None)
-    if not (isinstance(kind, type) and issubclass(kind, Family)):
-        raise InputError(f"{path} names the family {name}, which this bbvi does not have.")
-    of_families = {f.name for f in fields(kind) if isinstance(f.default, Family)}
-    return kind(
-        **{k: _decode_family(path, v) if k in of_families else v for k, v in settings.items()}
-    )

@@ -16,7 +16,7 @@ import numpy as np
 from bbvi import bijectors
 from bbvi._types import PyTree
 from bbvi.bijectors import Bijector
-from bbvi.bijectors.elementwise import ArrayBound
+from bbvi.bijectors.bounds import ArrayBound
 from bbvi.status import InputError
 
 VERSION = 1

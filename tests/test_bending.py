@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from some_keys import keys
 
 import bbvi
 from bbvi.budget import Purse
@@ -14,6 +13,7 @@ from bbvi.diagnostics.chain_checks import moved_on
 from bbvi.diagnostics.fresh_draws import diagnose
 from bbvi.families import BentGaussian, FullRankGaussian, TriangularGaussian
 from bbvi.families.bent import CURVED, KNOTS, feature_sizes
+from bbvi.inputs import make_target
 from bbvi.stages.bent.bending import bend
 from bbvi.stages.bent.bent_stages import bends
 from bbvi.stages.bent.following import follow
@@ -21,7 +21,6 @@ from bbvi.stages.gaussians.gaussian_stages import FirstKeys, first_stages
 from bbvi.stages.ranking import better
 from bbvi.stages.stage import plain_stage
 from bbvi.stages.unseen import base_space
-from bbvi.target import make_target
 
 pytestmark = pytest.mark.usefixtures("x64")
 FAMILY = BentGaussian()

@@ -9,8 +9,8 @@ import pytest
 
 import bbvi
 from bbvi.bridges.base import HomeSupport, Maps, Setting, depends, is_array, require
+from bbvi.inputs import make_target
 from bbvi.status import InputError
-from bbvi.target import make_target
 from bbvi.testing import jacobian_log_det
 
 

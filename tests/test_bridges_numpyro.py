@@ -11,8 +11,8 @@ from real_data import SEEDS
 import bbvi
 from bbvi.bridges.base import HomeSupport
 from bbvi.examples import eight_schools
+from bbvi.inputs import make_target
 from bbvi.status import BBVIWarning, InputError
-from bbvi.target import make_target
 
 numpyro = pytest.importorskip("numpyro")
 dist = pytest.importorskip("numpyro.distributions")

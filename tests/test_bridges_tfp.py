@@ -11,8 +11,8 @@ from real_data import SEEDS
 
 import bbvi
 from bbvi.examples import eight_schools
+from bbvi.inputs import make_target
 from bbvi.status import InputError
-from bbvi.target import make_target
 
 
 @pytest.fixture(scope="module")

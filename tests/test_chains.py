@@ -17,7 +17,7 @@ from bbvi.diagnostics.chains import (
     share_left,
 )
 from bbvi.diagnostics.fresh_draws import diagnose
-from bbvi.diagnostics.verdict import is_settled, judge
+from bbvi.diagnostics.judging import is_settled, judge
 from bbvi.families import Frame, FullRankGaussian
 from bbvi.stages.gaussians.matching import match_from
 from bbvi.status import Status

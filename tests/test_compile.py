@@ -8,7 +8,7 @@ import pytest
 from bbvi import _compile
 from bbvi._compile import loop_jit, once_jit, plain_jit, quick_jit, worth_preparing
 from bbvi.evaluate import scores
-from bbvi.target import make_target
+from bbvi.inputs import make_target
 
 
 @pytest.mark.parametrize("bits", (32, 64))

@@ -9,10 +9,10 @@ import bbvi
 from bbvi.diagnostics.fresh_draws import diagnose
 from bbvi.diagnostics.propriety import unbounded
 from bbvi.families import Frame, FullRankGaussian
+from bbvi.inputs import make_target
 from bbvi.solvers.starts import Starts
 from bbvi.stages.coverage import aside, leaves_out, missed_modes, visits
 from bbvi.stages.gaussians.matching import Matches
-from bbvi.target import make_target
 
 
 def test_a_funnel_without_end_is_not_trusted():

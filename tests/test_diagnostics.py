@@ -24,7 +24,7 @@ from bbvi.diagnostics.pareto import (
 from bbvi.evaluate import generator
 from bbvi.families import FullRankGaussian, LowRankGaussian, MeanFieldGaussian
 from bbvi.families.proposals import draw_noise, host_noise
-from bbvi.target import make_target
+from bbvi.inputs import make_target
 
 smooth = jax.jit(psis)
 smooth_many = jax.jit(jax.vmap(psis))

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from bbvi.families import FullRankGaussian, LowRankGaussian, MeanFieldGaussian
+from bbvi.inputs import make_target
 from bbvi.objectives import ELBO
 from bbvi.objectives.draws import normals, shifted_lattice
 from bbvi.solvers import StochasticGradient
-from bbvi.target import make_target
 
 ENTROPIES = ("closed_form", "stl", "monte_carlo")
 FAMILIES = [MeanFieldGaussian(), FullRankGaussian(), LowRankGaussian(rank=1)]

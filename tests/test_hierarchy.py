@@ -23,10 +23,10 @@ from bbvi.families.noncentred import (
     tail,
     untail,
 )
+from bbvi.inputs import make_target
 from bbvi.stages.coordinates import Coordinates
 from bbvi.stages.hierarchy.layers import find_layers
 from bbvi.stages.hierarchy.scales import PROFILE, marginal
-from bbvi.target import make_target
 
 pytestmark = pytest.mark.usefixtures("x64")
 FAMILY = Noncentred()

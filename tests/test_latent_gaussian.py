@@ -20,20 +20,21 @@ from bbvi.families.latent_gaussian import Latent
 from bbvi.families.proposals import FAR_DF, TAIL_DF, host_noise
 from bbvi.families.splines import Spline, spline_at
 from bbvi.families.triangular import quadratics
+from bbvi.inputs import make_target
 from bbvi.solvers import BatchAndMatch
 from bbvi.solvers.base import empty_log
 from bbvi.stages.coordinates import Coordinates
-from bbvi.stages.gaussians.matching import on_device
+from bbvi.stages.gaussians.match import on_device
+from bbvi.stages.judged import judged_stage
 from bbvi.stages.latent import latent_stages
 from bbvi.stages.latent.conditionals import Conditionals, Points
 from bbvi.stages.latent.hyperparameters import MOST, hyperparameters, most_gradients
 from bbvi.stages.latent.interpolation import fit_spline, interpolate
 from bbvi.stages.latent.latent_stages import Round, _nearer, latent_chains
 from bbvi.stages.latent.nested_laplace import Tails, explore, explore_at, tails_of
-from bbvi.stages.stage import Job, judged_stage, plain_stage
+from bbvi.stages.stage import Job, plain_stage
 from bbvi.stages.tempering import tempered
 from bbvi.status import Status
-from bbvi.target import make_target
 
 STEPS = 20
 

@@ -16,7 +16,7 @@ import pytest
 import bbvi
 import bbvi.__main__
 from bbvi.diagnostics.fresh_draws import diagnose
-from bbvi.diagnostics.verdict import judge
+from bbvi.diagnostics.judging import judge
 from bbvi.examples import eight_schools
 from bbvi.plot import plot_fit
 from bbvi.result import Trace

@@ -10,11 +10,12 @@ import pytest
 import bbvi
 from bbvi.evaluate import generator, in_blocks, paired_normals
 from bbvi.families import Frame, FullRankGaussian
+from bbvi.inputs import make_target
 from bbvi.solvers import batch_match
 from bbvi.solvers.factorised import EVALUATIONS, factorised
-from bbvi.stages.gaussians.matching import Matches, _match, match_modes
+from bbvi.stages.gaussians.match import match_target
+from bbvi.stages.gaussians.matching import Matches, match_modes
 from bbvi.stages.gaussians.modes import separate_modes, valley
-from bbvi.target import make_target
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -168,7 +169,7 @@ def test_no_match_is_won_by_rounding(x64):
 
     def bound(loc, high):
         at = Frame(np.array(loc), np.ones(6))
-        return _match(target, at, jax.random.key(0), data, 30, high).elbo
+        return match_target(target, at, jax.random.key(0), data, 30, high).elbo
 
     plain = [0.0] * 6
     assert 20 < bound(plain, np.inf) == bound(plain, 1e3) < 26.2  # not looked at nearer
@@ -183,9 +184,9 @@ def test_matches_are_extrapolated(monkeypatch):
     y = rng.normal(size=40) + rng.normal(size=40)
     target, init, y = make_target(effects, np.zeros(41), y, None)
     args = (target, Frame(np.asarray(init), np.ones(41)), jax.random.key(0), y, 50)
-    fast = _match(*args)
+    fast = match_target(*args)
     monkeypatch.setattr(batch_match, "_NEARBY", 0.0)
-    slow = _match(*args)
+    slow = match_target(*args)
     assert fast.log.step <= slow.log.step - 4
     assert fast.elbo > slow.elbo - bbvi.BatchAndMatch().tolerance
 
@@ -237,7 +238,7 @@ def test_factorised_gaussians_stay_inside_a_wall():
 def test_the_host_matches_as_a_compiled_loop_does():
     target, init, data = make_target(funnel, np.full(4, 0.5), None, None)
     start, key, solver = Frame(init, jnp.full(4, 0.7)), jax.random.key(3), bbvi.BatchAndMatch()
-    host = _match(target, start, key, data, 12)
+    host = match_target(target, start, key, data, 12)
     eps = paired_normals(generator(key), solver.draws(4), 4)
 
     @jax.jit

@@ -8,8 +8,8 @@ import pytest
 import bbvi
 from bbvi.diagnostics.fresh_draws import diagnose
 from bbvi.families import FullRankGaussian
+from bbvi.inputs import make_target
 from bbvi.stages.necks import missed_neck, most_gradients
-from bbvi.target import make_target
 
 pytestmark = pytest.mark.usefixtures("x64")
 EFFECTS = 40

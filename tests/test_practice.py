@@ -10,7 +10,6 @@ from benchmarks.posteriordb.model import problem
 from benchmarks.practice import PRACTICE
 from benchmarks.practice.registry import FILES
 
-
 # What is integrated takes its time: one in every run.
 EXACT = [name for name, practice in PRACTICE.items() if practice.exact]
 

@@ -23,21 +23,22 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # A file imports only from levels above its own line; a folder that stands here is one level.
 ORDER = """
     _types status budget _arrays _tree _linalg _score _compile bijectors examples storage target
-    families evaluate objectives solvers run
-    diagnostics.pareto diagnostics.moments diagnostics.fresh_draws diagnostics.propriety
-    diagnostics.evidence diagnostics.base_space diagnostics.trajectories diagnostics.chains
-    diagnostics.chain_checks diagnostics.verdict diagnostics
+    inputs families encoding evaluate objectives solvers run
+    diagnostics.pareto diagnostics.moments diagnostics.figures diagnostics.fresh_draws
+    diagnostics.propriety diagnostics.evidence diagnostics.base_space diagnostics.trajectories
+    diagnostics.chains diagnostics.chain_checks diagnostics.verdict diagnostics.judging
+    diagnostics
     table posterior plot
-    stages.stage stages.ranking stages.gaussians.modes stages.gaussians.ways
-    stages.gaussians.matching stages.tempering stages.chain_stages stages.coverage stages.necks
-    stages.unseen stages.bent.bending stages.bent.chained stages.bent.following stages.coordinates
-    stages.hierarchy.scales stages.hierarchy.normal_effects stages.hierarchy.orbits
-    stages.hierarchy.location_scale stages.hierarchy.layers stages.gaussians.gaussian_stages
-    stages.population stages.bent.bent_stages stages.hierarchy.laplace
-    stages.hierarchy.hierarchy_stages stages.latent.hyperparameters stages.latent.conditionals
-    stages.latent.interpolation stages.latent.nested_laplace stages.latent.latent_stages stages
-    observers auto bridges result fit
-    batch testing __init__ __main__
+    stages.stage stages.judged stages.ranking stages.gaussians.match stages.gaussians.modes
+    stages.gaussians.ways stages.gaussians.matching stages.tempering stages.chain_stages
+    stages.coverage stages.necks stages.unseen stages.bent.bending stages.bent.chained
+    stages.bent.following stages.coordinates stages.hierarchy.scales
+    stages.hierarchy.normal_effects stages.hierarchy.orbits stages.hierarchy.location_scale
+    stages.hierarchy.layers stages.gaussians.gaussian_stages stages.population
+    stages.bent.bent_stages stages.hierarchy.laplace stages.hierarchy.hierarchy_stages
+    stages.latent.hyperparameters stages.latent.conditionals stages.latent.interpolation
+    stages.latent.nested_laplace stages.latent.latent_stages stages
+    observers auto bridges result fit batch testing __init__ __main__
 """.split()
 
 ALLOWED = {"bbvi", "jax", "numpy", "optax"} | sys.stdlib_module_names
@@ -94,6 +95,11 @@ def test_every_file_has_a_level():
     # where some files of a folder have levels of their own, all have
     folders = {name.split(".")[0] for name in ORDER if "." in name}
     assert all(name.endswith(".__init__") for name in modules if level_of(name) in folders)
+
+
+@pytest.mark.parametrize("path", FILES, ids=label)
+def test_a_file_holds_one_idea(path):
+    assert len(path.read_text().splitlines()) <= 350
 
 
 @pytest.mark.parametrize("path", FILES, ids=label)

@@ -15,9 +15,9 @@ from bbvi import storage
 from bbvi.bijectors import Real
 from bbvi.diagnostics.verdict import Verdict
 from bbvi.families import FullRankGaussian, LowRankGaussian, MeanFieldGaussian, StudentT
+from bbvi.inputs import make_target
 from bbvi.posterior import Posterior
 from bbvi.status import InputError, Status
-from bbvi.target import make_target
 from bbvi.testing import jacobian_log_det
 
 # --- a posterior whose every moment is known ---------------------------------------------

@@ -10,14 +10,15 @@ import pytest
 from bbvi.budget import Purse
 from bbvi.families import FullRankGaussian
 from bbvi.fit import open_ended
+from bbvi.inputs import make_target
 from bbvi.solvers import BatchAndMatch
 from bbvi.solvers.base import empty_log
 from bbvi.stages.chain_stages import chain_stage
 from bbvi.stages.hierarchy.hierarchy_stages import first_hierarchy_chains
+from bbvi.stages.judged import judged_closer, judged_stage
 from bbvi.stages.ranking import better
-from bbvi.stages.stage import Job, judged_closer, judged_stage, plain_stage
+from bbvi.stages.stage import Job, plain_stage
 from bbvi.status import Status
-from bbvi.target import make_target
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import bbvi
+from bbvi.inputs import make_target
 from bbvi.status import InputError
-from bbvi.target import make_target
 from bbvi.testing import jacobian_log_det
 
 

@@ -8,6 +8,7 @@ import pytest
 import bbvi
 from bbvi.examples import eight_schools
 from bbvi.families import CouplingFlow, Frame, FullRankGaussian
+from bbvi.inputs import make_target
 from bbvi.stages.unseen import (
     affine_space,
     base_space,
@@ -16,7 +17,6 @@ from bbvi.stages.unseen import (
     most_unseen_gradients,
     unseen_mass,
 )
-from bbvi.target import make_target
 
 pytestmark = pytest.mark.usefixtures("x64")
 EFFECTS, NOISE = 20, 0.2
@@ -99,7 +99,7 @@ def dense(frame):
 def test_logarithms_that_go_on_for_ever_do_not_count_where_their_exponential_is_zero(monkeypatch):
     """Of the schools' scale 1 to 2% is so near zero, and moves nothing by more than 0.02 sd."""
     # draws far out would make its weights even
-    monkeypatch.setattr(bbvi.stages.stage, "squares_heavy", lambda d: False)
+    monkeypatch.setattr(bbvi.stages.judged, "squares_heavy", lambda d: False)
     example = eight_schools()
     args = (example.log_joint, example.init, example.data)
     result = bbvi.fit(*args, support=example.support, key=0)

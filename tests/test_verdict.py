@@ -18,10 +18,10 @@ from bbvi.diagnostics.evidence import (
     weights_usable,
 )
 from bbvi.diagnostics.fresh_draws import diagnose
-from bbvi.diagnostics.verdict import is_settled, judge
+from bbvi.diagnostics.judging import is_settled, judge
 from bbvi.families import FullRankGaussian
+from bbvi.inputs import make_target
 from bbvi.status import Status
-from bbvi.target import make_target
 
 
 def diagnosed(dim, sd, keys):

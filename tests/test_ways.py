@@ -7,8 +7,8 @@ from some_keys import keys
 
 import bbvi
 from bbvi.families import Frame
+from bbvi.inputs import make_target
 from bbvi.stages.gaussians.ways import joined, most_gradients
-from bbvi.target import make_target
 
 pytestmark = pytest.mark.usefixtures("x64")
 SLOPES = np.linspace(0.3, 1.0, 10)

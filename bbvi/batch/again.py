@@ -23,7 +23,7 @@ from bbvi.batch.refine import (
 from bbvi.batch.start import QuickStart, uncovered_peak, weigh_peaks
 from bbvi.diagnostics.fresh_draws import diagnose
 from bbvi.families import FullRankGaussian
-from bbvi.stages.gaussians.matching import move
+from bbvi.stages.gaussians.match import move
 
 # Up to here the K D^2 numbers of a mixture are few, and so are the draws that tell them.
 _MIXTURE_LIMIT = 64

@@ -26,11 +26,12 @@ from bbvi.batch.result import BatchResult
 from bbvi.batch.shards import Shards
 from bbvi.families import LowRankGaussian
 from bbvi.fit import fit
+from bbvi.inputs import make_target
 from bbvi.observers import progress_bar
 from bbvi.result import FitResult
 from bbvi.solvers import BatchAndMatch, Solver, StochasticGradient
 from bbvi.status import InputError
-from bbvi.target import Target, make_target
+from bbvi.target import Target
 
 # As in `bbvi.auto`.
 _DENSE_LIMIT = 256

@@ -17,9 +17,10 @@ from bbvi.diagnostics.evidence import (
     moment_noise,
     weights_usable,
 )
-from bbvi.diagnostics.fresh_draws import Diagnostics
+from bbvi.diagnostics.figures import Diagnostics
+from bbvi.diagnostics.judging import judge
 from bbvi.diagnostics.moments import Moments
-from bbvi.diagnostics.verdict import BAD_SHARE, Verdict, about_width, judge
+from bbvi.diagnostics.verdict import BAD_SHARE, Verdict, about_width
 from bbvi.status import Status
 
 LEVELS = ("trusted", "caution", "rejected")

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from bbvi._types import Array, PyTree
 from bbvi.batch.weighing import weigh
-from bbvi.diagnostics.fresh_draws import Diagnostics
+from bbvi.diagnostics.figures import Diagnostics
 from bbvi.families import Family
 from bbvi.target import Target
 

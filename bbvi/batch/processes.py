@@ -14,8 +14,7 @@ from bbvi._tree import pick
 from bbvi._types import PyTree
 from bbvi.batch.engine import Work, join
 from bbvi.batch.packing import flatten_mixtures, flatten_singles, read_mixtures, read_singles
-from bbvi.batch.records import Records
-from bbvi.batch.result import records_like
+from bbvi.batch.records import Records, records_like
 from bbvi.result import FitResult
 
 

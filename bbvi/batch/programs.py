@@ -15,7 +15,7 @@ from bbvi.batch.look import first_look
 from bbvi.batch.marginals import own_moments
 from bbvi.batch.problems import Common, Rows, Shape
 from bbvi.batch.start import QuickStart, quick_start, uncovered_peak
-from bbvi.diagnostics.fresh_draws import Diagnostics
+from bbvi.diagnostics.figures import Diagnostics
 from bbvi.diagnostics.pareto import psis
 from bbvi.families import Family
 from bbvi.families.proposals import with_tails

@@ -9,6 +9,8 @@ from bbvi._tree import pick, rows
 from bbvi._types import PyTree
 from bbvi.batch.judging import Facts
 from bbvi.batch.programs import End, Look
+from bbvi.diagnostics.figures import Diagnostics
+from bbvi.diagnostics.moments import Moments
 from bbvi.status import Status
 
 
@@ -82,3 +84,11 @@ class Found(NamedTuple):
     numbers: np.ndarray
     records: Records
     mixtures: dict[int, PyTree]
+
+
+def records_like(params: PyTree) -> Records:
+    """The structure of records, with anything as leaves."""
+    moments = Moments(*[0] * 4)  # type: ignore[arg-type]
+    diagnostics = Diagnostics(*[0] * 8, moments, moments, *[0] * 5)  # type: ignore
+    look = Look(diagnostics, *[0] * 4)  # type: ignore[arg-type]
+    return Records(params, look, End(*[0] * 6), 0, 0, 0)  # type: ignore[arg-type]

@@ -15,7 +15,7 @@ from bbvi._types import Array, PyTree
 from bbvi.batch.marginals import is_elementwise, marginal_moments
 from bbvi.batch.start import QuickStart
 from bbvi.batch.weighing import weigh
-from bbvi.diagnostics.fresh_draws import Diagnostics
+from bbvi.diagnostics.figures import Diagnostics
 from bbvi.families import GaussianMixture
 from bbvi.families.base import LOG_2PI
 from bbvi.families.proposals import TAIL_DF, with_tails

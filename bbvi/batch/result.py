@@ -2,70 +2,34 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import jax
 import numpy as np
 
-import bbvi.families
-from bbvi import storage
 from bbvi._tree import as_key, pick
 from bbvi._types import Key, LogJoint, PyTree
-from bbvi.batch.engine import Work, blocks, pad, place
+from bbvi.batch.datatree import to_datatree
+from bbvi.batch.engine import Work
+from bbvi.batch.files import read_batch, write_batch
 from bbvi.batch.judging import FIRST_DRAWS, LEVELS, MORE_DRAWS, verdict_of
-from bbvi.batch.packing import flatten_mixtures, flatten_singles, read_mixtures, read_singles
+from bbvi.batch.posterior import BatchPosterior
 from bbvi.batch.problems import Problems, make_problems
-from bbvi.batch.programs import End, Look, Plan, draw_some, look_key
+from bbvi.batch.programs import Plan, look_key
 from bbvi.batch.records import Records
 from bbvi.batch.refine import FAMILY as MIXTURE
+from bbvi.batch.sampling import draws_of_all
 from bbvi.diagnostics.evidence import moment_errors
-from bbvi.diagnostics.fresh_draws import Diagnostics, diagnose
-from bbvi.diagnostics.moments import Moments
+from bbvi.diagnostics.figures import Diagnostics
+from bbvi.diagnostics.fresh_draws import diagnose
 from bbvi.families import Family
 from bbvi.posterior import Posterior
-from bbvi.result import FitResult, decode_target, encode_target
-from bbvi.solvers import BatchAndMatch
+from bbvi.result import FitResult
 from bbvi.stages.stage import Trace
 from bbvi.status import InputError, Status
 from bbvi.table import Table
-
-_POOL = 4096  # weighted draws behind each corrected problem's samples
-_SAMPLE_WIDTH = 64
-
-
-@dataclass(frozen=True)
-class BatchPosterior:
-    """Means and standard deviations of all problems in the user's structure.
-
-    Attributes:
-        means: (B, C) means of the scalar parameters.
-        sds: (B, C) their standard deviations.
-        target: what was fitted.
-    """
-
-    means: np.ndarray
-    sds: np.ndarray
-    target: Any
-
-    def mean(self) -> PyTree:
-        """Posterior means, each leaf with the leading axis B."""
-        return self._split(self.means)
-
-    def sd(self) -> PyTree:
-        """Posterior standard deviations, each leaf with the leading axis B."""
-        return self._split(self.sds)
-
-    def _split(self, scalars: np.ndarray) -> PyTree:
-        leaves = self.target.leaves
-        ends = np.cumsum([int(np.prod(leaf.shape)) for leaf in leaves])[:-1]
-        parts = np.split(scalars, ends, axis=1)
-        shaped = [
-            x.reshape(-1, *leaf.shape).astype(leaf.dtype)
-            for x, leaf in zip(parts, leaves, strict=True)
-        ]
-        return self.target.treedef.unflatten(shaped)
 
 
 @dataclass(frozen=True)
@@ -305,33 +269,7 @@ class BatchResult:
             key: an int or a JAX random key.
             num_draws: draws a problem.
         """
-        problems, records = self._needed_problems("sample"), self.records
-        root = as_key(key)
-        number = int(jax.random.bits(root)) & 0x7FFFFFFF
-        width = min(_SAMPLE_WIDTH, len(self)) if self.plan.mesh is None else _SAMPLE_WIDTH
-        width = width if self.plan.mesh is None else -(-width // self.plan.mesh.size)
-        width = width * (1 if self.plan.mesh is None else self.plan.mesh.size)
-        mixed = np.zeros(len(self), bool)
-        mixed[list(self.mixtures)] = True
-        order, parts = [], []
-        for family, chosen in ((self._family, ~mixed), (MIXTURE, mixed)):
-            for some in blocks(np.flatnonzero(chosen).astype(np.int32), width):
-                at = pad(some, width)
-                params = pick(records.params, at)
-                if family is MIXTURE:
-                    params = jax.tree.map(lambda *x: np.stack(x), *(self.mixtures[i] for i in at))
-                numbers = np.full(width, number, np.int32)
-                args = (params, records.corrected[at], numbers, problems.take(at))
-                placed = place(self.plan, args)
-                draws = draw_some(self.plan, family, num_draws, _POOL, *placed, problems.common)
-                parts.append(pick(jax.device_get(draws), slice(len(some))))
-                order.append(some)
-        back = np.argsort(np.concatenate(order))
-        draws = jax.tree.map(lambda *x: np.concatenate(x)[back], *parts)
-        for i, single in self.singles.items():
-            new = single.posterior.sample(jax.random.fold_in(root, i), num_draws)
-            jax.tree.map(lambda all_, one, i=i: all_.__setitem__(i, one), draws, new)
-        return draws
+        return draws_of_all(self, self._needed_problems("sample"), as_key(key), num_draws)
 
     def plot(self):
         """Verdicts, k-hats and gradients; needs the `plot` extra. Returns three axes."""
@@ -350,30 +288,7 @@ class BatchResult:
             dim: name of the problem dimension.
             coords: its coordinate, one entry a problem; numbers if left out.
         """
-        try:
-            import xarray
-        except ImportError as error:
-            raise ImportError("to_datatree needs xarray: pip install 'bbvi[arviz]'.") from error
-        label = np.arange(len(self)) if coords is None else np.asarray(coords)
-        if len(label) != len(self):
-            raise InputError(f"{len(label)} coords were given for {len(self)} problems.")
-        draws = self.sample(key, num_draws)
-        named = zip(self.plan.target.leaves, jax.tree.leaves(draws), strict=True)
-        posterior = {}
-        for leaf, x in named:
-            axes = [f"{leaf.name}_dim_{i}" for i in range(len(leaf.shape))]
-            # one chain, since draws are independent; ArviZ wants both names
-            value = np.moveaxis(x, 0, 1)[None]
-            posterior[leaf.name] = (("chain", "draw", dim, *axes), value)
-        where = {dim: label, "chain": [0], "draw": np.arange(num_draws)}
-        table = {name: ((dim,), values) for name, values in self.table().columns.items()}
-        attributes = {"inference_library": "bbvi"}
-        return xarray.DataTree.from_dict(
-            {
-                "posterior": xarray.Dataset(posterior, where, attributes),
-                "fit": xarray.Dataset(table, {dim: label}, attributes),
-            }
-        )
+        return to_datatree(self, num_draws, key, dim, coords)
 
     def _needed_problems(self, what: str) -> Problems:
         if self.problems is None:
@@ -387,23 +302,7 @@ class BatchResult:
 
     def save(self, path: str | os.PathLike) -> None:
         """Write to one file, without the data; `BatchResult.load` reads it."""
-        family = self._family
-        if getattr(bbvi.families, type(family).__name__, None) is not type(family):
-            raise InputError(
-                f"{type(family).__name__} is not a family of bbvi, so it can't be saved."
-            )
-        header = {
-            **encode_target(self.plan.target),
-            "family": [
-                type(family).__name__,
-                {f.name: getattr(family, f.name) for f in fields(family)},
-            ],
-            "params": storage.encode_structure(self.records.params),
-            "work": [self.work.steps, self.work.slot_steps],
-            "timings": self.timings,
-        }
-        arrays = storage.flatten("records", self.records) | flatten_mixtures(self.mixtures)
-        storage.write(path, "batch", header, arrays | flatten_singles(self.singles))
+        write_batch(path, self)
 
     @classmethod
     def load(
@@ -426,47 +325,10 @@ class BatchResult:
         Raises:
             InputError: if the file is not one of bbvi's.
         """
-        header, arrays = storage.read(path, "batch")
-        try:
-            return cls._decode(
-                path, header, arrays, log_joint, init, data, in_axes, init_axes, support, key
-            )
-        except (KeyError, TypeError, IndexError, AttributeError) as error:
-            raise InputError(f"{path} is damaged: {type(error).__name__} {error}.") from error
-
-    @classmethod
-    def _decode(
-        cls, path, header, arrays, log_joint, init, data, in_axes, init_axes, support, key
-    ) -> "BatchResult":
-        kind = getattr(bbvi.families, header["family"][0], None)
-        if not (isinstance(kind, type) and issubclass(kind, Family)):
-            raise InputError(
-                f"{path} names the family {header['family'][0]}, which this bbvi does not have."
-            )
-        target = decode_target(header, log_joint, support)
-        params = storage.decode_structure(header["params"])
-        records = jax.tree.map(np.asarray, storage.rebuild("records", arrays, records_like(params)))
         problems = None
         if log_joint is not None:
             problems = make_problems(init, data, key, in_axes, init_axes)
-            if problems.size != len(records.level):
-                raise InputError(
-                    f"{path} holds {len(records.level)} problems, but {problems.size} were given."
-                )
-        singles = read_singles(arrays, log_joint, support)
-        solver: Any = _Fitted(family=kind(**header["family"][1]))
-        shape: Any = None if problems is None else problems.shape
-        timings = tuple((name, seconds) for name, seconds in header["timings"])
-        return cls(
-            Plan(None, target, solver, shape),
-            records,
-            singles,
-            problems,
-            Work(*header["work"]),
-            support,
-            timings,
-            read_mixtures(arrays),
-        )
+        return cls(**read_batch(path, log_joint, problems, support))
 
     def _headline(self) -> str:
         counts = ", ".join(f"{(self.verdict == level).sum():,} {level}" for level in LEVELS)
@@ -475,18 +337,3 @@ class BatchResult:
 
     def __repr__(self) -> str:
         return f"BatchResult({self._headline()})"
-
-
-@dataclass(frozen=True)
-class _Fitted(BatchAndMatch):
-    """Stands for the solver of a loaded result: all that is known of it is its family."""
-
-    family: Any = None  # not known until it is read
-
-
-def records_like(params: PyTree) -> Records:
-    """The structure of records, with anything as leaves."""
-    moments = Moments(*[0] * 4)  # type: ignore[arg-type]
-    diagnostics = Diagnostics(*[0] * 8, moments, moments, *[0] * 5)  # type: ignore
-    look = Look(diagnostics, *[0] * 4)  # type: ignore[arg-type]
-    return Records(params, look, End(*[0] * 6), 0, 0, 0)  # type: ignore[arg-type]

@@ -11,8 +11,7 @@ from bbvi import storage
 from bbvi.batch.engine import join
 from bbvi.batch.packing import flatten_mixtures, read_mixtures
 from bbvi.batch.problems import Problems
-from bbvi.batch.records import Found, Records
-from bbvi.batch.result import records_like
+from bbvi.batch.records import Found, Records, records_like
 from bbvi.observers import describe
 from bbvi.result import FitResult, load
 from bbvi.solvers import Solver

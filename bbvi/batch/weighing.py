@@ -8,7 +8,7 @@ from jax.scipy.special import logsumexp
 
 from bbvi._linalg import dot
 from bbvi._types import Array
-from bbvi.diagnostics.fresh_draws import Diagnostics
+from bbvi.diagnostics.figures import Diagnostics
 from bbvi.diagnostics.moments import Moments
 from bbvi.diagnostics.pareto import growth_lost, growth_shape, psis
 

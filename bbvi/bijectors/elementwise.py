@@ -2,81 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bbvi._types import Array, PyTree
-from bbvi.bijectors.base import Bijector, as_float, spread, tiny
-
-# A number, an array, or a function (params, data) -> number or array.
-Bound = Any
-
-
-@dataclass(frozen=True)
-class ArrayBound:
-    """The values of an array bound, kept as bytes so that they hash and compare by value."""
-
-    shape: tuple[int, ...]
-    buffer: bytes
-
-    @property
-    def value(self) -> np.ndarray:
-        """The bound as an array."""
-        return np.frombuffer(self.buffer, np.float64).reshape(self.shape)
-
-
-class EvaluatedBound:
-    """What a bound function returned: perhaps a tracer, hence no hash."""
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def __init__(self, value: Any):
-        self.value = jnp.asarray(value)
-
-
-def _store(bound: Bound) -> Bound:
-    """Bring a user's bound into the form a frozen dataclass can hold."""
-    if isinstance(bound, (ArrayBound, EvaluatedBound)) or callable(bound):
-        return bound
-    if isinstance(bound, jax.core.Tracer):
-        return EvaluatedBound(bound)
-    try:
-        value = np.asarray(bound, np.float64) + 0.0  # -0.0 and 0.0 are one bound: one hash
-    except (TypeError, ValueError):
-        raise TypeError(
-            "A bound must be a number, an array or a function (params, data) -> bound, "
-            f"not {bound!r}."
-        ) from None
-    return float(value) if value.ndim == 0 else ArrayBound(value.shape, value.tobytes())
-
-
-def _fixed(bound: Bound) -> np.ndarray | None:
-    """The values of a stored bound, or None where only a trace knows them."""
-    if isinstance(bound, float):
-        return np.asarray(bound)
-    return bound.value if isinstance(bound, ArrayBound) else None
-
-
-def _words(bound: Bound) -> str:
-    if isinstance(bound, float):
-        return str(bound)
-    if isinstance(bound, ArrayBound):
-        value = bound.value
-        return str(value.tolist()) if value.size <= 8 else f"<array of shape {bound.shape}>"
-    if isinstance(bound, EvaluatedBound):
-        return f"<evaluated, shape {bound.value.shape}>"
-    return getattr(bound, "__name__", type(bound).__name__)
+from bbvi._types import Array
+from bbvi.bijectors.base import Bijector, as_float, tiny
+from bbvi.bijectors.bounds import Bound, Bounded, fixed
 
 
 def _above(bound: Array) -> Array:
     """The next float above a bound; as a function of the bound its derivative is one."""
-    fixed = jax.lax.stop_gradient(bound)
-    gap = jnp.nextafter(fixed, jnp.full_like(fixed, jnp.inf)) - fixed
+    value = jax.lax.stop_gradient(bound)
+    gap = jnp.nextafter(value, jnp.full_like(value, jnp.inf)) - value
     return bound + jnp.maximum(gap, tiny(bound))
 
 
@@ -109,77 +49,6 @@ class Real(Bijector):
 
 
 @dataclass(frozen=True)
-class Bounded(Bijector):
-    """What the half-lines and the interval share: every dataclass field is a bound."""
-
-    constructor: ClassVar[str]
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            object.__setattr__(self, field.name, _store(getattr(self, field.name)))
-        for bound in self._bounds:
-            value = _fixed(bound)
-            if value is not None and np.isnan(value).any():
-                raise ValueError(f"{self.name}: a bound is NaN.")
-            if value is not None and np.isinf(value).any():
-                raise ValueError(f"{self.name}: a bound is infinite; {self._infinite_advice()}.")
-
-    @property
-    def _bounds(self) -> list[Bound]:
-        return [getattr(self, field.name) for field in fields(self)]
-
-    def _infinite_advice(self) -> str:
-        return "use `real` for a parameter without a bound"
-
-    @property
-    def name(self) -> str:
-        return f"{self.constructor}({', '.join(map(_words, self._bounds))})"
-
-    @property
-    def functions(self) -> tuple[Callable[..., Any], ...]:
-        return tuple(bound for bound in self._bounds if callable(bound))
-
-    def bind(self, params: PyTree, data: PyTree) -> Bijector:
-        if not self.functions:
-            return self
-        changes = {
-            field.name: EvaluatedBound(getattr(self, field.name)(params, data))
-            for field in fields(self)
-            if callable(getattr(self, field.name))
-        }
-        return replace(self, **changes)
-
-    def unconstrained_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
-        shape = tuple(shape)
-        for bound in self._bounds:
-            if not isinstance(bound, float) and not callable(bound):
-                self._check_broadcast(bound.value.shape, shape)
-        return shape
-
-    def _check_broadcast(self, bound_shape: tuple[int, ...], shape: tuple[int, ...]) -> None:
-        try:
-            fits = np.broadcast_shapes(bound_shape, shape) == shape
-        except ValueError:
-            fits = False
-        if not fits:
-            raise ValueError(
-                f"{self.name}: a bound of shape {bound_shape} does not broadcast to the "
-                f"parameter's shape {shape}."
-            )
-
-    def _values(self, x: Array) -> list[Array]:
-        """The bounds as arrays of x's shape and dtype."""
-        if self.functions:
-            raise ValueError(
-                f"{self.name} has a bound that is a function; call bind(params, data) first."
-            )
-        self.unconstrained_shape(x.shape)
-        return [
-            spread(bound if isinstance(bound, float) else bound.value, x) for bound in self._bounds
-        ]
-
-
-@dataclass(frozen=True)
 class GreaterThan(Bounded):
     r"""Numbers above a bound, y = lower + exp(x); built by `greater_than`, or as `positive`.
 
@@ -201,18 +70,18 @@ class GreaterThan(Bounded):
 
     def forward_and_log_det(self, x: Array) -> tuple[Array, Array]:
         x = as_float(x)
-        (lower,) = self._values(x)
+        (lower,) = self.values(x)
         # Rounding must not put y on the bound, where most densities are singular.
         return jnp.maximum(lower + jnp.exp(x), _above(lower)), jnp.sum(x)
 
     def inverse(self, y: Array) -> Array:
         y = as_float(y)
-        (lower,) = self._values(y)
+        (lower,) = self.values(y)
         return jnp.log(y - lower)
 
     def contains(self, y: Array) -> Array:
         y = as_float(y)
-        (lower,) = self._values(y)
+        (lower,) = self.values(y)
         return jnp.all((y > lower) & jnp.isfinite(y))
 
 
@@ -238,17 +107,17 @@ class LessThan(Bounded):
 
     def forward_and_log_det(self, x: Array) -> tuple[Array, Array]:
         x = as_float(x)
-        (upper,) = self._values(x)
+        (upper,) = self.values(x)
         return jnp.minimum(upper - jnp.exp(x), _below(upper)), jnp.sum(x)
 
     def inverse(self, y: Array) -> Array:
         y = as_float(y)
-        (upper,) = self._values(y)
+        (upper,) = self.values(y)
         return jnp.log(upper - y)
 
     def contains(self, y: Array) -> Array:
         y = as_float(y)
-        (upper,) = self._values(y)
+        (upper,) = self.values(y)
         return jnp.all((y < upper) & jnp.isfinite(y))
 
 
@@ -272,7 +141,7 @@ class Interval(Bounded):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        lower, upper = _fixed(self.lower), _fixed(self.upper)
+        lower, upper = fixed(self.lower), fixed(self.upper)
         if lower is None or upper is None:
             return
         try:
@@ -285,12 +154,12 @@ class Interval(Bounded):
             low, high = (np.broadcast_to(bound, empty.shape)[empty][0] for bound in (lower, upper))
             raise ValueError(f"{self.name}: the lower bound {low} is not below the upper {high}.")
 
-    def _infinite_advice(self) -> str:
+    def infinite_advice(self) -> str:
         return "use `greater_than`, `less_than` or `real` for a parameter with an open side"
 
     def forward_and_log_det(self, x: Array) -> tuple[Array, Array]:
         x = as_float(x)
-        lower, upper = self._values(x)
+        lower, upper = self.values(x)
         width = upper - lower
         # Measured from the nearer bound: a y close to an upper bound of 0 keeps all its digits.
         y = jnp.where(x < 0, lower + width * jax.nn.sigmoid(x), upper - width * jax.nn.sigmoid(-x))
@@ -299,12 +168,12 @@ class Interval(Bounded):
 
     def inverse(self, y: Array) -> Array:
         y = as_float(y)
-        lower, upper = self._values(y)
+        lower, upper = self.values(y)
         return jnp.log(y - lower) - jnp.log(upper - y)
 
     def contains(self, y: Array) -> Array:
         y = as_float(y)
-        lower, upper = self._values(y)
+        lower, upper = self.values(y)
         return jnp.all((y > lower) & (y < upper))
 
 

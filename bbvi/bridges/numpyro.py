@@ -12,7 +12,6 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -20,12 +19,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-import bbvi.bijectors as supports
 from bbvi._compile import plain_jit
 from bbvi._tree import pick
 from bbvi._types import Array, PyTree
 from bbvi.bijectors import Bijector
-from bbvi.bridges.base import Bridged, HomeSupport, Maps, Setting, depends, is_array, require
+from bbvi.bridges.base import Bridged, Setting, is_array, require
+from bbvi.bridges.numpyro_supports import site_supports
 from bbvi.status import BBVIWarning, InputError
 
 _WHO = "bbvi.bridges.numpyro.from_model"
@@ -198,18 +197,8 @@ def _make_plan(problem: _Problem, data: PyTree) -> _Plan:
         )
     names = tuple(sorted(free))
     values = _constrain(problem, free, data)
-
-    def bounds(params, data):
-        sites = problem.trace(params, data)
-        return [jax.tree.leaves(sites[k]["fn"].support) for k in names]
-
-    maps = []
-    for name, moves in zip(names, depends(bounds, (values, data)), strict=True):
-        own = None if moves else _own_support(constraints[name])
-        words = f"numpyro's support of {name}"
-        shapes = values[name].shape, free[name].shape
-        maps.append(own or HomeSupport(words, _Find(problem, name), *shapes))
-    return _Plan(names, tuple(Setting(free[k]) for k in names), tuple(maps))
+    maps = site_supports(problem.trace, constraints, free, values, data)
+    return _Plan(names, tuple(Setting(free[k]) for k in names), tuple(maps[k] for k in names))
 
 
 @plain_jit((0,))
@@ -280,26 +269,6 @@ def _is_latent(site: dict) -> bool:
     return site["type"] == "sample" and not site["is_observed"]
 
 
-@dataclass(frozen=True)
-class _Find:
-    """NumPyro's map for one site, where the other sites have given values."""
-
-    problem: _Problem
-    name: str
-
-    def __call__(self, params: PyTree, data: PyTree) -> Maps:
-        from numpyro.distributions import biject_to
-
-        constraint = self.problem.trace(params, data)[self.name]["fn"].support
-        transform = biject_to(constraint)
-        return Maps(
-            transform,
-            lambda x: jnp.sum(transform.log_abs_det_jacobian(x, transform(x))),
-            transform.inv,
-            lambda y: jnp.all(constraint(y)),
-        )
-
-
 def _checked(sites: dict[str, dict]) -> list:
     """Refuse what has no gradient or is no posterior."""
     latent = {k: s for k, s in sites.items() if _is_latent(s)}
@@ -323,38 +292,6 @@ def _checked(sites: dict[str, dict]) -> list:
     if not latent:
         raise InputError("the model has no latent site: nothing is left to fit.")
     return []
-
-
-def _own_support(constraint: Any) -> Bijector | None:
-    """bbvi's support for a constraint that depends on nothing, or None if it has none."""
-    from numpyro.distributions import constraints as c
-
-    while isinstance(constraint, c.independent):
-        constraint = constraint.base_constraint
-    named = [
-        (c.real, supports.real),
-        (c.positive, supports.positive),
-        (c.nonnegative, supports.positive),
-        (c.unit_interval, supports.unit_interval),
-        (c.simplex, supports.simplex),
-        (c.ordered_vector, supports.ordered),
-        (c.positive_ordered_vector, supports.positive_ordered),
-        (c.corr_cholesky, supports.corr_cholesky),
-        (c.corr_matrix, supports.correlation),
-        (c.lower_cholesky, supports.cov_cholesky),
-        (c.positive_definite, supports.covariance),
-    ]
-    for known, own in named:
-        if type(constraint) is type(known):
-            return own
-    if type(constraint) in (c.greater_than, c.greater_than_eq):
-        return supports.greater_than(np.asarray(constraint.lower_bound))
-    if type(constraint) in (c.less_than, c.less_than_eq):
-        return supports.less_than(np.asarray(constraint.upper_bound))
-    if type(constraint) in (c.interval, c.open_interval):
-        bounds = np.asarray(constraint.lower_bound), np.asarray(constraint.upper_bound)
-        return supports.interval(*bounds)
-    return None
 
 
 @plain_jit((0,))

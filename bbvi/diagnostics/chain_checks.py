@@ -13,7 +13,7 @@ from bbvi.diagnostics.evidence import (
     efficiency,
     fixed,
 )
-from bbvi.diagnostics.fresh_draws import Diagnostics
+from bbvi.diagnostics.figures import Diagnostics
 from bbvi.diagnostics.moments import Moments
 
 # Chains that forget have correlations of 1/sqrt(512) = 0.04 by chance alone.

@@ -1,17 +1,17 @@
-"""Diagnostics on fresh draws: bound, Pareto k-hat, importance-corrected moments."""
+"""Fits judged on fresh draws: how many, how they are made, and where."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
-from bbvi._arrays import is_on_host, is_traced, logsumexp, namespace
+from bbvi._arrays import is_on_host, is_traced
 from bbvi._compile import draws_jit, quick_jit
 from bbvi._tree import split
-from bbvi._types import AnyArray, Array, PyTree
-from bbvi.diagnostics.moments import Moments, moments_of, place, sums_and_terms, with_tail_errors
-from bbvi.diagnostics.pareto import USABLE, largest_terms, psis, tail_shape
+from bbvi._types import Array, PyTree
+from bbvi.diagnostics.figures import NOTHING, Diagnostics, Drawn, Plan, figures, of_weight
+from bbvi.diagnostics.pareto import USABLE
 from bbvi.evaluate import densities, generator, scalars
 from bbvi.families import Family
 from bbvi.families.proposals import (
@@ -47,93 +47,30 @@ _KEPT_ELEMENTS = 1 << 22
 _LIGHT_SQUARES = 0.5
 # Directions along which draws are made far out: of more, fewer than 64 lie along each.
 _MOST_DIRECTIONS = 64
-# A draw's share of the member's mass, over that of the mixture, below which it is none.
-_NOTHING = 1e-9
 
 
-class Diagnostics(NamedTuple):
-    """What fresh draws say of a fit.
-
-    Half of the draws are the approximation's own and half have heavier tails (see
-    `bbvi.families.Proposal`): a member whose tails are too light cannot tell by its own draws.
-
-    Attributes:
-        elbo: the evidence lower bound, nats, over the finite ones of its own draws.
-        elbo_se: its Monte Carlo standard error.
-        log_evidence: the importance-sampling estimate of the log evidence, nats.
-        khat: Pareto shape of the importance weights' tail; trust in the weights ends near 0.7.
-        ess: effective sample size of the smoothed weights.
-        best_ess: what `ess` would be if the approximation were exact.
-        bad_share: share of its own draws with a NaN, or with +infinity.
-        outside_share: share of its own draws with a log density of -infinity.
-        raw: moments of the approximation.
-        corrected: moments under Pareto-smoothed importance weights.
-        square_shape: (C,) Pareto shapes of the largest weighted squares of each scalar: past 1/2
-            they have no variance, past 1 no mean; zero where they were too many to keep.
-        num_draws: fresh draws used, S.
-        draws: the first of them (S', D), unconstrained; fewer than S where they come in chunks.
-        log_weights: their smoothed log weights (S',), all S normalised to sum to one.
-        own: (S',) which of them are the approximation's own.
-    """
-
-    elbo: Array
-    elbo_se: Array
-    log_evidence: Array
-    khat: Array
-    ess: Array
-    best_ess: Array
-    bad_share: Array
-    outside_share: Array
-    raw: Moments
-    corrected: Moments
-    square_shape: Array
-    num_draws: Array
-    draws: Array
-    log_weights: Array
-    own: Array
-
-
-class _Plan(NamedTuple):
-    """How S draws are made: in chunks, of which the first `kept` draws are kept."""
-
-    chunks: int
-    size: int
-    kept: int
-
-
-def _plan(target: Target, num_draws: int | None, most: float = np.inf) -> _Plan:
+def _plan(target: Target, num_draws: int | None, most: float = np.inf) -> Plan:
     if num_draws is None:
         num_draws = default_draws(target)[-1]
     dim = target.dim
     size = int(max(1, min(num_draws, most, _CHUNK_ELEMENTS // dim)))
     chunks = -(-num_draws // size)
     size = -(-num_draws // chunks)
-    return _Plan(chunks, size, max(1, min(size, _KEPT_ELEMENTS // dim)))
+    return Plan(chunks, size, max(1, min(size, _KEPT_ELEMENTS // dim)))
 
 
-def _plan_on_host(target: Target, num_draws: int | None) -> _Plan:
+def _plan_on_host(target: Target, num_draws: int | None) -> Plan:
     """All draws come in chunks of the first look's size, for which there are programs."""
     return _plan(target, num_draws, default_draws(target)[0])
 
 
-def _too_many(target: Target, plan: _Plan) -> bool:
+def _too_many(target: Target, plan: Plan) -> bool:
     """Whether draws are too many for the host, so that one program makes and sums them."""
     return plan.chunks * plan.size * target.dim > _HOST_ELEMENTS
 
 
 def _keys_of_chunks(key: Array, chunks: int) -> list[Array]:
     return [key] if chunks == 1 else list(split(key, chunks))
-
-
-class _Drawn(NamedTuple):
-    """Draws of a proposal, as in `bbvi.families.Proposal`, with what the target says of them."""
-
-    z: Array
-    log_q: Array
-    log_mixture: Array
-    own: Array
-    log_p: Array
-    x: Array  # (S, C), the scalar parameters
 
 
 def diagnose(
@@ -221,14 +158,14 @@ def closer_looks(
     """
     size = _plan_on_host(target, numbers[-1]).size
     keys = iter(_keys_of_chunks(key, -(-numbers[-1] // size)))
-    chunks: list[_Drawn] = []
+    chunks: list[Drawn] = []
     for number in numbers:
         while len(chunks) * size < number:
             chunks.append(_draw_on_host(target, family, params, next(keys), data, size, far))
         drawn, total = chunks[0], len(chunks) * size
         if len(chunks) > 1:  # one is no copy
             drawn = jax.tree.map(lambda *x: np.concatenate(x), *chunks)
-        yield _figures_on_host(drawn, _Plan(1, total, total), far)
+        yield _figures_on_host(drawn, Plan(1, total, total), far)
 
 
 def _on_host(
@@ -237,7 +174,7 @@ def _on_host(
     params: PyTree,
     key: Array,
     data: PyTree,
-    plan: _Plan,
+    plan: Plan,
     far: bool,
 ) -> Diagnostics:
     """Figures in numpy; draws come in chunks, made anew for each sum unless they are few."""
@@ -255,7 +192,7 @@ def _on_host(
 
 def _draw_on_host(
     target: Target, family: Family, params: PyTree, key: Array, data: PyTree, size: int, far: bool
-) -> _Drawn:
+) -> Drawn:
     noise = host_noise(generator(key), size, *family.event(params), FAR_DF if far else TAIL_DF)
     if is_on_host(params):
         proposal = (family.propose_far_at if far else family.propose_at)(params, noise)
@@ -266,11 +203,11 @@ def _draw_on_host(
     log_p = densities(target, proposal.z, data)
     z, *rest, own, log_p, x = jax.device_get((*proposal, log_p, x))
     log_q, log_mixture, log_p, x = (a.astype(float) for a in (*rest, log_p, x))
-    return _Drawn(z, log_q, log_mixture, own, log_p, x)
+    return Drawn(z, log_q, log_mixture, own, log_p, x)
 
 
 def _figures_on_host(
-    first: _Drawn, plan: _Plan, far: bool, draw: Callable[[int], _Drawn] | None = None
+    first: Drawn, plan: Plan, far: bool, draw: Callable[[int], Drawn] | None = None
 ) -> Diagnostics:
     """Figures in numpy, of the first chunk of draws and those that `draw` gives by their number."""
 
@@ -280,11 +217,11 @@ def _figures_on_host(
         return [np.stack(x) for x in zip(*found, strict=True)]
 
     with np.errstate(all="ignore"):
-        found = _judge(first, plan, over_chunks, _LIGHT_SQUARES if far else USABLE)
+        found = figures(first, plan, over_chunks, _LIGHT_SQUARES if far else USABLE)
         if far:
             # What counts for nothing may lie where the map to the parameters overflows. Others are
             # in its place: of another number of draws programs would be built anew.
-            weighs = found.own | (found.log_weights > np.log(_NOTHING / found.num_draws))
+            weighs = found.own | (found.log_weights > np.log(NOTHING / found.num_draws))
             some: Any = {
                 "draws": of_weight(weighs, found.draws, found.log_weights),
                 "log_weights": np.where(weighs, found.log_weights, -np.inf),
@@ -293,11 +230,6 @@ def _figures_on_host(
         # summed in double precision, but of the target's type as all else
         dtype = found.draws.dtype
         return jax.tree.map(lambda a: a.astype(dtype) if a.dtype.kind == "f" else a, found)
-
-
-def of_weight(weighs: AnyArray, draws: AnyArray, log_weights: AnyArray) -> np.ndarray:
-    """Draws (S, D), the heaviest one in the place of those that weigh nothing (S,)."""
-    return np.where(weighs[:, None], draws, draws[np.argmax(log_weights)])
 
 
 def prepare_diagnose(
@@ -326,7 +258,7 @@ def _propose(
 
 @quick_jit(0, (0, 1, 5))
 def _in_chunks(
-    target: Target, family: Family, params: PyTree, key: Array, data: PyTree, plan: _Plan
+    target: Target, family: Family, params: PyTree, key: Array, data: PyTree, plan: Plan
 ) -> Diagnostics:
 
     def draw(key):
@@ -334,7 +266,7 @@ def _in_chunks(
         proposal, x = _propose.plain(target, family, params, noise, data, False)
         log_p = target.log_densities(proposal.z, data)
         z, log_q, log_mixture, own = proposal
-        return _Drawn(z, log_q, log_mixture, own, log_p, x)
+        return Drawn(z, log_q, log_mixture, own, log_p, x)
 
     keys = key[None] if plan.chunks == 1 else jax.random.split(key, plan.chunks)
     first = draw(keys[0])
@@ -344,67 +276,7 @@ def _in_chunks(
             return [x[None] for x in function(first, *(x[0] for x in along))]
         return jax.lax.map(lambda args: function(draw(args[0]), *args[1:]), (keys, *along))
 
-    return _judge(first, plan, over_chunks)
-
-
-def _judge(
-    first: _Drawn, plan: _Plan, over_chunks: Callable, usable: float = USABLE
-) -> Diagnostics:
-    """Figures from draws; `over_chunks` is a function of each chunk of them, results stacked.
-
-    Standard errors of squares are believed up to the shape `usable` of their tails.
-    """
-    xp, total = namespace(first.z), plan.chunks * plan.size
-    logs = over_chunks(lambda drawn: drawn[1:5])
-    log_q, log_mixture, own, log_p = (x.reshape(-1) for x in logs)
-    log_ratio = log_p - log_q
-    outside = xp.isneginf(log_p)
-    ok = xp.isfinite(log_ratio)
-    judged = ok & own
-    count = xp.maximum(xp.sum(judged), 1)
-    number = xp.sum(own)
-    elbo = xp.sum(xp.where(judged, log_ratio, 0)) / count
-    spread = xp.sqrt(xp.sum(xp.where(judged, (log_ratio - elbo) ** 2, 0)) / count)
-    log_ratio = xp.where(ok, log_p - log_mixture, -xp.inf)
-    log_weights, khat = psis(log_ratio)
-    weights = xp.exp(log_weights)
-    exact = xp.exp(log_q - log_mixture)
-    # what counts for nothing may lie where the map to the parameters overflows
-    of_member = xp.where(exact > _NOTHING, exact, 0)
-
-    # Where a reported scalar sits at 1e6 with an sd of 1, its squares would lose the sd: it is
-    # measured from about its mean, in units of about its sd where only the size counts.
-    origin, unit = place(first.x, weights[: plan.size])
-    # by the draws of the corrected moments: what sets the two apart is then hardly noise
-    even = of_member / xp.sum(of_member)
-    sets = xp.stack([even, even**2, weights, weights**2]).reshape(4, plan.chunks, plan.size)
-
-    def sums_and_tail(drawn, sets):
-        sums, terms = sums_and_terms(drawn.x, sets, origin, unit)
-        return sums, largest_terms(terms, total)
-
-    sums, largest = over_chunks(sums_and_tail, xp.moveaxis(sets, 1, 0))
-    sums = xp.sum(sums, axis=0)
-    raw, corrected = (moments_of(origin, sums[i], sums[i + 1]) for i in (0, 2))
-    shape = tail_shape(largest, total).astype(origin.dtype)
-    corrected = with_tail_errors(corrected, shape, total, usable)
-    return Diagnostics(
-        elbo=elbo,
-        elbo_se=spread / xp.sqrt(count),
-        log_evidence=logsumexp(log_ratio) - np.log(total),
-        khat=khat,
-        ess=1 / xp.sum(weights**2),
-        best_ess=xp.sum(exact) ** 2 / xp.sum(exact**2),
-        bad_share=xp.sum(own & ~ok & ~outside) / number,
-        outside_share=xp.sum(own & outside) / number,
-        raw=raw,
-        corrected=corrected,
-        square_shape=shape,
-        num_draws=xp.asarray(total, xp.int32),
-        draws=first.z[: plan.kept],
-        log_weights=log_weights[: plan.kept],
-        own=own[: plan.kept],
-    )
+    return figures(first, plan, over_chunks)
 
 
 def default_draws(target: Target) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""The verdict: whether a fit can be trusted, why, and what to do next."""
+"""The verdict: whether a fit can be trusted, why, and what to do next, finding by finding."""
 
 import math
 from collections.abc import Sequence
@@ -16,16 +16,14 @@ from bbvi.diagnostics.evidence import (
     MEAN_TOLERANCE,
     MOST_NOISE,
     SD_TOLERANCE,
-    SETTLED_NOISE,
     Aside,
     agree,
     efficiency,
-    is_a_point,
     moment_errors,
     moment_noise,
     weights_usable,
 )
-from bbvi.diagnostics.fresh_draws import Diagnostics
+from bbvi.diagnostics.figures import Diagnostics
 from bbvi.status import Status
 
 Level = Literal["trusted", "caution", "rejected"]
@@ -64,109 +62,8 @@ class Verdict:
         return "\n".join(lines)
 
 
-def judge(
-    diagnostics: Diagnostics,
-    status: Status,
-    names: Sequence[str],
-    drift: float = 0.0,
-    skipped_share: float = 0.0,
-    corrected: bool = False,
-    mode_weights: Sequence[float] = (),
-    chains: Chains | None = None,
-    doubted_by: Chains | None = None,
-    budget_ended: bool = False,
-    unbounded: Sequence[str] = (),
-    left_out: bool = False,
-    neck: str = "",
-    seam: float = 0.0,
-    unseen: float = 0.0,
-    short: float = 0.0,
-    aside: Aside | None = None,
-) -> Verdict:
-    """Turn figures into a verdict.
-
-    Args:
-        diagnostics: of the fit, as NumPy arrays.
-        status: how the run ended.
-        names: C names of the scalar parameters.
-        drift: how far the averaged parameters last moved, in posterior sds.
-        skipped_share: share of the draws during the run that were not finite.
-        corrected: whether the posterior is corrected by the importance weights.
-        mode_weights: estimated shares of the modes found: first of what this fit describes, then of
-            those that it misses.
-        chains: short chains that stand in for weights that cannot be believed; the corrected
-            moments are then theirs.
-        doubted_by: short chains that were to stand in for them, and have faults of their own.
-        budget_ended: whether the budget ended the fit before a stage had settled it.
-        unbounded: names of the leaves along which the log joint does not fall.
-        left_out: whether visible mass around a start is missing from the fit.
-        neck: the scalar along which the fit misses the neck of a funnel, or "".
-        seam: how far moments move, in sds, where chains leave the flow's coordinates.
-        unseen: by how many sds mass that no draw has met may move moments.
-        short: by how many nats the log evidence lies below what another fit has proven.
-        aside: a small mode far away that the fit leaves out.
-    """
-    findings = [
-        _about_run(status, drift),
-        _about_budget(budget_ended),
-        _about_lost_draws(diagnostics, skipped_share),
-        about_width(is_a_point(diagnostics)),
-        *_about_fit(diagnostics, names, corrected, chains, doubted_by),
-        _about_modes(mode_weights),
-        _about_propriety(unbounded),
-        _about_starts(left_out),
-        _about_neck(neck),
-        _about_seam(seam),
-        _about_unseen(unseen),
-        _about_evidence(short),
-        _about_aside(aside),
-    ]
-    level: Level = "trusted"
-    reasons: list[str] = []
-    actions: list[str] = []
-    flagged: tuple[str, ...] = ()
-    for found in findings:
-        level = max(level, found.level, key=("trusted", "caution", "rejected").index)
-        reasons += found.reasons
-        actions += [a for a in found.actions if a not in actions]
-        flagged = flagged or found.flagged
-    return Verdict(level, tuple(reasons), tuple(actions), flagged)
-
-
-def _about_fit(d, names, corrected, chains, doubted_by) -> list[Verdict]:
-    """Whether the approximation, or what corrects it, stands for the posterior."""
-    if chains is not None and chain_faults(chains, d):
-        chains, doubted_by = None, chains
-    if chains is not None:
-        return [_about_chains(chains, d), _about_noise(d, names)]
-    if not weights_usable(d):
-        doubts = [] if doubted_by is None else [_about_doubts(doubted_by, d)]
-        return [_about_weights(d, corrected), *doubts]
-    moments = _about_corrected(d) if corrected else _about_parameters(d, names)
-    return [_about_weights(d), moments, _about_noise(d, names)]
-
-
-def is_settled(diagnostics: Diagnostics, status: Status, chains: Chains | None = None) -> bool:
-    """Whether a stage needs no richer one after it.
-
-    Its weighted draws, or its chains, must answer for the posterior by themselves, with no
-    draw lost, and every moment known to a quarter of what counts as right. Where the weights'
-    variance may be infinite, their effective number must be large all the same.
-    """
-    known = bool(moment_noise(diagnostics).max() <= SETTLED_NOISE)
-    return known and is_only_noisy(diagnostics, status, chains)
-
-
-def is_only_noisy(d: Diagnostics, status: Status, chains: Chains | None = None) -> bool:
-    """Whether nothing but noise can keep a stage from being settled."""
-    if status.failed or max(float(d.bad_share), float(d.outside_share)) > 0 or is_a_point(d):
-        return False
-    if chains is not None:
-        return not chain_faults(chains, d)
-    return bool(weights_usable(d)) and (float(d.khat) <= KHAT_FINITE or efficiency(d) >= EFFICIENT)
-
-
-def _about_modes(weights: Sequence[float]) -> Verdict:
+def about_modes(weights: Sequence[float]) -> Verdict:
+    """What separate modes leave of a fit of the first."""
     if not weights:
         return Verdict("trusted", (), ())
     shares = ", ".join(f"{w:.2f}" for w in weights)
@@ -179,7 +76,8 @@ def _about_modes(weights: Sequence[float]) -> Verdict:
     return Verdict(level, (reason,), (action,))
 
 
-def _about_propriety(unbounded: Sequence[str]) -> Verdict:
+def about_propriety(unbounded: Sequence[str]) -> Verdict:
+    """Leaves along which nothing holds the posterior."""
     if not unbounded:
         return Verdict("trusted", (), ())
     names = ", ".join(unbounded)
@@ -188,7 +86,8 @@ def _about_propriety(unbounded: Sequence[str]) -> Verdict:
     return Verdict("rejected", (reason,), (action,))
 
 
-def _about_starts(left_out: bool) -> Verdict:
+def about_starts(left_out: bool) -> Verdict:
+    """Visible mass around a start that the fit leaves out."""
     if not left_out:
         return Verdict("trusted", (), ())
     reason = (
@@ -202,7 +101,8 @@ def _about_starts(left_out: bool) -> Verdict:
     return Verdict("rejected", (reason,), (action,))
 
 
-def _about_neck(neck: str) -> Verdict:
+def about_neck(neck: str) -> Verdict:
+    """The neck of a funnel that the fit does not reach."""
     if not neck:
         return Verdict("trusted", (), ())
     reason = (
@@ -213,7 +113,8 @@ def _about_neck(neck: str) -> Verdict:
     return Verdict("rejected", (reason,), (action,))
 
 
-def _about_seam(seam: float) -> Verdict:
+def about_seam(seam: float) -> Verdict:
+    """A seam of the flow's coordinates that its draws do not cross."""
     if not seam:
         return Verdict("trusted", (), ())
     reason = (
@@ -223,7 +124,8 @@ def _about_seam(seam: float) -> Verdict:
     return Verdict("rejected", (reason,), (_RICHER,))
 
 
-def _about_unseen(unseen: float) -> Verdict:
+def about_unseen(unseen: float) -> Verdict:
+    """Mass that no draw has met."""
     if not unseen:
         return Verdict("trusted", (), ())
     reason = (
@@ -234,7 +136,8 @@ def _about_unseen(unseen: float) -> Verdict:
     return Verdict("caution", (reason,), (_RICHER,))
 
 
-def _about_evidence(short: float) -> Verdict:
+def about_evidence(short: float) -> Verdict:
+    """Evidence that an earlier stage has proven and this fit lacks."""
     if not short:
         return Verdict("trusted", (), ())
     reason = (
@@ -244,7 +147,8 @@ def _about_evidence(short: float) -> Verdict:
     return Verdict("rejected", (reason,), (_RICHER,))
 
 
-def _about_aside(aside: Aside | None) -> Verdict:
+def about_aside(aside: Aside | None) -> Verdict:
+    """A small mode far away that the fit leaves out."""
     if aside is None:
         return Verdict("trusted", (), ())
     reason = (
@@ -256,14 +160,16 @@ def _about_aside(aside: Aside | None) -> Verdict:
     return Verdict("caution", (reason,), (action,))
 
 
-def _about_budget(ended: bool) -> Verdict:
+def about_budget(ended: bool) -> Verdict:
+    """Whether the budget ended the fit."""
     if not ended:
         return Verdict("trusted", (), ())
     reason = "The budget ended before a stage could settle the fit."
     return Verdict("caution", (reason,), ("Give the fit a larger budget, or none.",))
 
 
-def _about_run(status: Status, drift: float) -> Verdict:
+def about_run(status: Status, drift: float) -> Verdict:
+    """How the run ended."""
     if status in (Status.CONVERGED, Status.COMPLETED):
         return Verdict("trusted", (status.message,), ())
     if status is Status.NONFINITE:
@@ -280,7 +186,8 @@ def _about_run(status: Status, drift: float) -> Verdict:
     return Verdict("rejected", (reason,), (again, proper))
 
 
-def _about_lost_draws(d: Diagnostics, skipped_share: float) -> Verdict:
+def about_lost_draws(d: Diagnostics, skipped_share: float) -> Verdict:
+    """Draws lost to NaN or to walls."""
     reasons: list[str] = []
     actions: list[str] = []
     bad, outside = float(d.bad_share), float(d.outside_share)
@@ -314,7 +221,8 @@ def about_width(is_none: bool) -> Verdict:
     return Verdict("rejected", (reason,), (action,))
 
 
-def _about_weights(d: Diagnostics, corrected: bool = False) -> Verdict:
+def about_weights(d: Diagnostics, corrected: bool = False) -> Verdict:
+    """Whether the draws fit the posterior, by their weights."""
     khat, ess = float(d.khat), float(d.ess)
     figures = f"Pareto k-hat {khat:.2f}, {ess:.0f} effective of {int(d.num_draws)} draws"
     if weights_usable(d):
@@ -328,7 +236,8 @@ def _about_weights(d: Diagnostics, corrected: bool = False) -> Verdict:
     return Verdict("rejected", (reason,), (action,))
 
 
-def _about_chains(chains: Chains, d: Diagnostics) -> Verdict:
+def about_chains(chains: Chains, d: Diagnostics) -> Verdict:
+    """What short chains that answer for the fit say of it."""
     reason = (
         "Short Hamiltonian chains from the fit's draws forgot where they began; their "
         f"{chains.draws.shape[0]} states answer for the moments (Pareto k-hat of the fit itself "
@@ -337,14 +246,14 @@ def _about_chains(chains: Chains, d: Diagnostics) -> Verdict:
     return Verdict("trusted", (reason,), ())
 
 
-def _about_doubts(chains: Chains, d: Diagnostics) -> Verdict:
+def about_doubts(chains: Chains, d: Diagnostics) -> Verdict:
     """Where neither weights nor chains can be averaged, nothing speaks for the fit."""
     faults = "; ".join(chain_faults(chains, d))
     reason = f"Short Hamiltonian chains cannot answer for it either{': ' * bool(faults)}{faults}."
     return Verdict("rejected", (reason,), (_RICHER,))
 
 
-def _about_corrected(d: Diagnostics) -> Verdict:
+def about_corrected(d: Diagnostics) -> Verdict:
     """Whether the importance weights may stand for the posterior."""
     reason = "Moments and draws are corrected by the importance weights"
     infinite = float(d.khat) > KHAT_FINITE and efficiency(d) < EFFICIENT
@@ -354,7 +263,7 @@ def _about_corrected(d: Diagnostics) -> Verdict:
     return Verdict("trusted", (f"{reason}.",), ())
 
 
-def _about_noise(d: Diagnostics, names: Sequence[str]) -> Verdict:
+def about_noise(d: Diagnostics, names: Sequence[str]) -> Verdict:
     """Whether there are enough effective draws for every moment.
 
     A moment that rests on a few draws far out is not known, and may not exist.
@@ -376,7 +285,7 @@ def _about_noise(d: Diagnostics, names: Sequence[str]) -> Verdict:
     return Verdict(level, (reason,), (action,), flagged)
 
 
-def _about_parameters(d: Diagnostics, names: Sequence[str]) -> Verdict:
+def about_parameters(d: Diagnostics, names: Sequence[str]) -> Verdict:
     """Raw against corrected moments: only where the weights can be averaged."""
     shift, ratio = moment_errors(d)
     wrong = (shift > MEAN_TOLERANCE) | (np.abs(np.log(ratio)) > np.log1p(SD_TOLERANCE))

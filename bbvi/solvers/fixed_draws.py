@@ -1,19 +1,17 @@
 """Fixed draws: the bound on a bank of draws that stands still, maximised by L-BFGS."""
 
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
-from jax.numpy.linalg import cholesky
-from jax.scipy.linalg import solve_triangular
 
-from bbvi._linalg import dot
 from bbvi._tree import all_finite, tie, tree_where
 from bbvi._types import Array, PyTree
 from bbvi.families import Family, Frame, FullRankGaussian, LowRankGaussian, MeanFieldGaussian
 from bbvi.objectives.draws import normals
+from bbvi.solvers.bank import Sums, add_block, no_sums, whitened
 from bbvi.solvers.base import Info, RunLog, Solver, empty_log, record, unravel_in
 from bbvi.solvers.lbfgs import Search, begin_search, take
 from bbvi.status import InputError, Status
@@ -29,30 +27,6 @@ _DECREMENT = 1e-4
 # further than this: in units of the optimum the bound's curvature is near the identity, which
 # saves more moves than the memory of wrong ones. At a condition of 1e4, 35 steps and not 317.
 MOVES, FAR = 5, 0.5
-
-
-class Sums(NamedTuple):
-    """Running means of one evaluation over the blocks of its bank.
-
-    Attributes:
-        block: blocks seen.
-        usable: usable draws in them.
-        skipped: the others.
-        value: mean of the negative bound, nats.
-        gradient: (P,) its gradient.
-        pairs: antithetic pairs with both draws usable.
-        ratio: mean over them of log p - log q.
-        squares: sum of their squared distances from it.
-    """
-
-    block: Array
-    usable: Array
-    skipped: Array
-    value: Array
-    gradient: Array
-    pairs: Array
-    ratio: Array
-    squares: Array
 
 
 class FixedDrawsState(NamedTuple):
@@ -168,7 +142,7 @@ class FixedDraws(Solver):
             key=key,
             frame=frame,
             search=begin_search(flat),
-            sums=_no_sums(flat),
+            sums=no_sums(flat),
             level=log.step,
             skipped=log.step,
             origin=flat,
@@ -182,7 +156,8 @@ class FixedDraws(Solver):
         self, target: Target, state: FixedDrawsState, data: PyTree
     ) -> tuple[FixedDrawsState, Info]:
         eps = self.bank(target, state)
-        sums, elbo, skipped = self._evaluate(target, state, eps, data)
+        point = (state.frame, state.search.trial)
+        sums, elbo, skipped = add_block(state.sums, target, self.family, *point, eps, data)
         log = state.log._replace(
             step=state.log.step + 1,
             num_gradients=state.log.num_gradients + eps.shape[0],
@@ -205,34 +180,6 @@ class FixedDraws(Solver):
         number = self.draws(target.dim)
         eps = normals(key, number, size, target.dtype, antithetic=True, quasi=False)
         return whitened(eps)
-
-    def _evaluate(self, target, state, eps, data):
-        """The sums with one more block, and the bound and the bad draws of that block."""
-        value_and_grad = jax.value_and_grad(bank_loss, argnums=3, has_aux=True)
-        point = (state.frame, state.search.trial)
-        (value, seen), gradient = value_and_grad(target, self.family, *point, eps, data)
-        sums, half = state.sums, eps.shape[0] // 2
-        usable, share = _shares(sums.usable, jnp.sum(seen.ok), value.dtype)
-        skipped = jnp.sum(~seen.ok).astype(jnp.int32)
-
-        both = seen.ok[:half] & seen.ok[half:]
-        ratio = 0.5 * (seen.log_ratio[:half] + seen.log_ratio[half:])
-        number = jnp.sum(both)
-        mean = jnp.sum(jnp.where(both, ratio, 0)) / jnp.maximum(number, 1)
-        within = jnp.sum(jnp.where(both, (ratio - mean) ** 2, 0))
-        pairs, pair_share = _shares(sums.pairs, number, value.dtype)
-        between = (mean - sums.ratio) ** 2 * sums.pairs * pair_share
-        sums = Sums(
-            block=sums.block + 1,
-            usable=usable,
-            skipped=sums.skipped + skipped,
-            value=sums.value + share * (value - sums.value),
-            gradient=sums.gradient + share * (gradient - sums.gradient),
-            pairs=pairs,
-            ratio=sums.ratio + pair_share * (mean - sums.ratio),
-            squares=sums.squares + within + between,
-        )
-        return sums, -value, skipped
 
     def _judge(self, state):
         """Move or come back on what a whole bank says; at its optimum stop, or take the next."""
@@ -268,7 +215,7 @@ class FixedDraws(Solver):
             key=state.key,
             frame=state.frame,
             search=search,
-            sums=_no_sums(search.x),
+            sums=no_sums(search.x),
             level=state.level,
             skipped=jnp.where(accepted, sums.skipped, state.skipped),
             origin=state.origin,
@@ -291,62 +238,6 @@ class FixedDraws(Solver):
         return tie(state, state.key)
 
 
-class Seen(NamedTuple):
-    """Draw by draw, what `bank_loss` came across.
-
-    Attributes:
-        ok: (S,) whether the draw is usable.
-        log_ratio: (S,) log p - log q there.
-    """
-
-    ok: Array
-    log_ratio: Array
-
-
-def bank_loss(
-    target: Target, family: Family, frame: Frame, flat: Array, eps: Array, data: PyTree
-) -> tuple[Array, Seen]:
-    """The negative bound on given base normals, over the usable draws.
-
-    Args:
-        target: the target.
-        family: the family.
-        frame: the standardised units.
-        flat: (P,) parameters in these units; the loss is differentiable in them, once.
-        eps: (S, K) base normals.
-        data: the user's data.
-    """
-    params = unravel_in(family, frame)(flat)
-    w, log_q = family.reparam(params, eps)
-    z = frame.apply(w)
-    still = jax.lax.stop_gradient(z)
-    log_p, score, ok = target.score(still, data)
-    log_p = log_p + frame.log_det * ok
-    # the score is known: the tangent plane has the value and the gradient
-    terms = log_p + jnp.sum(score * (z - still), axis=-1)
-    try:
-        terms = terms + family.entropy(params)
-    except NotImplementedError:
-        terms = terms - log_q
-    count = jnp.maximum(jnp.sum(ok), 1).astype(terms.dtype)
-    return -jnp.sum(jnp.where(ok, terms, 0)) / count, Seen(ok, log_p - log_q)
-
-
-def whitened(eps: Array) -> Array:
-    """Centred base normals (S, K) with unit covariance; where S is too small, unit variances."""
-    number, size = eps.shape
-    if number < 2 * size:
-        return eps / jnp.sqrt(jnp.mean(eps**2, axis=0))
-    root = cholesky(dot(eps.T, eps) / number)
-    return solve_triangular(root, eps.T, lower=True).T
-
-
-def _shares(before: Array, number: Array, dtype: Any) -> tuple[Array, Array]:
-    """The new total, and the share in it of what is new."""
-    total = (before + number).astype(jnp.int32)
-    return total, number.astype(dtype) / jnp.maximum(total, 1)
-
-
 def _normals_behind(family: Family, dim: int) -> int:
     """How many base normals one coordinate of a draw may depend on.
 
@@ -359,8 +250,3 @@ def _normals_behind(family: Family, dim: int) -> int:
     if isinstance(family, LowRankGaussian):
         return 1 + family.columns(dim)
     return dim
-
-
-def _no_sums(flat: Array) -> Sums:
-    zero, none = jnp.zeros((), flat.dtype), jnp.zeros((), jnp.int32)
-    return Sums(none, none, none, zero, jnp.zeros_like(flat), none, zero, zero)

@@ -12,7 +12,7 @@ from bbvi._tree import as_key
 from bbvi._types import Array, Key, PyTree
 from bbvi.families import MeanFieldGaussian
 from bbvi.objectives.draws import normals
-from bbvi.solvers.fixed_draws import bank_loss, whitened
+from bbvi.solvers.bank import bank_loss, whitened
 from bbvi.target import Target
 
 # Columns of the covariance solved for at once.

@@ -1,6 +1,5 @@
 """Stochastic gradient ascent of a bound, with any optax optimizer or none."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -15,56 +14,24 @@ from bbvi._types import Array, PyTree
 from bbvi.families import Family, Frame, FullRankGaussian
 from bbvi.objectives import ELBO, Objective
 from bbvi.objectives.base import MaskedLogDensity
-from bbvi.solvers.base import Info, RunLog, Solver, empty_log, record, unravel_in
-from bbvi.solvers.windows import BATCHES, Window, close_batch, close_window, new_window
+from bbvi.solvers.base import Info, Solver, empty_log, unravel_in
+from bbvi.solvers.schedule import (
+    FIRST_BATCH,
+    FIRST_RATE,
+    STRIDE,
+    StochasticGradientState,
+    end_batch,
+    units_of,
+)
+from bbvi.solvers.windows import new_window
 from bbvi.status import Status
 from bbvi.target import Target
 
-# Settings of the default optimizer, all in standardised units, in which the bound's curvature
-# is of order one whatever the problem:
-_FIRST_RATE = 0.1  # a tenth of a posterior sd a step
-_DECAY = 0.5  # on each stall
-# Adam's floor. Gradients well below it get a step rate/floor times the gradient, a contraction
-# for curvatures up to 2 floor/rate: with sticking-the-landing gradients the end game is then
-# geometric, where plain Adam would go on jittering by the rate.
+# Adam's floor, in standardised units. Gradients well below it get a step rate/floor times the
+# gradient, a contraction for curvatures up to 2 floor/rate: with sticking-the-landing gradients the
+# end game is then geometric, where plain Adam would go on jittering by the rate.
 _ADAM_FLOOR = 0.3
-_FIRST_BATCH = 25  # steps, a multiple of the stride
-# Steps between two looks at whether to stop. On an accelerator the host waits for the device at
-# each look, which takes as long as several kernels; beyond a few steps little is left to gain.
-_STRIDE = 5
 _BAD_STEPS = 100  # in a row, after which the run is given up
-
-
-class StochasticGradientState(NamedTuple):
-    """State of `StochasticGradient`, the parameters flat as in its window.
-
-    Attributes:
-        log: the run so far.
-        key: the root key; step t uses `fold_in(key, t)`.
-        frame: the standardised units.
-        params: the family's parameters in those units, flat (P,).
-        opt_state: the optimizer's state.
-        rate: what the optimizer's updates are multiplied by.
-        reference: the parameters when the frame was set.
-        average: mean of the parameters over the last complete window, in units of `frame`.
-        comparable: whether `reference` was itself the average of a stalled window.
-        drift: how far the average last moved.
-        bad: steps in a row that were not finite.
-        window: sums over the present window.
-    """
-
-    log: RunLog
-    key: Array
-    frame: Frame
-    params: Array
-    opt_state: PyTree
-    rate: Array
-    reference: Array
-    average: Array
-    comparable: Array
-    drift: Array
-    bad: Array
-    window: Window
 
 
 class Inner(NamedTuple):
@@ -147,7 +114,7 @@ class StochasticGradient(Solver):
         tree = self.family.to_frame(params, frame)
         params = ravel_pytree(tree)[0]
         dtype = target.dtype
-        rate = jnp.full((), 1.0 if self.optimizer is not None else _FIRST_RATE, dtype)
+        rate = jnp.full((), 1.0 if self.optimizer is not None else FIRST_RATE, dtype)
         log = empty_log(dtype)
         state = StochasticGradientState(
             log=log,
@@ -161,7 +128,7 @@ class StochasticGradient(Solver):
             comparable=jnp.zeros((), bool),
             drift=jnp.full((), jnp.inf, dtype),
             bad=log.step,
-            window=new_window(params, log.step, log.step + _FIRST_BATCH, 0.0),
+            window=new_window(params, log.step, log.step + FIRST_BATCH, 0.0),
         )
         return tie(state, key)
 
@@ -193,7 +160,7 @@ class StochasticGradient(Solver):
 
             def stride(inner):
                 one = lambda _, inner: descend(inner, on(inner))[0]  # noqa: E731
-                return jax.lax.fori_loop(0, _STRIDE, one, inner)
+                return jax.lax.fori_loop(0, STRIDE, one, inner)
 
             inner = jax.lax.while_loop(on, stride, _open(state))
             state = self._close(state, inner)
@@ -205,7 +172,7 @@ class StochasticGradient(Solver):
     def output(self, state: StochasticGradientState) -> PyTree:
         # before the first window is complete there is no average
         estimate = jnp.where(jnp.isfinite(state.drift), state.average, state.params)
-        return self.family.from_frame(self._unravel(state.frame)(estimate), state.frame)
+        return self.family.from_frame(unravel_in(self.family, state.frame)(estimate), state.frame)
 
     def log_density(self, target: Target, frame: Frame, data: PyTree) -> MaskedLogDensity:
         """The target's density of draws in units of `frame`, as an objective takes it."""
@@ -220,15 +187,6 @@ class StochasticGradient(Solver):
 
         return log_density
 
-    def _unravel(self, frame: Frame) -> Callable[[Array], PyTree]:
-        """From a flat vector (P,) to the family's parameters."""
-        return unravel_in(self.family, frame)
-
-    def _units(self, frame: Frame, params: Array) -> Array | float:
-        """What counts as a move by one, for all parameters or each of them (P,)."""
-        units = self.family.units(self._unravel(frame)(params))
-        return units if isinstance(units, float) else ravel_pytree(units)[0]
-
     def _optax(self) -> optax.GradientTransformationExtraArgs:
         if self.optimizer is not None:
             return optax.with_extra_args_support(self.optimizer)
@@ -239,7 +197,7 @@ class StochasticGradient(Solver):
 
         It takes an `Inner` and whether to change it, and gives the next and the ELBO.
         """
-        unravel = self._unravel(state.frame)
+        unravel = unravel_in(self.family, state.frame)
         log_density = self.log_density(target, state.frame, data)
 
         def descend(inner, on):
@@ -268,7 +226,7 @@ class StochasticGradient(Solver):
                 value_fn=lambda p: loss_of(p)[0],
             )
             if self.optimizer is None:
-                updates = updates * self._units(state.frame, inner.params)
+                updates = updates * units_of(self.family, state.frame, inner.params)
             else:
                 updates = ravel_pytree(updates)[0]
             params = inner.params + state.rate * updates
@@ -324,60 +282,7 @@ class StochasticGradient(Solver):
         return tie(state, state.key)
 
     def _end_batch(self, state):
-        """Record the batch; at the end of a window judge progress."""
-        window, elbo, elbo_se = close_batch(state.window)
-        log = state.log._replace(history=record(state.log.history, state.log.step, elbo, elbo_se))
-        state = tie(state._replace(log=log, window=window), state.key)
-        return jax.lax.cond(window.batch == BATCHES, self._end_window, lambda s: s, state)
-
-    def _end_window(self, state):
-        """Average; if stalled, compare with the average before, decay the rate, maybe stop."""
-        w = state.window
-        average, variance, stalled = close_window(w)
-        units = self._units(state.frame, average)
-        noise = jnp.max(jnp.sqrt(variance) / units)
-        drift = jnp.max(jnp.abs(average - state.reference) / units)
-        settled = stalled & state.comparable & (drift <= self.tolerance)
-        settled = settled & (noise <= self.tolerance) & (self.tolerance > 0)
-
-        estimate = jnp.where(stalled, average, state.params)
-        frame, estimate, average = self._new_units(state.frame, estimate, average)
-        decay = stalled & (self.optimizer is None)
-        longer = _STRIDE * jnp.round(w.batch_length * (_DECAY**-0.5 / _STRIDE)).astype(jnp.int32)
-        length = jnp.where(decay, longer, w.batch_length)
-        window = new_window(estimate, state.log.step, state.log.step + length, w.elbo_origin)
-        log = state.log._replace(
-            status=jnp.where(
-                settled & (state.log.status == Status.RUNNING),
-                int(Status.CONVERGED),
-                state.log.status,
-            ).astype(jnp.int32)
-        )
-        # An optimizer of the user's goes on from where it is: only the averages are ours.
-        params = estimate if self.optimizer is None else state.params
-        state = state._replace(
-            log=log,
-            frame=frame,
-            params=params,
-            rate=jnp.where(decay, state.rate * _DECAY, state.rate),
-            reference=estimate,
-            average=average,
-            comparable=stalled,
-            drift=drift,
-            window=window,
-        )
-        return tie(state, state.key)
-
-    def _new_units(self, frame, estimate, average):
-        """Units in which `estimate` is standard; with the user's optimizer, the old ones."""
-        if self.optimizer is not None:
-            return frame, estimate, average
-        unravel, family = self._unravel(frame), self.family
-        plain = family.from_frame(unravel(estimate), frame)
-        plain_average = family.from_frame(unravel(average), frame)
-        new = family.frame(plain)
-        estimate = ravel_pytree(family.to_frame(plain, new))[0]
-        return new, estimate, ravel_pytree(family.to_frame(plain_average, new))[0]
+        return end_batch(state, self.family, self.tolerance, adaptive=self.optimizer is None)
 
 
 def _open(state: StochasticGradientState) -> Inner:

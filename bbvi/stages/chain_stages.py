@@ -23,7 +23,7 @@ from bbvi.diagnostics.chains import (
 from bbvi.diagnostics.evidence import SETTLED_NOISE, moment_noise
 from bbvi.evaluate import generator
 from bbvi.families import Family, FullRankGaussian
-from bbvi.stages.gaussians.matching import move, on_device
+from bbvi.stages.gaussians.match import move, on_device
 from bbvi.stages.stage import Fitted, Job
 from bbvi.stages.tempering import resampled
 

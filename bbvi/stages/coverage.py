@@ -7,7 +7,7 @@ import numpy as np
 from bbvi._compile import quick_jit
 from bbvi._types import Array, PyTree
 from bbvi.diagnostics.evidence import Aside, own_moments
-from bbvi.diagnostics.fresh_draws import Diagnostics
+from bbvi.diagnostics.figures import Diagnostics
 from bbvi.diagnostics.moments import Moments
 from bbvi.evaluate import scalars
 from bbvi.families import Family, Frame

@@ -5,7 +5,7 @@ import numpy as np
 from bbvi._arrays import at_levels, softmax
 from bbvi._types import Array, PyTree
 from bbvi.diagnostics.evidence import SD_TOLERANCE
-from bbvi.diagnostics.fresh_draws import Diagnostics
+from bbvi.diagnostics.figures import Diagnostics
 from bbvi.evaluate import generator, paired_normals
 from bbvi.families import Frame
 from bbvi.solvers.factorised import DRAWS, factorised

@@ -20,12 +20,13 @@ from bbvi.diagnostics.evidence import (
     moment_noise,
     squares_heavy,
 )
-from bbvi.diagnostics.fresh_draws import Diagnostics
+from bbvi.diagnostics.figures import Diagnostics
 from bbvi.evaluate import generator, scalars
 from bbvi.families import Family, GaussianMixture
 from bbvi.solvers import BatchAndMatch
-from bbvi.stages.gaussians.matching import as_run
-from bbvi.stages.stage import Fitted, Job, judged_closer, judged_stage
+from bbvi.stages.gaussians.match import as_run
+from bbvi.stages.judged import judged_closer, judged_stage
+from bbvi.stages.stage import Fitted, Job
 from bbvi.stages.tempering import resampled
 from bbvi.stages.unseen import Space, affine_space, most_unseen_gradients, unseen_mass
 from bbvi.status import Status

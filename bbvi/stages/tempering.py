@@ -6,7 +6,7 @@ import numpy as np
 
 from bbvi._arrays import at_levels, softmax
 from bbvi._types import AnyArray
-from bbvi.diagnostics.fresh_draws import Diagnostics
+from bbvi.diagnostics.figures import Diagnostics
 
 # So many draws count, and so many for each dimension.
 _LEAST, _LEAST_PER_DIMENSION = 400, 20

@@ -11,7 +11,7 @@ from bbvi._linalg import dot
 from bbvi._types import AnyArray, Array, PyTree
 from bbvi.diagnostics.base_space import compiled, enter
 from bbvi.diagnostics.evidence import SETTLED_NOISE
-from bbvi.diagnostics.fresh_draws import Diagnostics
+from bbvi.diagnostics.figures import Diagnostics
 from bbvi.diagnostics.moments import Moments
 from bbvi.diagnostics.trajectories import ACCEPTANCE, LENGTH
 from bbvi.evaluate import generator, scalars, scores

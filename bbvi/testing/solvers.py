@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from bbvi._types import Array, Key, PyTree
+from bbvi.inputs import make_target
 from bbvi.solvers import Info, Solver
 from bbvi.solvers.base import RunLog
 from bbvi.status import Status
-from bbvi.target import Target, make_target
+from bbvi.target import Target
 from bbvi.testing.require import require, require_near, require_same_leaves
 
 

@@ -12,7 +12,7 @@ from bbvi._types import AnyArray, Array, PyTree
 from bbvi.diagnostics.chain_checks import moved_on
 from bbvi.diagnostics.chains import expected_gradients
 from bbvi.diagnostics.evidence import EFFICIENT, efficiency
-from bbvi.diagnostics.fresh_draws import Diagnostics
+from bbvi.diagnostics.figures import Diagnostics
 from bbvi.evaluate import generator
 from bbvi.families import Family, Frame
 from bbvi.stages.bent.bending import FAMILY, bend
@@ -21,7 +21,7 @@ from bbvi.stages.bent.chained import chain
 from bbvi.stages.bent.following import follow
 from bbvi.stages.chain_stages import chain_stage
 from bbvi.stages.gaussians.gaussian_stages import and_spent
-from bbvi.stages.gaussians.matching import on_device
+from bbvi.stages.gaussians.match import on_device
 from bbvi.stages.population import MOST_DIM, Kind, population_stage
 from bbvi.stages.stage import Fitted, Job
 from bbvi.stages.tempering import Resampled, resampled

@@ -14,20 +14,15 @@ from bbvi.families import FullRankGaussian, GaussianMixture
 from bbvi.solvers import BatchAndMatch
 from bbvi.solvers.starts import ORIGINS, PATH_EVALUATIONS, Starts, race
 from bbvi.stages.coverage import aside, leaves_out
-from bbvi.stages.gaussians.matching import (
-    Matches,
-    affordable,
-    match_from,
-    match_modes,
-    move,
-    on_device,
-)
+from bbvi.stages.gaussians.match import move, on_device
+from bbvi.stages.gaussians.matching import Matches, affordable, match_from, match_modes
 from bbvi.stages.gaussians.modes import VISIBLE_NATS, separate_modes
 from bbvi.stages.gaussians.ways import joined
 from bbvi.stages.gaussians.ways import most_gradients as most_gradients_of_ways
+from bbvi.stages.judged import judged_closer, judged_stage
 from bbvi.stages.necks import missed_neck, most_gradients
 from bbvi.stages.ranking import better
-from bbvi.stages.stage import Fitted, Show, judged_closer, judged_stage
+from bbvi.stages.stage import Fitted, Show
 from bbvi.stages.unseen import Space, affine_space, log_gaussian, most_unseen_gradients, unseen_mass
 from bbvi.target import Target
 

@@ -12,14 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bbvi._arrays import softmax
 from bbvi._compile import worth_preparing
-from bbvi._linalg import cholesky, dot
 from bbvi._tree import pick, split
 from bbvi._types import AnyArray, Array, PyTree
 from bbvi.diagnostics.fresh_draws import prepare_diagnose
 from bbvi.evaluate import densities, generator, paired_normals, scores
-from bbvi.families import Family, Frame
+from bbvi.families import Frame
 from bbvi.solvers import BatchAndMatch
 from bbvi.solvers.base import RunLog
 from bbvi.solvers.factorised import DRAWS as FACTORISED_DRAWS
@@ -31,12 +29,10 @@ from bbvi.solvers.starts import (
     PATH_EVALUATIONS,
     UNEVEN,
     Starts,
-    made_of_rounding,
     race,
-    roundings,
 )
+from bbvi.stages.gaussians.match import Match, match_target, on_device
 from bbvi.stages.gaussians.modes import FAR, VALLEY_NATS, VISIBLE_NATS, apart, valley, valleys
-from bbvi.status import Status
 from bbvi.target import Target
 
 # Starts that are matched first: the winner of the race need not be in the best mode.
@@ -153,7 +149,7 @@ def match_modes(
         starts = race(target, loc, race_key, data, limits.path_evaluations)
 
     def matched(at, key):
-        return _match(target, at, key, data, limits.match_steps, starts.elbo[0] + UNEVEN)
+        return match_target(target, at, key, data, limits.match_steps, starts.elbo[0] + UNEVEN)
 
     chosen, elsewhere = _diverse(target, starts, loc, data)
     places = [Frame(starts.loc[i], starts.scale[i]) for i in chosen]
@@ -205,80 +201,11 @@ def match_modes(
     return on_device(target, params), log, _together(found, starts)
 
 
-class Match(NamedTuple):
-    """Parameters of a full-rank Gaussian, its bound, and the run that led to it."""
-
-    params: PyTree
-    elbo: float
-    log: RunLog
-
-
-def _match(
-    target: Target, start: Frame, key: Array, data: PyTree, steps: int, high: float = np.inf
-) -> Match:
-    """`match_to` the target; a bound of more than `high` nats must not be rounding alone.
-
-    A first step is huge. Of counts that scatter more than Poisson's do one match had gone to a size
-    of 10^49, where log Gamma(y + size) - log Gamma(size) comes out as up to 10^36.
-    """
-
-    def score(points):
-        return jax.device_get(scores(target, points, data))
-
-    match = match_to(score, start, target.dtype, key, steps)
-    if not match.elbo > high:
-        return match
-    loc = np.asarray(BatchAndMatch().family.frame(match.params).loc, target.dtype)
-    eps = generator(key).standard_normal((BatchAndMatch().draws(target.dim), target.dim))
-    near, *_ = score(np.asarray(loc + roundings(loc) * eps, target.dtype))
-    rough = made_of_rounding(near[None])[0]
-    log = match.log._replace(num_gradients=match.log.num_gradients + np.int32(len(eps)))
-    return match._replace(elbo=-np.inf if rough else match.elbo, log=log)
-
-
-def match_to(score: Callable, start: Frame, dtype: np.dtype, key: Array, steps: int) -> Match:
-    """`BatchAndMatch` from one start, on the host but for the scores.
-
-    Args:
-        score: log densities (S,), scores (S, D) and whether they are finite, of points (S, D).
-        start: units to start in.
-        dtype: floating type of the points.
-        key: a typed random key.
-        steps: at most.
-    """
-    solver = BatchAndMatch()
-    dim = len(start.loc)
-    eps = paired_normals(generator(key), solver.draws(dim), dim)
-    with np.errstate(all="ignore"):
-        state = solver.begin(*(np.asarray(x, dtype) for x in (*start, eps)))
-        while state.log.step < steps and state.log.status == Status.RUNNING:
-            state, _ = solver.take(state, *score(state.points))
-        elbo = float(state.best.elbo)
-        params = solver.output(state)
-    return Match(params, elbo if np.isfinite(elbo) else -np.inf, state.log)
-
-
 def _together(found: list[Match], starts: Starts | None) -> Matches:
     order = np.argsort([-m.elbo for m in found], kind="stable")
     units = [BatchAndMatch().family.frame(found[i].params) for i in order]
     frame = jax.tree.map(lambda *x: np.stack(x), *units)
     return Matches(frame, np.array([found[i].elbo for i in order]), starts)
-
-
-def on_device(target: Target, params: PyTree) -> PyTree:
-    """Parameters that the host has computed, as arrays of JAX; floats are of the target's type."""
-
-    def put(x):
-        x = np.asarray(x)
-        return jnp.asarray(x, target.dtype if np.issubdtype(x.dtype, np.floating) else x.dtype)
-
-    with np.errstate(over="ignore"):
-        return jax.tree.map(put, params)
-
-
-def as_run(target: Target, params: PyTree, log: RunLog) -> tuple[PyTree, RunLog]:
-    """What `bbvi.stages.stage.judged_stage` runs where the host has the parameters already."""
-    return on_device(target, params), log
 
 
 def _another_mode(
@@ -347,18 +274,5 @@ def match_from(
     target: Target, frame: Frame, key: Array, data: PyTree, limits: Limits = UNLIMITED
 ) -> tuple[PyTree, RunLog, Matches]:
     """Stage 2 from one given start."""
-    match = _match(target, frame, key, data, limits.match_steps)
+    match = match_target(target, frame, key, data, limits.match_steps)
     return on_device(target, match.params), match.log, _together([match], None)
-
-
-def move(family: Family, draws: AnyArray, log_weights: AnyArray) -> PyTree:
-    """The full-rank Gaussian with the moments of weighted draws (S, D): stage 3 of `Auto`.
-
-    Of all Gaussians it is the closest in forward KL(p || q), so it covers the posterior where
-    a match, like reverse KL, stays inside.
-    """
-    weights = softmax(log_weights)
-    with np.errstate(all="ignore"):
-        loc = dot(weights, draws)
-        centred = draws - loc
-        return family.init(loc, cholesky(dot(centred.T * weights, centred)))

@@ -17,11 +17,13 @@ from bbvi.families.noncentred import stacked
 from bbvi.solvers import BatchAndMatch
 from bbvi.stages.chain_stages import chain_stage
 from bbvi.stages.gaussians.gaussian_stages import MOST_MOVES, UNEVEN, and_spent, moves
-from bbvi.stages.gaussians.matching import affordable, match_to, move, on_device
+from bbvi.stages.gaussians.match import match_to, move, on_device
+from bbvi.stages.gaussians.matching import affordable
 from bbvi.stages.hierarchy.laplace import FAMILY as GIVEN
 from bbvi.stages.hierarchy.laplace import ScaleCoordinates, normal_given_scales
 from bbvi.stages.hierarchy.layers import find_layers, most_gradients
-from bbvi.stages.stage import Fitted, Job, judged_closer, judged_stage
+from bbvi.stages.judged import judged_closer, judged_stage
+from bbvi.stages.stage import Fitted, Job
 
 FAMILY = Noncentred()
 # With how many effective draws, as a share of an exact fit's, short chains may settle at once.

@@ -11,7 +11,7 @@ from bbvi.families import Frame, GivenScales
 from bbvi.families.given_scales import Given
 from bbvi.families.noncentred import Tails, log_scale, untail
 from bbvi.stages.coordinates import Coordinates, in_blocks_of
-from bbvi.stages.gaussians.matching import on_device
+from bbvi.stages.gaussians.match import on_device
 from bbvi.stages.hierarchy.scales import PROFILE, is_resolved, marginal
 from bbvi.target import Target
 

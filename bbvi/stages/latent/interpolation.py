@@ -1,5 +1,6 @@
 """What all else is given hyperparameters, in between values at which that is known."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -75,8 +76,8 @@ def interpolate(
     middle = np.tensordot(weights / weights.sum(), scaled, 1)
     basis = np.linalg.inv(np.linalg.cholesky(middle)).T
     turned = basis.T @ scaled @ basis - np.eye(size)
-    _, ways = _principal(np.sqrt(weights)[:, None] * turned.reshape(-1, size**2))
-    basis = basis @ np.linalg.eigh(ways[0].reshape(size, size))[1]
+    (way,) = _principal(np.sqrt(weights)[:, None] * turned.reshape(-1, size**2), lambda _: 1)
+    basis = basis @ np.linalg.eigh(way.reshape(size, size))[1]
     lower = np.linalg.cholesky(basis.T @ points.precision @ basis)
     upper = np.swapaxes(np.linalg.inv(lower), 1, 2)
     log_widths = np.log(np.diagonal(upper, axis1=1, axis2=2))
@@ -114,24 +115,32 @@ def _directions(
     """What points (N, ...) have along the few directions (1 + C, ...) in which they differ."""
     flat = np.concatenate([x.reshape(len(x), -1) for x in parts], axis=1)
     middle = weights @ flat / weights.sum()
-    roots = np.sqrt(weights / weights.sum())[:, None]
-    squares, ways = _principal(roots * (flat - middle))
-    left = np.append(np.cumsum(squares[::-1])[::-1][1:], 0)
-    ways = ways[: 1 + int(np.argmax(left < _LEFT))]
+    away = flat - middle
+
+    def enough(squares):
+        left = np.append(np.cumsum(squares[::-1])[::-1][1:], 0)
+        return 1 + int(np.argmax(left < _LEFT))
+
+    ways = _principal(np.sqrt(weights / weights.sum())[:, None] * away, enough)
     ends = np.cumsum([x[0].size for x in parts])[:-1]
     found = np.split(np.concatenate([middle[None], ways]), ends, axis=1)
     shaped = [x.reshape(-1, *like.shape[1:]) for x, like in zip(found, parts, strict=True)]
-    return (flat - middle) @ ways.T, shaped
+    return away @ ways.T, shaped
 
 
-def _principal(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Squares (N,) of the singular values of x (N, P), P many, and right vectors (N, P) of norm 1.
+def _principal(x: np.ndarray, number: Callable[[np.ndarray], int]) -> np.ndarray:
+    """The first right singular vectors (K, P) of x (N, P), P many.
 
     By the products of rows: small values are rounded, and none of those is asked for.
+
+    Args:
+        x: (N, P).
+        number: K, of the squares (N,) of the singular values, the largest first.
     """
     squares, left = np.linalg.eigh(x @ x.T)
-    ways = left.T[::-1] @ x
-    return squares[::-1], ways / np.maximum(np.linalg.norm(ways, axis=1, keepdims=True), 1e-300)
+    first = slice(-1, -1 - number(squares[::-1]), -1)
+    norms = np.sqrt(np.maximum(squares[first], np.finfo(float).tiny))
+    return (left.T[first] @ x) / norms[:, None]
 
 
 def fit_spline(t: np.ndarray, y: np.ndarray, weights: np.ndarray) -> Spline:

@@ -12,19 +12,20 @@ from bbvi._tree import split
 from bbvi._types import AnyArray, Array, PyTree
 from bbvi.diagnostics.chains import expected_gradients
 from bbvi.diagnostics.evidence import SD_TOLERANCE, efficiency, squares_heavy
-from bbvi.diagnostics.fresh_draws import Diagnostics
+from bbvi.diagnostics.figures import Diagnostics
 from bbvi.evaluate import generator, scalars
 from bbvi.families import Frame, FullRankGaussian, LatentGaussian
 from bbvi.solvers import BatchAndMatch
 from bbvi.solvers.base import RunLog
 from bbvi.stages.chain_stages import chain_stage
 from bbvi.stages.coordinates import Coordinates
-from bbvi.stages.gaussians.matching import on_device
+from bbvi.stages.gaussians.match import on_device
+from bbvi.stages.judged import judged_closer, judged_stage
 from bbvi.stages.latent.conditionals import Conditionals
 from bbvi.stages.latent.hyperparameters import hyperparameters, most_gradients
 from bbvi.stages.latent.nested_laplace import Explored, Tails, explore, explore_at, tails_of
 from bbvi.stages.population import and_met, fit_mixture, weighted_points
-from bbvi.stages.stage import Fitted, Job, judged_closer, judged_stage
+from bbvi.stages.stage import Fitted, Job
 from bbvi.stages.unseen import (
     Space,
     affine_space,
