@@ -30,8 +30,9 @@ from bbvi.stages.latent import latent_stages
 from bbvi.stages.latent.conditionals import Conditionals, Points
 from bbvi.stages.latent.hyperparameters import MOST, hyperparameters, most_gradients
 from bbvi.stages.latent.interpolation import fit_spline, interpolate
-from bbvi.stages.latent.latent_stages import Round, _nearer, latent_chains
+from bbvi.stages.latent.latent_stages import _nearer, latent_chains
 from bbvi.stages.latent.nested_laplace import Tails, explore, explore_at, tails_of
+from bbvi.stages.latent.round import Round
 from bbvi.stages.stage import Job, plain_stage
 from bbvi.stages.tempering import tempered
 from bbvi.status import Status

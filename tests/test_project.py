@@ -37,7 +37,7 @@ ORDER = """
     stages.hierarchy.layers stages.gaussians.gaussian_stages stages.population
     stages.bent.bent_stages stages.hierarchy.laplace stages.hierarchy.hierarchy_stages
     stages.latent.hyperparameters stages.latent.conditionals stages.latent.interpolation
-    stages.latent.nested_laplace stages.latent.latent_stages stages
+    stages.latent.nested_laplace stages.latent.round stages.latent.latent_stages stages
     observers auto bridges result fit batch testing __init__ __main__
 """.split()
 

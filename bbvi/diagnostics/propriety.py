@@ -49,7 +49,7 @@ def unbounded(target: Target, centre: Array, frame: Frame, data: PyTree) -> tupl
         data: the user's data.
 
     Example:
-        >>> from bbvi.target import make_target
+        >>> from bbvi.inputs import make_target
         >>> flat = lambda x: -0.5 * x["a"] ** 2  # of b it says nothing
         >>> target, _, data = make_target(flat, {"a": 0.0, "b": 0.0}, None, None)
         >>> unbounded(target, jnp.zeros(2), Frame(jnp.zeros(2), jnp.ones(2)), data)

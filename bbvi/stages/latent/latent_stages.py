@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -11,8 +11,14 @@ import numpy as np
 from bbvi._tree import split
 from bbvi._types import AnyArray, Array, PyTree
 from bbvi.diagnostics.chains import expected_gradients
-from bbvi.diagnostics.evidence import SD_TOLERANCE, efficiency, squares_heavy
+from bbvi.diagnostics.evidence import (
+    SETTLED_NOISE,
+    efficiency,
+    moment_noise,
+    squares_heavy,
+)
 from bbvi.diagnostics.figures import Diagnostics
+from bbvi.diagnostics.fresh_draws import default_draws
 from bbvi.evaluate import generator, scalars
 from bbvi.families import Frame, FullRankGaussian, LatentGaussian
 from bbvi.solvers import BatchAndMatch
@@ -23,7 +29,8 @@ from bbvi.stages.gaussians.match import on_device
 from bbvi.stages.judged import judged_closer, judged_stage
 from bbvi.stages.latent.conditionals import Conditionals
 from bbvi.stages.latent.hyperparameters import hyperparameters, most_gradients
-from bbvi.stages.latent.nested_laplace import Explored, Tails, explore, explore_at, tails_of
+from bbvi.stages.latent.nested_laplace import Explored, explore, explore_at, tails_of
+from bbvi.stages.latent.round import SHORT, Round
 from bbvi.stages.population import and_met, fit_mixture, weighted_points
 from bbvi.stages.stage import Fitted, Job
 from bbvi.stages.unseen import (
@@ -51,10 +58,9 @@ _TELLING = 0.25
 # Values beside the heaviest draws that count most in the variances of hyperparameters, where draws
 # may have settled without.
 _COUNTING = 32
-# By what share sds may be below those of the density between points. Of 20 models that were right
-# none was 5% short when it settled; of a curve whose height has a long tail fits with sds 12 and
-# 13% short, and even weights, were.
-_SHORT = SD_TOLERANCE / 2
+# With how much noise, in sds, of a quarter of the draws, which is twice that of all, these are not
+# asked: most of the rounds, and draws cost more than points do.
+_TOO_NOISY = 4 * SETTLED_NOISE
 # How many nats from what was foreseen a normal distribution is that was not, and how many of these
 # are worth a round: of the heaviest draws where all else is not normal most were 0.03 nats off,
 # where points were too few 0.1 to 70.
@@ -147,53 +153,6 @@ def latent_chains(stages: list[Fitted], job: Job, key: Array) -> list[Fitted]:
     return [job.look(job.show(f"chains {_NAME}", run))]
 
 
-class Round(NamedTuple):
-    """A fit by points so far, and what the density between these says beside its draws.
-
-    Attributes:
-        number: how many rounds were before it.
-        stage: the fit.
-        tails: of hyperparameters.
-        looked: whether it is known what other stages have seen that it misses.
-    """
-
-    number: int
-    stage: Fitted
-    tails: Tails
-    looked: bool = False
-
-    @property
-    def short(self) -> float:
-        """By what share sds of hyperparameters are below what the density between points says."""
-        sd = np.asarray(self.stage.diagnostics.corrected.sd, float)[self.tails.alone]
-        with np.errstate(all="ignore"):
-            return float(np.max(np.nan_to_num(self.tails.sd / sd - 1), initial=0.0))
-
-    @property
-    def whole(self) -> bool:
-        """Whether it settles, and lacks no tail of a hyperparameter."""
-        return self.stage.settled and self.short <= _SHORT
-
-    @property
-    def rank(self) -> tuple[bool, float]:
-        """What of several rounds the best has most of."""
-        return self.whole, float(np.nan_to_num(efficiency(self.stage.diagnostics)))
-
-    def but(self, **changed: Any) -> "Round":
-        """The round, of whose fit some fields are others."""
-        return self._replace(stage=self.stage._replace(**changed))
-
-    def looked_at(self, job: Job) -> tuple["Round", int]:
-        """The round, with what others have seen that it misses, and the gradients of a look."""
-        if self.looked:
-            return self, 0
-        seen = job.look(self.stage)
-        found = self._replace(stage=seen, looked=True).but(
-            num_gradients=0, unseen=self.stage.unseen
-        )
-        return found, seen.num_gradients
-
-
 def _rounds(gaussian, job, at, explored: Explored, key: Array, random) -> tuple[Fitted, int]:
     """The best of fits by more and more points, those where weights were heaviest.
 
@@ -215,7 +174,10 @@ def _rounds(gaussian, job, at, explored: Explored, key: Array, random) -> tuple[
         # on the host, where draws of other knots need no other program
         log = gaussian.log._replace(status=np.int32(Status.COMPLETED))
         run = partial(_found, _joined(now), log)
-        stage = judged_stage(_NAME, gaussian.solver, FAMILY, target, run, key, data)
+        by = partial(judged_stage, _NAME, gaussian.solver, FAMILY, target, run, key, data)
+        stage = by(default_draws(target)[-1] // 4)
+        if moment_noise(stage.diagnostics).max() < _TOO_NOISY:
+            stage = by()
         tails = tails_of(now, seen, len(stage.diagnostics.draws), random)
         return Round(number, stage, tails).but(num_gradients=0, num_skipped=0)
 
@@ -242,7 +204,7 @@ def _rounds(gaussian, job, at, explored: Explored, key: Array, random) -> tuple[
             best = best._replace(stage=closer, looked=best.looked and closer is best.stage)
             if this.stage.settled and not (best.stage.settled or last):
                 following = nearer(now, best)
-        if best.stage.settled and best.short > _SHORT:
+        if best.stage.settled and best.short > SHORT:
             best = best.but(unseen=best.short)
         if best.stage.settled:
             best, cost = best.looked_at(job)

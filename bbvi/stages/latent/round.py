@@ -1,0 +1,61 @@
+"""One of the rounds in which a fit by points is made, and judged."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bbvi.diagnostics.evidence import SD_TOLERANCE, efficiency
+from bbvi.stages.latent.nested_laplace import Tails
+from bbvi.stages.stage import Fitted, Job
+
+# By what share sds may be below those of the density between points. Of 20 models that were right
+# none was 5% short when it settled; of a curve whose height has a long tail fits with sds 12 and
+# 13% short, and even weights, were.
+SHORT = SD_TOLERANCE / 2
+
+
+class Round(NamedTuple):
+    """A fit by points so far, and what the density between these says beside its draws.
+
+    Attributes:
+        number: how many rounds were before it.
+        stage: the fit.
+        tails: of hyperparameters.
+        looked: whether it is known what other stages have seen that it misses.
+    """
+
+    number: int
+    stage: Fitted
+    tails: Tails
+    looked: bool = False
+
+    @property
+    def short(self) -> float:
+        """By what share sds of hyperparameters are below what the density between points says."""
+        sd = np.asarray(self.stage.diagnostics.corrected.sd, float)[self.tails.alone]
+        with np.errstate(all="ignore"):
+            return float(np.max(np.nan_to_num(self.tails.sd / sd - 1), initial=0.0))
+
+    @property
+    def whole(self) -> bool:
+        """Whether it settles, and lacks no tail of a hyperparameter."""
+        return self.stage.settled and self.short <= SHORT
+
+    @property
+    def rank(self) -> tuple[bool, float]:
+        """What of several rounds the best has most of."""
+        return self.whole, float(np.nan_to_num(efficiency(self.stage.diagnostics)))
+
+    def but(self, **changed: Any) -> "Round":
+        """The round, of whose fit some fields are others."""
+        return self._replace(stage=self.stage._replace(**changed))
+
+    def looked_at(self, job: Job) -> tuple["Round", int]:
+        """The round, with what others have seen that it misses, and the gradients of a look."""
+        if self.looked:
+            return self, 0
+        seen = job.look(self.stage)
+        found = self._replace(stage=seen, looked=True).but(
+            num_gradients=0, unseen=self.stage.unseen
+        )
+        return found, seen.num_gradients
