@@ -116,12 +116,7 @@ def reaches_far(target: Target, family: Family, params: PyTree, num_draws: int) 
 
 
 def first_looks(
-    target: Target,
-    family: Family,
-    params: PyTree,
-    key: Array,
-    data: PyTree,
-    num_draws: int | None = None,
+    target: Target, family: Family, params: PyTree, key: Array, data: PyTree
 ) -> Iterator[Diagnostics]:
     """Diagnostics by a quarter of the usual draws, and then by all; where that saves none, by all.
 
@@ -131,9 +126,8 @@ def first_looks(
         params: its parameters.
         key: a typed random key.
         data: the user's data.
-        num_draws: by so many instead, at once.
     """
-    numbers = default_draws(target) if num_draws is None else (num_draws,)
+    numbers = default_draws(target)
     if _are_kept(target, numbers[-1]):
         return closer_looks(target, family, params, key, data, False, numbers)
     looks = (diagnose(target, family, params, key, data, number) for number in numbers)

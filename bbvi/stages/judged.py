@@ -116,27 +116,19 @@ def judged_stage(
     run: Callable[[], tuple[PyTree, RunLog]],
     judge_key: Array,
     data: PyTree,
-    num_draws: int | None = None,
 ) -> Fitted:
-    """Run a stage that is one compiled program, and judge it, by the usual draws or so many."""
+    """Run a stage that is one compiled program, and judge it."""
     began = time.perf_counter()
     params, log = jax.block_until_ready(run())
     middle = time.perf_counter()
     log = jax.device_get(log)
-    status = Status.of_ended(log.status)
-    judged = _judge(target, family, params, judge_key, data, status, num_draws)
+    judged = _judge(target, family, params, judge_key, data, Status.of_ended(log.status))
     seconds = (middle - began, time.perf_counter() - middle)
     return _fitted(name, solver, family, params, judged, log, 0.0, 0, None, seconds)
 
 
 def _judge(
-    target: Target,
-    family: Family,
-    params: PyTree,
-    key: Array,
-    data: PyTree,
-    status: Status,
-    num_draws: int | None = None,
+    target: Target, family: Family, params: PyTree, key: Array, data: PyTree, status: Status
 ) -> tuple[Diagnostics, bool]:
     """What fresh draws say, and whether half of these lie far out.
 
@@ -144,7 +136,7 @@ def _judge(
     are the answer, or where draws are costly. Where squares are heavy, draws far out may say more,
     and are asked.
     """
-    for found in first_looks(target, family, params, key, data, num_draws):
+    for found in first_looks(target, family, params, key, data):
         enough = is_heavy(target) or not needs_correction(found)
         if enough and is_settled(found, status):
             break

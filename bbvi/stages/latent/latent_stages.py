@@ -12,13 +12,10 @@ from bbvi._tree import split
 from bbvi._types import AnyArray, Array, PyTree
 from bbvi.diagnostics.chains import expected_gradients
 from bbvi.diagnostics.evidence import (
-    SETTLED_NOISE,
     efficiency,
-    moment_noise,
     squares_heavy,
 )
 from bbvi.diagnostics.figures import Diagnostics
-from bbvi.diagnostics.fresh_draws import default_draws
 from bbvi.evaluate import generator, scalars
 from bbvi.families import Frame, FullRankGaussian, LatentGaussian
 from bbvi.solvers import BatchAndMatch
@@ -58,9 +55,6 @@ _TELLING = 0.25
 # Values beside the heaviest draws that count most in the variances of hyperparameters, where draws
 # may have settled without.
 _COUNTING = 32
-# With how much noise, in sds, of a quarter of the draws, which is twice that of all, these are not
-# asked: most of the rounds, and draws cost more than points do.
-_TOO_NOISY = 4 * SETTLED_NOISE
 # How many nats from what was foreseen a normal distribution is that was not, and how many of these
 # are worth a round: of the heaviest draws where all else is not normal most were 0.03 nats off,
 # where points were too few 0.1 to 70.
@@ -174,10 +168,7 @@ def _rounds(gaussian, job, at, explored: Explored, key: Array, random) -> tuple[
         # on the host, where draws of other knots need no other program
         log = gaussian.log._replace(status=np.int32(Status.COMPLETED))
         run = partial(_found, _joined(now), log)
-        by = partial(judged_stage, _NAME, gaussian.solver, FAMILY, target, run, key, data)
-        stage = by(default_draws(target)[-1] // 4)
-        if moment_noise(stage.diagnostics).max() < _TOO_NOISY:
-            stage = by()
+        stage = judged_stage(_NAME, gaussian.solver, FAMILY, target, run, key, data)
         tails = tails_of(now, seen, len(stage.diagnostics.draws), random)
         return Round(number, stage, tails).but(num_gradients=0, num_skipped=0)
 
