@@ -362,6 +362,27 @@ def in_units(conditionals, mean, covariance):
     return inverse @ (mean - conditionals.origin), inverse @ covariance @ inverse.T
 
 
+def log_gammas(params, data):
+    """Of each value the others are logarithms of gamma variates, and their mass is one."""
+    shape = 0.3 + jnp.exp(params["level"])
+    each = shape * params["x"] - jnp.exp(params["x"]) - jax.scipy.special.gammaln(shape)
+    return -0.5 * params["level"] ** 2 + jnp.sum(each)
+
+
+def test_densities_of_hyperparameters_count_what_is_not_normal(x64):
+    """By Laplace's method they are off by Stirling's formula: 0.09 / shape nats for each other."""
+    target = make_target(log_gammas, {"level": 0.0, "x": np.zeros(20)}, None, None)[0]
+    frame = Frame(np.zeros(21), np.eye(21))
+    at = Conditionals(Coordinates(target, None, 64), np.array([0]), frame)
+    theta = np.linspace(0.3, 2.0, 5)[:, None]
+    points = at.at(theta, *at.first(theta))
+    assert len(points.log_p) == 5
+    off = points.log_p + 0.5 * theta[:, 0] ** 2
+    stirling = 20 * 0.09 / (0.3 + np.exp(theta[:, 0]))
+    assert np.ptp(stirling) > 0.8
+    assert np.ptp(off) < 0.2
+
+
 def test_what_is_given_hyperparameters_is_exact_where_it_is_normal(x64):
     at = conditionals()
     theta = CENTRE + np.array([[0.0, 0.0], [0.4, -0.3], [-0.3, 0.2]])

@@ -4,8 +4,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from bbvi._arrays import logsumexp
 from bbvi._linalg import lower_factor, solve_lower
 from bbvi.families import Frame
+from bbvi.families.base import moment_normals
 from bbvi.stages.coordinates import Coordinates
 
 # Newton's method at a point: rounds, of so many steps that take one gradient each and then all
@@ -17,6 +19,11 @@ from bbvi.stages.coordinates import Coordinates
 _ROUNDS, _STEPS, _SHORTER = 6, 8, 0.25
 _SMALL, _GOOD, _LONGEST = 0.05, 0.3, 1.5
 _SETTLED, _CLIPPED = 4.0, 9.0
+# Draws of all else at a point, in pairs and of the same normals everywhere, by which its density is
+# known. (By Laplace's method alone it was off by 0.4 to 1.3 nats of difference between points for a
+# volatility in 153 dimensions: an sd was said to be 13% larger than it is, and fits that were right
+# went on to chains.)
+_DRAWS = 32
 
 
 class Points(NamedTuple):
@@ -26,7 +33,7 @@ class Points(NamedTuple):
         theta: (N, H).
         mean: (N, F), in units of `Conditionals`.
         precision: (N, F, F), likewise.
-        log_p: (N,) log density of theta, but for a constant.
+        log_p: (N,) log density of theta, but for a constant, by draws of all else.
     """
 
     theta: np.ndarray
@@ -70,6 +77,8 @@ class Conditionals:
         self.origin, self.units = centre[self.latent], np.linalg.cholesky((left + left.T) / 2)
         # mean at t = 0, and by how much it goes with t
         self._slopes = solve_lower(self.units, lean.T @ self.frame.scale)
+        half = moment_normals(len(self.latent))[: _DRAWS // 2]
+        self._eps = np.concatenate([half, -half])
 
     @property
     def num_gradients(self) -> int:
@@ -114,14 +123,14 @@ class Conditionals:
         """
         number, size = mean.shape
         mean, factor = np.array(mean), np.array(factor)
-        log_p, good = np.full(number, -np.inf), np.zeros(number, bool)
+        good = np.zeros(number, bool)
         ends = np.concatenate([np.zeros((1, size)), np.eye(size), -np.eye(size)])
         todo = np.arange(number)
         for _ in range(_ROUNDS):
             self._climb(theta, mean, factor, todo)
             widths = np.swapaxes(np.linalg.inv(factor[todo]), 1, 2)
             points = mean[todo][:, None] + ends @ np.swapaxes(widths, 1, 2)
-            value, score, ok = self.score(theta[todo], points)
+            _, score, ok = self.score(theta[todo], points)
             ok = ok.all(axis=1)
             here, up, down = np.split(score @ widths, [1, 1 + size], axis=1)
             here = here[:, 0]
@@ -135,17 +144,27 @@ class Conditionals:
             step *= np.minimum(1, _LONGEST / np.maximum(length, 1e-30))[:, None]
             mean[todo] += np.einsum("nij,nj->ni", widths, step)
             factor[todo] = lower_factor(factor[todo] @ (vectors * np.sqrt(clipped)[:, None]))
-            diagonal = np.diagonal(factor[todo], axis1=1, axis2=2)
-            log_p[todo] = value[:, 0] + np.sum(inner**2 / clipped, axis=1) / 2
-            log_p[todo] -= np.sum(np.log(diagonal), axis=1)
             changed = np.maximum(values.max(axis=1), 1 / np.maximum(values.min(axis=1), 1e-30))
             fine = ok & (length < _GOOD) & (changed < _SETTLED) & (values.min(axis=1) > 0)
-            good[todo] = fine & np.isfinite(log_p[todo])
+            good[todo] = fine
             todo = todo[ok & ~fine]
             if not len(todo):
                 break
+        theta, mean, factor = (x[good] for x in (theta, mean, factor))
+        log_p = self._log_density(theta, mean, factor)
         points = Points(theta, mean, factor @ np.swapaxes(factor, 1, 2), log_p)
-        return points.pick(good)
+        return points.pick(np.isfinite(log_p))
+
+    def _log_density(self, theta: np.ndarray, mean: np.ndarray, factor: np.ndarray) -> np.ndarray:
+        """log p(theta) (N,), but for a constant: of the mean of p(theta, x) / q(x) over draws."""
+        if not len(theta):
+            return np.zeros(0)
+        widths = np.swapaxes(np.linalg.inv(factor), 1, 2)
+        x = mean[:, None] + self._eps @ np.swapaxes(widths, 1, 2)
+        value, _, ok = self.score(theta, x)
+        log_ratio = np.where(ok, value, -np.inf) + np.sum(self._eps**2, axis=1) / 2
+        log_det = np.log(np.diagonal(factor, axis1=1, axis2=2)).sum(axis=1)
+        return logsumexp(log_ratio) - np.log(_DRAWS) - log_det
 
     def _climb(self, theta, mean, factor, todo) -> None:
         """Towards modes, in place, in units of factors, one gradient a step.

@@ -76,9 +76,11 @@ def explore(
 ) -> Explored | None:
     r"""Where the density of hyperparameters is, and what all else is given them there.
 
-    At a value theta all else is about normal around its mode, with the precision Q, and
+    At a value theta all else is about normal, q(x), and with draws of that
 
-        log p(theta) = log p(theta, x) - (1/2) log |Q| + const.
+        log p(theta) = log mean_s p(theta, x_s) / q(x_s) + const,
+
+    where Laplace's method takes the mode alone.
 
     Both are known at a few points, and in between by splines; what these say is fitted by a
     mixture. The next points are plausible, and as far as can be from those so far, until they no
@@ -96,7 +98,8 @@ def explore(
         numpy.linalg.LinAlgError: where what is known is no density.
 
     Source: Rue, Martino and Chopin 2009 (Journal of the Royal Statistical Society B 71), with a
-    design of Johnson, Moore and Ylvisaker 1990 (Journal of Statistical Planning and Inference 26).
+    design of Johnson, Moore and Ylvisaker 1990 (Journal of Statistical Planning and Inference 26);
+    the draws are those of Shephard and Pitt 1997 (Biometrika 84).
     """
     frame = conditionals.frame
     size, few = len(frame.loc), _quadratic(conditionals)
