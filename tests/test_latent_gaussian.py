@@ -30,7 +30,7 @@ from bbvi.stages.latent import latent_stages
 from bbvi.stages.latent.conditionals import Conditionals, Points
 from bbvi.stages.latent.hyperparameters import MOST, hyperparameters, most_gradients
 from bbvi.stages.latent.interpolation import fit_spline, interpolate
-from bbvi.stages.latent.latent_stages import _nearer, latent_chains
+from bbvi.stages.latent.latent_stages import FAMILY, _nearer, latent_chains
 from bbvi.stages.latent.nested_laplace import Tails, explore, explore_at, tails_of
 from bbvi.stages.latent.round import Round
 from bbvi.stages.stage import Job, plain_stage
@@ -592,6 +592,53 @@ def test_points_where_nothing_surprises_are_kept(x64, monkeypatch):
     assert len(found.points.theta) > len(explored.points.theta)
     few = this.stage.diagnostics._replace(ess=0.1 * this.stage.diagnostics.ess)
     assert _nearer(*args, explored, this.but(diagnostics=few), random) is None
+
+
+def test_what_is_only_a_little_noisy_is_judged_on_more_draws(x64, monkeypatch):
+    """Rounds of more points bring no less noise: of animals that were caught ten were made."""
+
+    rounds, calls = [], []
+
+    def noisy(*args):
+        rounds.append(args)
+        stage = judged_stage(*args)
+        d = stage.diagnostics
+        corrected = d.corrected._replace(mean_se=np.full_like(d.corrected.sd, 0.04) * d.raw.sd)
+        return stage._replace(diagnostics=d._replace(corrected=corrected))
+
+    def closer(*args, **settings):
+        calls.append(args)
+        return judged_stage("found", BatchAndMatch(), FAMILY, *of_closer(args))
+
+    def of_closer(args):
+        target, key, data, stage = args[:4]
+        return target, lambda: (on_device(target, stage.params), stage.log), key, data
+
+    target = posed()
+    monkeypatch.setattr(latent_stages, "judged_stage", noisy)
+    monkeypatch.setattr(latent_stages, "judged_closer", closer)
+    gaussian = stage_of(FullRankGaussian().init(*a_frame()), target)
+    random, key = np.random.default_rng(0), jax.random.key(3)
+    explored = explore(conditionals(target), random, np.inf)
+    at = coordinates(target)
+    found, _ = latent_stages._rounds(gaussian, a_job(target), at, explored, key, random)
+    assert found.settled
+    assert (len(rounds), len(calls)) == (2, 1)
+
+    params = LatentGaussian().join(explored.mixture, explored.interpolated.latent)
+    tails = Tails(np.zeros(22, bool), np.zeros(0), NONE)
+
+    def nearly(share):
+        stage = stage_of(params, target)
+        error = share * np.asarray(stage.diagnostics.corrected.sd)
+        corrected = stage.diagnostics.corrected._replace(mean_se=error)
+        return (
+            Round(1, stage, tails)
+            .but(diagnostics=stage.diagnostics._replace(corrected=corrected))
+            .nearly
+        )
+
+    assert [nearly(x) for x in (0.01, 0.04, 0.06)] == [False, True, False]
 
 
 def test_chains_in_coordinates_in_which_all_else_is_standard(x64):

@@ -27,7 +27,7 @@ from bbvi.stages.judged import judged_closer, judged_stage
 from bbvi.stages.latent.conditionals import Conditionals
 from bbvi.stages.latent.hyperparameters import hyperparameters, most_gradients
 from bbvi.stages.latent.nested_laplace import Explored, explore, explore_at, tails_of
-from bbvi.stages.latent.round import SHORT, Round
+from bbvi.stages.latent.round import SHORT, TELLING, Round
 from bbvi.stages.population import and_met, fit_mixture, weighted_points
 from bbvi.stages.stage import Fitted, Job
 from bbvi.stages.unseen import (
@@ -46,12 +46,9 @@ _NAME = "latent gaussian"
 _MOST_DIM = 256
 # Rounds of points where weights are heaviest; how many may bring no more effective draws; of how
 # many draws these points are; and the effective draws, as a share of an exact fit's, below which
-# nothing comes of them. (Walks in 165 dimensions took one round, from 26% to 84%, curves of
-# animals nine.)
+# nothing comes of them; after as many rounds as may bring nothing these are to tell something.
+# (Walks in 165 dimensions took one round, from 26% to 84%, curves of animals nine.)
 _ROUNDS, _WAIT, _HEAVIEST, _USEFUL = 10, 3, 64, 0.005
-# ... with which weights tell something of hyperparameters, beside splines of their density; and
-# with fewer of which, after so many rounds, nothing comes of more.
-_TELLING = 0.25
 # Values beside the heaviest draws that count most in the variances of hyperparameters, where draws
 # may have settled without.
 _COUNTING = 32
@@ -159,7 +156,7 @@ def _rounds(gaussian, job, at, explored: Explored, key: Array, random) -> tuple[
     """
     target, data, purse = job.target, job.data, job.purse
     best: Round | None = None
-    looking = 0
+    closely, looking = False, 0
 
     def seen(z):
         return np.asarray(scalars(target, z.astype(target.dtype), data), float)
@@ -182,18 +179,21 @@ def _rounds(gaussian, job, at, explored: Explored, key: Array, random) -> tuple[
         this = judged(number, now)
         if best is None or this.rank > best.rank:
             best = this
-        least = _TELLING if number >= _WAIT else _USEFUL
+        least = TELLING if number >= _WAIT else _USEFUL
         enough = number == _ROUNDS - 1 or number - best.number == _WAIT
         last = enough or not efficiency(best.stage.diagnostics) >= least
         following = None
-        if not (last or this.whole):
+        # once: where more draws do not settle it, other points may
+        nearly = bool(number) and not closely and best.nearly
+        if not (last or this.whole or nearly):
             following = nearer(now, this, ask=number == 0)
         if following is None:
+            closely = True
             # one of several that settles may have done so by chance
             chosen = bool(number) and bool(squares_heavy(best.stage.diagnostics))
             closer = judged_closer(target, key, data, best.stage, _PATIENCE, surely=chosen)
             best = best._replace(stage=closer, looked=best.looked and closer is best.stage)
-            if this.stage.settled and not (best.stage.settled or last):
+            if (this.stage.settled or nearly) and not (best.stage.settled or last):
                 following = nearer(now, best)
         if best.stage.settled and best.short > SHORT:
             best = best.but(unseen=best.short)
@@ -257,7 +257,7 @@ def _nearer(
     theta = np.asarray(draws[:, hyper], float)
     beside = this.tails.theta[: _COUNTING * stage.settled]
     found, surprise = explore_at(explored, theta, beside, random)
-    by_weights = efficiency(stage.diagnostics) >= _TELLING
+    by_weights = efficiency(stage.diagnostics) >= TELLING
     more = met is not None or np.sum(surprise > _FORESEEN) >= _SURPRISES
     tells = more or by_weights and found is not explored
     if not tells and (by_weights or not ask):
