@@ -9,9 +9,9 @@ from bbvi.stages.latent.nested_laplace import Tails
 from bbvi.stages.stage import Fitted, Job
 
 # By what share sds may be below those of the density between points. Of a curve whose height has a
-# long tail fits with sds 12 and 13% short, and even weights, were; of animals that were caught
-# rounds were right with 3 to 6%, which is noise of both.
-SHORT = 0.75 * SD_TOLERANCE
+# long tail fits with sds 12 and 13% short, and even weights, were; one 10.5% short was by 7%, since
+# that density is short itself of a tail beyond the points.
+SHORT = SD_TOLERANCE / 2
 # With how many effective draws, as a share of an exact fit's, weights tell something of
 # hyperparameters, beside splines of their density; and how much noise four times as many draws
 # remove.
