@@ -11,8 +11,7 @@ import numpy as np
 from bbvi import storage
 from bbvi._compile import plain_jit
 from bbvi._types import Key, LogJoint, PyTree
-from bbvi.diagnostics.figures import Diagnostics
-from bbvi.diagnostics.moments import Moments
+from bbvi.diagnostics.figures import LIKE, Diagnostics
 from bbvi.diagnostics.verdict import Verdict
 from bbvi.encoding import decode_family, decode_target, encode_family, encode_target
 from bbvi.posterior import Posterior
@@ -287,7 +286,7 @@ def _decode(path, header, arrays, log_joint, support) -> FitResult:
 
     family = decode_family(path, header["family"])
     target = decode_target(header, log_joint, support)
-    diagnostics = storage.rebuild("diagnostics", arrays, _DIAGNOSTICS)
+    diagnostics = storage.rebuild("diagnostics", arrays, LIKE)
     steps, gradients, skipped, drift = header["counts"]
     level, *words = header["verdict"]
     return FitResult(
@@ -311,6 +310,3 @@ def _decode(path, header, arrays, log_joint, support) -> FitResult:
         spent=tuple((stage, gradients) for stage, gradients in header["spent"]),
         data_spec=tuple((tuple(shape), dtype) for shape, dtype in header["data_spec"]),
     )
-
-
-_DIAGNOSTICS = Diagnostics(*[0] * 8, Moments(*[0] * 4), Moments(*[0] * 4), *[0] * 5)  # type: ignore

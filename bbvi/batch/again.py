@@ -11,15 +11,7 @@ from bbvi.batch.judging import MORE_DRAWS
 from bbvi.batch.marginals import own_moments
 from bbvi.batch.problems import Common, Rows
 from bbvi.batch.programs import Look, Plan, each, log_proposal, look_key, program
-from bbvi.batch.refine import (
-    FAMILY,
-    add_peak,
-    base_draws,
-    draw,
-    is_apart,
-    judge_mixture,
-    refit,
-)
+from bbvi.batch.refine import FAMILY, add_peak, base_draws, draw, is_apart, judge_mixture, refit
 from bbvi.batch.start import QuickStart, uncovered_peak, weigh_peaks
 from bbvi.diagnostics.fresh_draws import diagnose
 from bbvi.families import FullRankGaussian
@@ -35,7 +27,7 @@ REFIT_DRAWS, MIXTURE_DRAWS = 2560, 7680
 
 def mixes(plan: Plan) -> bool:
     """Whether the Gaussians of a plan are refined to mixtures."""
-    gaussian = isinstance(plan.solver.family_for(plan.target), FullRankGaussian)
+    gaussian = isinstance(plan.family, FullRankGaussian)
     return gaussian and plan.target.dim <= _MIXTURE_LIMIT
 
 
@@ -122,7 +114,7 @@ def look_again(
         what was seen, and the Gaussians with the moments of the weighted draws.
     """
     target, shape = plan.target, plan.shape
-    family = plan.solver.family_for(target)
+    family = plan.family
 
     def one(args, common):
         params, start, number, row = args

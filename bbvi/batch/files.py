@@ -26,7 +26,7 @@ def write_batch(path: str | os.PathLike, results: "BatchResult") -> None:
     """Write all of a result but its data."""
     header = {
         **encode_target(results.plan.target),
-        "family": encode_family(results.plan.solver.family_for(results.plan.target)),
+        "family": encode_family(results.plan.family),
         "params": storage.encode_structure(results.records.params),
         "work": [results.work.steps, results.work.slot_steps],
         "timings": results.timings,

@@ -45,6 +45,11 @@ class Plan(NamedTuple):
     quick: bool = False
 
     @property
+    def family(self) -> Family:
+        """The family that the solver fits."""
+        return self.solver.family_for(self.target)
+
+    @property
     def num_devices(self) -> int:
         """How many devices the problems are spread over."""
         return 1 if self.mesh is None else self.mesh.size

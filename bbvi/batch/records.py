@@ -9,8 +9,7 @@ from bbvi._tree import pick, rows
 from bbvi._types import PyTree
 from bbvi.batch.judging import Facts
 from bbvi.batch.programs import End, Look
-from bbvi.diagnostics.figures import Diagnostics
-from bbvi.diagnostics.moments import Moments
+from bbvi.diagnostics.figures import LIKE
 from bbvi.status import Status
 
 
@@ -88,7 +87,5 @@ class Found(NamedTuple):
 
 def records_like(params: PyTree) -> Records:
     """The structure of records, with anything as leaves."""
-    moments = Moments(*[0] * 4)  # type: ignore[arg-type]
-    diagnostics = Diagnostics(*[0] * 8, moments, moments, *[0] * 5)  # type: ignore
-    look = Look(diagnostics, *[0] * 4)  # type: ignore[arg-type]
+    look = Look(LIKE, *[0] * 4)  # type: ignore[arg-type]
     return Records(params, look, End(*[0] * 6), 0, 0, 0)  # type: ignore[arg-type]

@@ -80,7 +80,7 @@ class BatchResult:
             return self.singles[i]
         records, target, solver = self.records, self.plan.target, self.plan.solver
         facts, diagnostics, data = records.facts(i), records.facts(i).diagnostics, None
-        family, params = self._family, pick(records.params, i)
+        family, params = self.plan.family, pick(records.params, i)
         if i in self.mixtures:
             family, params = MIXTURE, self.mixtures[i]
         if self.problems is not None:
@@ -117,10 +117,6 @@ class BatchResult:
             drift=float(end.drift),
             solver=solver,
         )
-
-    @property
-    def _family(self) -> Family:
-        return self.plan.solver.family_for(self.plan.target)
 
     def _diagnose(self, i: int, family: Family, params: PyTree, data: PyTree) -> Diagnostics:
         """A look at a problem, once more, with its draws."""

@@ -22,7 +22,6 @@ _WIDTH = 64  # problems at once
 def draws_of_all(results: "BatchResult", problems: Problems, root: Array, num_draws: int) -> PyTree:
     """Draws of all problems, each leaf (B, num_draws, ...), as NumPy arrays."""
     plan, records = results.plan, results.records
-    own = plan.solver.family_for(plan.target)
     number = int(jax.random.bits(root)) & 0x7FFFFFFF
     width = min(_WIDTH, len(results))
     if plan.mesh is not None:  # as many for each device
@@ -30,7 +29,7 @@ def draws_of_all(results: "BatchResult", problems: Problems, root: Array, num_dr
     mixed = np.zeros(len(results), bool)
     mixed[list(results.mixtures)] = True
     order, parts = [], []
-    for family, chosen in ((own, ~mixed), (MIXTURE, mixed)):
+    for family, chosen in ((plan.family, ~mixed), (MIXTURE, mixed)):
         for some in blocks(np.flatnonzero(chosen).astype(np.int32), width):
             at = pad(some, width)
             params = pick(records.params, at)

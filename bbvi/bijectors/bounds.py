@@ -87,13 +87,13 @@ class Bounded(Bijector):
             if value is not None and np.isnan(value).any():
                 raise ValueError(f"{self.name}: a bound is NaN.")
             if value is not None and np.isinf(value).any():
-                raise ValueError(f"{self.name}: a bound is infinite; {self.infinite_advice()}.")
+                raise ValueError(f"{self.name}: a bound is infinite; {self._infinite_advice()}.")
 
     @property
     def _bounds(self) -> list[Bound]:
         return [getattr(self, field.name) for field in fields(self)]
 
-    def infinite_advice(self) -> str:
+    def _infinite_advice(self) -> str:
         """What to use instead of an infinite bound, for the message."""
         return "use `real` for a parameter without a bound"
 
@@ -133,7 +133,7 @@ class Bounded(Bijector):
                 f"parameter's shape {shape}."
             )
 
-    def values(self, x: Array) -> list[Array]:
+    def _values(self, x: Array) -> list[Array]:
         """The bounds as arrays of x's shape and dtype."""
         if self.functions:
             raise ValueError(

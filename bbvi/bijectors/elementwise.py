@@ -70,18 +70,18 @@ class GreaterThan(Bounded):
 
     def forward_and_log_det(self, x: Array) -> tuple[Array, Array]:
         x = as_float(x)
-        (lower,) = self.values(x)
+        (lower,) = self._values(x)
         # Rounding must not put y on the bound, where most densities are singular.
         return jnp.maximum(lower + jnp.exp(x), _above(lower)), jnp.sum(x)
 
     def inverse(self, y: Array) -> Array:
         y = as_float(y)
-        (lower,) = self.values(y)
+        (lower,) = self._values(y)
         return jnp.log(y - lower)
 
     def contains(self, y: Array) -> Array:
         y = as_float(y)
-        (lower,) = self.values(y)
+        (lower,) = self._values(y)
         return jnp.all((y > lower) & jnp.isfinite(y))
 
 
@@ -107,17 +107,17 @@ class LessThan(Bounded):
 
     def forward_and_log_det(self, x: Array) -> tuple[Array, Array]:
         x = as_float(x)
-        (upper,) = self.values(x)
+        (upper,) = self._values(x)
         return jnp.minimum(upper - jnp.exp(x), _below(upper)), jnp.sum(x)
 
     def inverse(self, y: Array) -> Array:
         y = as_float(y)
-        (upper,) = self.values(y)
+        (upper,) = self._values(y)
         return jnp.log(upper - y)
 
     def contains(self, y: Array) -> Array:
         y = as_float(y)
-        (upper,) = self.values(y)
+        (upper,) = self._values(y)
         return jnp.all((y < upper) & jnp.isfinite(y))
 
 
@@ -154,12 +154,12 @@ class Interval(Bounded):
             low, high = (np.broadcast_to(bound, empty.shape)[empty][0] for bound in (lower, upper))
             raise ValueError(f"{self.name}: the lower bound {low} is not below the upper {high}.")
 
-    def infinite_advice(self) -> str:
+    def _infinite_advice(self) -> str:
         return "use `greater_than`, `less_than` or `real` for a parameter with an open side"
 
     def forward_and_log_det(self, x: Array) -> tuple[Array, Array]:
         x = as_float(x)
-        lower, upper = self.values(x)
+        lower, upper = self._values(x)
         width = upper - lower
         # Measured from the nearer bound: a y close to an upper bound of 0 keeps all its digits.
         y = jnp.where(x < 0, lower + width * jax.nn.sigmoid(x), upper - width * jax.nn.sigmoid(-x))
@@ -168,12 +168,12 @@ class Interval(Bounded):
 
     def inverse(self, y: Array) -> Array:
         y = as_float(y)
-        lower, upper = self.values(y)
+        lower, upper = self._values(y)
         return jnp.log(y - lower) - jnp.log(upper - y)
 
     def contains(self, y: Array) -> Array:
         y = as_float(y)
-        lower, upper = self.values(y)
+        lower, upper = self._values(y)
         return jnp.all((y > lower) & (y < upper))
 
 

@@ -1,4 +1,4 @@
-"""Models of other systems as log joints, and results for them: one file for each system.
+"""Models of other systems as log joints, and results for them: a file that bears its name for each.
 
 Nothing here imports the other system before a function is called.
 """

@@ -56,6 +56,10 @@ class Diagnostics(NamedTuple):
     own: Array
 
 
+# The structure of them, with anything as leaves.
+LIKE = Diagnostics(*[0] * 8, Moments(*[0] * 4), Moments(*[0] * 4), *[0] * 5)  # type: ignore
+
+
 class Plan(NamedTuple):
     """How S draws are made: in chunks, of which the first `kept` draws are kept."""
 

@@ -10,11 +10,7 @@ import numpy as np
 
 from bbvi._compile import worth_preparing
 from bbvi._types import Array, PyTree
-from bbvi.diagnostics.evidence import (
-    moment_noise,
-    needs_correction,
-    squares_heavy,
-)
+from bbvi.diagnostics.evidence import moment_noise, needs_correction, squares_heavy
 from bbvi.diagnostics.figures import Diagnostics
 from bbvi.diagnostics.fresh_draws import (
     closer_looks,

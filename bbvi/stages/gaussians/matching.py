@@ -22,15 +22,7 @@ from bbvi.solvers import BatchAndMatch
 from bbvi.solvers.base import RunLog
 from bbvi.solvers.factorised import DRAWS as FACTORISED_DRAWS
 from bbvi.solvers.factorised import EVALUATIONS, factorised
-from bbvi.solvers.starts import (
-    CANDIDATES,
-    DRAWS,
-    ORIGINS,
-    PATH_EVALUATIONS,
-    UNEVEN,
-    Starts,
-    race,
-)
+from bbvi.solvers.starts import CANDIDATES, DRAWS, ORIGINS, PATH_EVALUATIONS, UNEVEN, Starts, race
 from bbvi.stages.gaussians.match import Match, match_target, on_device
 from bbvi.stages.gaussians.modes import FAR, VALLEY_NATS, VISIBLE_NATS, apart, valley, valleys
 from bbvi.target import Target

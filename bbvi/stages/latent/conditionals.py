@@ -6,8 +6,8 @@ import numpy as np
 
 from bbvi._arrays import logsumexp
 from bbvi._linalg import lower_factor, solve_lower
+from bbvi.evaluate import paired_normals
 from bbvi.families import Frame
-from bbvi.families.base import moment_normals
 from bbvi.stages.coordinates import Coordinates
 
 # Newton's method at a point: rounds, of so many steps that take one gradient each and then all
@@ -77,8 +77,7 @@ class Conditionals:
         self.origin, self.units = centre[self.latent], np.linalg.cholesky((left + left.T) / 2)
         # mean at t = 0, and by how much it goes with t
         self._slopes = solve_lower(self.units, lean.T @ self.frame.scale)
-        half = moment_normals(len(self.latent))[: _DRAWS // 2]
-        self._eps = np.concatenate([half, -half])
+        self._eps = paired_normals(np.random.default_rng(0), _DRAWS, len(self.latent))
 
     @property
     def num_gradients(self) -> int:

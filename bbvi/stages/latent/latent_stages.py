@@ -11,10 +11,7 @@ import numpy as np
 from bbvi._tree import split
 from bbvi._types import AnyArray, Array, PyTree
 from bbvi.diagnostics.chains import expected_gradients
-from bbvi.diagnostics.evidence import (
-    efficiency,
-    squares_heavy,
-)
+from bbvi.diagnostics.evidence import efficiency, squares_heavy
 from bbvi.diagnostics.figures import Diagnostics
 from bbvi.evaluate import generator, scalars
 from bbvi.families import Frame, FullRankGaussian, LatentGaussian
