@@ -2,11 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache, partial, reduce
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
-import optax
 
 from bbvi._tree import pick, split
 from bbvi._types import Array, PyTree
@@ -20,6 +19,7 @@ from bbvi.solvers import StochasticGradient
 from bbvi.stages.bent.bent_stages import BENT, TRIANGULAR, bends, bent_stages, is_chained
 from bbvi.stages.chain_stages import across_seams, chain_stage
 from bbvi.stages.coverage import COVERED_NATS, missed_modes, visits
+from bbvi.stages.flow_training import flow_optimizer
 from bbvi.stages.gaussians.gaussian_stages import (
     MOST_MOVES,
     FirstKeys,
@@ -30,6 +30,7 @@ from bbvi.stages.gaussians.gaussian_stages import (
 )
 from bbvi.stages.gaussians.matching import find_start
 from bbvi.stages.gaussians.modes import elsewhere
+from bbvi.stages.gaussians.wide_stages import wide_stages
 from bbvi.stages.hierarchy.hierarchy_stages import (
     first_hierarchy_chains,
     hierarchy_chains,
@@ -51,6 +52,10 @@ _DENSE_LIMIT = 2560
 _FLOW_LIMIT = 1024
 # ... and of separate modes it covers one: of topics in 502 dimensions, after 250 s.
 _JOINING_LIMIT = 256
+# Dimensions up to which hyperparameters are looked for before chains. Beyond, chains in plain
+# coordinates cost less: of slopes in 364 dimensions 36 s, and hyperparameters 111 s. But a flow
+# costs more: of a walk in 403 dimensions 1,000 s with what came after, and hyperparameters 75 s.
+_EARLY = 256
 # Rounds of short chains. Four cost about what a flow does; after the last stage nothing else can
 # bring the noise down.
 _ROUNDS, _LAST_ROUNDS = 4, 8
@@ -71,6 +76,9 @@ class Auto:
 
     1. A race of starts: the user's point, zero and random points, and points on L-BFGS paths
        uphill from each, ranked by their bound on common draws.
+       Over 512 dimensions, where a dense covariance costs more than the gradients do, a factorised
+       Gaussian on fixed draws from there, and few long Hamiltonian chains in its units, then in
+       those of their states, which go on until they are known; 2 follows where they are not.
     2. Batch and match from three good starts, far from each other if there are such (for D over
        256 from the better of two factorised Gaussians, fitted on fixed draws from the winner and
        from the user's point, and from one of another mode, if starts beyond a valley lead to it):
@@ -97,12 +105,13 @@ class Auto:
        Where the density does not fall along such a scale, the posterior is improper: no stage
        follows. Where enough draws count, short chains in these coordinates, which go on after 5
        where they have not settled at once.
-    5. In 13 to 256 dimensions, coordinates with which the curvature of all others changes: up to
+    5. In 13 to 512 dimensions, coordinates with which the curvature of all others changes: up to
        six hyperparameters. All else is normal given these, by gradients at some of their values,
        by splines in between; they themselves have a mixture of Gaussians. Values follow where
        draws weigh most. Where that settles it, and draws know the sds that this density has,
        trajectories look for mass that no draw has met; more values follow where either lacks
        some. Else follow chains of 4, and chains in coordinates in which all else is standard.
+       (Over 256 dimensions all this follows 6.)
     6. Where the weighted draws can still not answer for the posterior, short Hamiltonian chains
        from the Gaussian's draws, in units in which it is standard. Those that are only slow,
        or diverge a little, go on. Where their states bend, or narrow, with a few coordinates, a
@@ -176,9 +185,13 @@ class Auto:
                     "low-rank", solver, target, begin, previous, run_key, judge_key, data, run
                 )
             ]
-        first_keys = FirstKeys(start_key, again_key, match_key, judge_key, move_keys)
-        first = first_stages(target, loc, first_keys, data, previous, purse, show)
-        stages, matches, modes = [*first.before, *first.stages], first.matches, first.modes
+        first_keys = FirstKeys(start_key, again_key, match_key, judge_key, chain_key, move_keys)
+        before, starts = wide_stages(target, loc, first_keys, data, previous, purse, show)
+        if before and before[-1].settled:
+            return before
+        first = first_stages(target, loc, first_keys, data, previous, purse, show, starts)
+        stages = [*before, *first.before, *first.stages]
+        matches, modes = first.matches, first.modes
         if first.settled:
             return stages
         proven = proven_by(stages)
@@ -231,8 +244,9 @@ class Auto:
             if stages[-1].settled:
                 return stages
         few = target.dim <= MOST_DIM
+        late = target.dim > _EARLY
         latent: list[Fitted] = []
-        if not few:
+        if not (few or late):
             latent, spent = latent_stages(single, job, latent_key)
             stages[-1] = and_spent(stages[-1], spent)
             stages += latent
@@ -275,16 +289,23 @@ class Auto:
             stages += found
             if stages[-1].settled:
                 return stages
+        if late:
+            latent, spent = latent_stages(single, job, latent_key)
+            stages[-1] = and_spent(stages[-1], spent)
+            stages += latent
+            if not stages[-1].settled:
+                stages += latent_chains(latent, job, latent_key)
+            if stages[-1].settled:
+                return stages
         warm = previous if previous is not None and previous[0] == self.flow else None
-        frame = single.frame
-        solver = self.flow_solver()
         separate = len(modes) > 1 and not first.joined
         if target.dim > (_JOINING_LIMIT if separate else _FLOW_LIMIT):
             return stages
         # a flow that is cut short in its first half is worse than none
         if not purse.allows(self.flow_steps * self.flow_draws / 2):
             return stages
-        flow = fit_stage("flow", solver, target, frame, warm, run_key, judge_key, data, run)
+        args = (target, single.frame, warm, run_key, judge_key, data, run)
+        flow = fit_stage("flow", self.flow_solver(), *args)
         if len(modes) > 1:  # of which a flow may have found a better one
             modes, without = missed(flow)
             flow = but_for(flow, without)
@@ -325,18 +346,5 @@ class Auto:
     def flow_solver(self) -> StochasticGradient:
         """How stage 7 is trained: a planned number of steps, the rate falling to nothing."""
         objective = ELBO(num_draws=self.flow_draws)
-        optimizer = _flow_optimizer(self.flow_steps)
+        optimizer = flow_optimizer(self.flow_steps)
         return StochasticGradient(self.flow, objective, optimizer, 0.0, self.flow_steps)
-
-
-@lru_cache(maxsize=16)
-def _flow_optimizer(steps: int) -> optax.GradientTransformation:
-    """Adam, warmed up and annealed; cached, since a new one is a new compile.
-
-    The rate of 3e-3 and the clipping are those that worked across flows of this size in
-    Agrawal and Domke 2024; annealing lets the averages of the end be those of one optimum.
-    """
-    warmup = min(100, steps // 4)
-    schedule = optax.warmup_cosine_decay_schedule(0.0, 3e-3, warmup, steps, 1e-5)
-    # flattened: one kernel a step of the optimizer, not one a layer
-    return optax.flatten(optax.chain(optax.clip_by_global_norm(10.0), optax.adam(schedule)))

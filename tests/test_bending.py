@@ -176,7 +176,7 @@ def matched(log_joint, dim):
     """A Gaussian, moved to the moments of its weighted draws, as a stage has it."""
     target, _, _ = make_target(log_joint, jnp.zeros(dim), None, None)
     keys = jax.random.split(jax.random.key(0), 8)
-    keys = FirstKeys(*keys[:4], list(keys[4:]))
+    keys = FirstKeys(*keys[:4], keys[0], list(keys[4:]))
     purse = Purse(None, 0.0)
     return reduce(
         better, first_stages(target, jnp.zeros(dim), keys, None, None, purse, plain_stage).stages

@@ -11,13 +11,13 @@ from bbvi.diagnostics.chains import (
     affordable_leaps,
     expected_gradients,
     go_on,
-    num_chains,
     pool,
     run_chains,
     share_left,
 )
 from bbvi.diagnostics.fresh_draws import diagnose
 from bbvi.diagnostics.judging import is_settled, judge
+from bbvi.diagnostics.trajectories import LONG, many
 from bbvi.families import Frame, FullRankGaussian
 from bbvi.stages.gaussians.matching import match_from
 from bbvi.status import Status
@@ -71,7 +71,7 @@ def test_they_leave_behind_what_was_wrong():
     # the states are those of the moments
     np.testing.assert_allclose(chains.draws.mean(0), moments.mean, rtol=1e-3)
     np.testing.assert_allclose(chains.draws.std(0), moments.sd, rtol=1e-3)
-    assert num_chains(DIM) * 24 < chains.num_gradients <= num_chains(DIM) * (24 * LEAPS + 1)
+    assert many(DIM).chains * 24 < chains.num_gradients <= many(DIM).chains * (24 * LEAPS + 1)
 
 
 def test_their_errors_are_what_they_say():
@@ -143,7 +143,7 @@ def test_a_spike_within_a_slab_is_not_forgotten():
     target, _, data = bbvi.make_target(log_joint, np.zeros(DIM, np.float32), DATA, None)
     family, sd = FullRankGaussian(), np.float32(1.4)
     args = (target, family, jax.jit(family.init)(np.zeros(DIM, np.float32), sd))
-    widths = np.where(np.arange(num_chains(DIM)) % 2, 0.1, 2.0)[:, None] / sd
+    widths = np.where(np.arange(many(DIM).chains) % 2, 0.1, 2.0)[:, None] / sd
     first = jnp.asarray(
         widths * np.random.default_rng(0).normal(size=(len(widths), DIM)), "float32"
     )
@@ -159,7 +159,7 @@ def test_where_they_begin_may_be_given():
     target, _, data = bbvi.make_target(gaussian, np.zeros(DIM, np.float32), DATA, None)
     family = FullRankGaussian()
     params = jax.jit(family.init)(DATA["mean"], np.float32(2))
-    first = jnp.full((num_chains(DIM), DIM), 3.0)
+    first = jnp.full((many(DIM).chains, DIM), 3.0)
     chains = run_chains(target, family, params, jax.random.key(0), data, LEAPS, first)
     np.testing.assert_array_equal(chains.course.first, first)
     assert (np.abs(chains.moments.mean - DATA["mean"]) < 4.5 * chains.moments.mean_se).all()
@@ -198,7 +198,7 @@ def test_draws_that_are_lost_settle_nothing():
     chains, diagnostics = run(holes, np.zeros(DIM), 1.0)
     assert np.isfinite(chains.draws).all()
     # every state that was accepted has a density
-    assert (chains.draws[-num_chains(DIM) :, 0] <= 1).mean() > 0.9
+    assert (chains.draws[-many(DIM).chains :, 0] <= 1).mean() > 0.9
     assert not is_settled(diagnostics, Status.CONVERGED, chains)
 
 
@@ -228,7 +228,7 @@ def test_they_go_on():
     assert would_forget(chains, diagnostics, 3)
     spent = [int(chains.num_gradients)]
     for i in range(4):
-        shape = (num_chains(DIM), DIM)
+        shape = (many(DIM).chains, DIM)
         assert chains.course.path.shape == (24, *shape)
         longer = go_on(*where, chains, jax.random.key(i), data, LEAPS)
         # every other state of before is still there
@@ -327,13 +327,14 @@ def test_sds_of_heavy_tails_are_uncertain(df, known):
     assert (chains.moments.sd_se / chains.moments.sd < 0.05).all() == known
 
 
-def test_what_they_may_spend():
-    for dim in (1, 10, 1000):
-        whole = expected_gradients(dim)
-        for limit in (whole, 2 * whole):
-            leaps = int(affordable_leaps(dim, limit))
-            assert num_chains(dim) * (24 * leaps + 1) <= limit
-        assert affordable_leaps(dim, np.inf) > affordable_leaps(dim, whole)
+@pytest.mark.parametrize(("dim", "long"), [(1, False), (10, False), (1000, False), (1000, True)])
+def test_what_they_may_spend(dim, long):
+    extent = LONG if long else many(dim)
+    whole = expected_gradients(dim, extent)
+    for limit in (whole, 2 * whole):
+        leaps = int(affordable_leaps(dim, limit, extent))
+        assert extent.chains * (extent.states * leaps + 1) <= limit
+    assert affordable_leaps(dim, np.inf, extent) > affordable_leaps(dim, whole, extent)
 
 
 def test_words():

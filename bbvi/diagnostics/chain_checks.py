@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from bbvi.diagnostics.chains import Chains, num_independent, share_left
+from bbvi.diagnostics.chains import Chains, share_left
 from bbvi.diagnostics.evidence import (
     KHAT_FINITE,
     MEAN_TOLERANCE,
@@ -16,7 +16,8 @@ from bbvi.diagnostics.evidence import (
 from bbvi.diagnostics.figures import Diagnostics
 from bbvi.diagnostics.moments import Moments
 
-# Chains that forget have correlations of 1/sqrt(512) = 0.04 by chance alone.
+# Chains that forget have correlations of 1/sqrt(512) = 0.04 by chance alone; of few chains and many
+# scalars the largest may be more.
 MEMORY = 0.25
 # Of the trajectories: where Hamiltonian dynamics is unstable, a part of the posterior is not seen.
 DIVERGENT_SHARE = 1e-3
@@ -34,7 +35,7 @@ def chain_faults(chains: Chains, d: Diagnostics) -> list[str]:
     """Why the states of short chains may not stand for the posterior, in words; none if they do."""
     faults = []
     memory = float(np.max(np.abs(chains.memory)))
-    if memory > MEMORY:
+    if memory > _memorable(chains):
         faults.append(f"chains remember where they began (correlation {memory:.2f})")
     drift = np.abs(chains.drift)
     chance = _by_chance(drift.size) * np.asarray(chains.drift_se)
@@ -91,7 +92,7 @@ def would_forget(chains: Chains, d: Diagnostics, doublings: int) -> bool:
     """
     if _unstable(chains, d):
         return False
-    if float(np.max(np.abs(chains.memory))) ** 2**doublings > MEMORY:
+    if float(np.max(np.abs(chains.memory))) ** 2**doublings > _memorable(chains):
         return False
     return bool(still_missing(chains, d, doublings).max() <= MEAN_TOLERANCE)
 
@@ -183,13 +184,18 @@ def _by_chance(number: int) -> float:
     return math.sqrt(2 * math.log(20 * number))
 
 
+def _memorable(chains: Chains) -> float:
+    """A correlation between the ends of chains that is more than chance."""
+    return max(MEMORY, _by_chance(chains.memory.size) / math.sqrt(chains.number))
+
+
 def _moved(chains: Chains, d: Diagnostics) -> np.ndarray:
     """How far the moments of chains are from those of what they began from (C,), in sds."""
-    moments = chains.moments
+    moments, began = chains.moments, d.raw if chains.began is None else chains.began
     tiny = np.finfo(np.asarray(moments.sd).dtype).tiny
-    sd, raw_sd = np.maximum(moments.sd, tiny), np.maximum(d.raw.sd, tiny)
+    sd, first_sd = np.maximum(moments.sd, tiny), np.maximum(began.sd, tiny)
     with np.errstate(all="ignore"):
-        moved = np.maximum(np.abs(moments.mean - d.raw.mean) / sd, np.abs(np.log(sd / raw_sd)))
+        moved = np.maximum(np.abs(moments.mean - began.mean) / sd, np.abs(np.log(sd / first_sd)))
     # a way that overflows is as long as can be
     return np.where(np.isnan(moved), np.inf, moved)
 
@@ -200,6 +206,6 @@ def _left(chains: Chains, number: np.ndarray | int, doublings: int = 0) -> np.nd
     But for what is left by chance in the largest of so many scalars.
     """
     persistence = np.asarray(chains.persistence)
-    chance = np.sqrt(2 * np.log(4 * np.asarray(number)) / num_independent(chains))
+    chance = np.sqrt(2 * np.log(4 * np.asarray(number)) / chains.number)
     # once is no sign: chains that begin in too narrow a place spread at first, and forget later
     return share_left(persistence - chance, doublings, max(chains.paces))

@@ -13,14 +13,11 @@ from bbvi._tree import split
 from bbvi._types import AnyArray, Array, PyTree
 from bbvi.diagnostics.moments import Moments, with_tail_errors
 from bbvi.diagnostics.pareto import largest_terms, tail_shape
-from bbvi.diagnostics.trajectories import KEPT, LENGTH, SETTLING, STATES, advance
+from bbvi.diagnostics.trajectories import LENGTH, Extent, advance, many
 from bbvi.evaluate import generator
 from bbvi.families import Family
 from bbvi.target import Target
 
-# Chains: enough for an error of 0.03 sd in every mean if trajectories were of no use at all.
-_MOST_CHAINS, _LEAST_CHAINS = 512, 128
-_CHAIN_ELEMENTS = 1 << 20  # at once; all states of all chains are 24 times as many
 # Steps of a trajectory, in those that an exact approximation needs: where even more are asked
 # for, the approximation is too far off for chains to be of use.
 _MOST_LEAPS = 4
@@ -49,6 +46,7 @@ class Chains(NamedTuple):
     """What short chains found, as NumPy arrays but for the course.
 
     Attributes:
+        number: how many chains there were, of one round or of several.
         draws: (S, D) their states after settling, unconstrained.
         moments: of the scalar parameters, with errors from the spread between chains.
         memory: (C,) correlation of each scalar between the first and the last state of a chain.
@@ -63,10 +61,12 @@ class Chains(NamedTuple):
         weighted_noise: largest error of a moment, in sds, under the importance weights of what they
             began from, where it is known.
         start_error: how far off they may have begun at least, in sds, whatever they have moved.
+        began: moments of what they began from, where that is not the approximation itself.
         paces: the powers to which persistence was raised the last two times that they went on for
             as long again: 2 if what is left has one time scale, 1 if that brought nothing.
     """
 
+    number: int
     draws: AnyArray
     moments: Moments
     memory: AnyArray
@@ -79,28 +79,19 @@ class Chains(NamedTuple):
     course: Course | None = None
     weighted_noise: float = math.inf
     start_error: float = 0.0
+    began: Moments | None = None
     paces: tuple[float, float] = (2.0, 2.0)
 
 
-def num_chains(dim: int) -> int:
-    """Chains for D = `dim`, as many as memory allows."""
-    return max(_LEAST_CHAINS, min(_MOST_CHAINS, _CHAIN_ELEMENTS // dim))
-
-
-def num_independent(chains: Chains) -> int:
-    """How many chains there were, of one round or of several."""
-    return len(chains.draws) // KEPT
-
-
-def expected_gradients(dim: int) -> int:
+def expected_gradients(dim: int, extent: Extent | None = None) -> int:
     """What `run_chains` spends on an exact approximation, roughly."""
-    return _gradients(dim, _leaps(dim) + 1)
+    return _gradients(extent or many(dim), _leaps(dim) + 1)
 
 
-def affordable_leaps(dim: int, gradients: float) -> np.int32:
+def affordable_leaps(dim: int, gradients: float, extent: Extent | None = None) -> np.int32:
     """The steps of a trajectory with which `run_chains` spends at most so many gradients."""
     most = _MOST_LEAPS * _leaps(dim)
-    return np.int32(min(most, max(1, gradients / _gradients(dim, 1) - 1)))
+    return np.int32(min(most, max(1, gradients / _gradients(extent or many(dim), 1) - 1)))
 
 
 def share_left(persistence: np.ndarray, doublings: int = 0, pace: float = 2.0) -> np.ndarray:
@@ -130,8 +121,8 @@ def _leaps(dim: int) -> int:
     return math.ceil(LENGTH * dim**0.25)
 
 
-def _gradients(dim: int, leaps: int) -> int:
-    return num_chains(dim) * leaps * STATES
+def _gradients(extent: Extent, leaps: int) -> int:
+    return extent.chains * leaps * extent.states
 
 
 def run_chains(
@@ -142,6 +133,7 @@ def run_chains(
     data: PyTree,
     most_leaps: Any,
     first: Array | None = None,
+    extent: Extent | None = None,
 ) -> Chains:
     """Run Hamiltonian chains in the base space of an approximation, from its own draws.
 
@@ -158,6 +150,7 @@ def run_chains(
         data: the user's data.
         most_leaps: limit on the steps of a trajectory; see `affordable_leaps`.
         first: where they begin instead (chains, D), in the base space.
+        extent: how many they are, and how long; many by default.
 
     Returns:
         what they found, as NumPy arrays but for the course.
@@ -165,12 +158,16 @@ def run_chains(
     Source: Hoffman et al. 2019 (arXiv:1903.03704) for chains in the base space; Wang, Kasprzak
     and Huggins 2023 (AISTATS, "TADDAA") for short chains as a check.
     """
-    number, dim = num_chains(target.dim), target.dim
+    dim = target.dim
+    extent = extent or many(dim)
     start_key, key = split(key, 2)
     if first is None:
-        first = jnp.asarray(generator(start_key).standard_normal((number, dim)), target.dtype)
+        first = jnp.asarray(
+            generator(start_key).standard_normal((extent.chains, dim)), target.dtype
+        )
     stride = jnp.full((), dim**-0.25, target.dtype)
-    args = (target, family, params, key, data, most_leaps, first, stride, np.int32(SETTLING))
+    settling, times = np.int32(extent.settling), np.arange(extent.states, dtype=np.int32)
+    args = (target, family, params, key, data, most_leaps, first, stride, settling, times)
     seen = advance(*args)
     course = Course(first, seen.path, 1, seen.stride)
     return _found(target, family, params, data, course, [seen], 0)
@@ -202,10 +199,10 @@ def go_on(
     first, path, apart, stride = chains.course
     stride = stride * _SHORTER if shorter else stride
     segments = []
-    state = path[-1]
+    state, times = path[-1], np.arange(len(path), dtype=np.int32)
     for segment_key in split(key, apart):
-        args = (target, family, params, segment_key, data, most_leaps, state, stride, np.int32(0))
-        segments.append(advance(*args))
+        args = (target, family, params, segment_key, data, most_leaps, state, stride)
+        segments.append(advance(*args, np.int32(0), times))
         state = segments[-1].path[-1]
     every = 2 * apart
     paths = [path[1::2], *(seen.path[every - 1 :: every] for seen in segments)]
@@ -223,6 +220,7 @@ def _found(target, family, params, data, course, segments, spent) -> Chains:
     shape = tail_shape(largest[None], len(draws))
     moments = with_tail_errors(moments, shape, len(draws))
     return Chains(
+        len(course.first),
         draws,
         moments,
         memory,
@@ -248,7 +246,7 @@ def _describe(
     def scalars(z):
         return jax.vmap(lambda z: target.scalars(target.constrain(z, data)))(z)
 
-    draws = jax.lax.map(place, path[SETTLING:])
+    draws = jax.lax.map(place, path[Extent(*path.shape[1::-1]).settling :])
     x, x0 = jax.lax.map(scalars, draws), scalars(place(first))
     moments, persistence, drift, drift_se = _summarise(x)
     units = (x - moments.mean) / jnp.maximum(moments.sd, jnp.finfo(x.dtype).tiny)
@@ -273,6 +271,7 @@ def pool(one: Chains, other: Chains) -> Any:
     )
     averaged = jax.tree.map(lambda a, b: (a + b) / 2, one._replace(**rest), other._replace(**rest))
     return averaged._replace(
+        number=one.number + other.number,
         draws=np.concatenate([one.draws, other.draws]),
         moments=moments,
         drift_se=hypot(one.drift_se, other.drift_se) / 2,

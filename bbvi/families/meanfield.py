@@ -34,6 +34,9 @@ class MeanFieldGaussian(Family):
         z = params["loc"] + jnp.exp(params["log_scale"]) * eps
         return z, self._log_q(params, eps)
 
+    def normals(self, params: PyTree, z: Array) -> Array:
+        return self.frame(params).invert(z)
+
     def log_prob(self, params: PyTree, z: Array) -> Array:
         return self._log_q(params, (z - params["loc"]) * jnp.exp(-params["log_scale"]))
 

@@ -10,17 +10,23 @@ from bbvi._arrays import at_levels, softmax
 from bbvi._tree import split
 from bbvi._types import Array, PyTree
 from bbvi.diagnostics.base_space import enter
-from bbvi.diagnostics.chain_checks import contradiction, sds_apart, steps_too_long, would_forget
+from bbvi.diagnostics.chain_checks import (
+    contradiction,
+    sds_apart,
+    steps_too_long,
+    still_missing,
+    would_forget,
+)
 from bbvi.diagnostics.chains import (
     Chains,
     affordable_leaps,
     expected_gradients,
     go_on,
-    num_chains,
     pool,
     run_chains,
 )
 from bbvi.diagnostics.evidence import SETTLED_NOISE, moment_noise
+from bbvi.diagnostics.trajectories import LONG, Extent, many
 from bbvi.evaluate import generator
 from bbvi.families import Family, FullRankGaussian
 from bbvi.stages.gaussians.match import move, on_device
@@ -36,19 +42,21 @@ _START_ERROR = 1.0
 class _Runner:
     """Runs chains of a stage, pays for them, and keeps what they found so far."""
 
-    def __init__(self, stage, job, where, start_error):
+    def __init__(self, stage, job, where, start_error, extent, began=None):
         self.began = time.perf_counter()
         self._stage = stage
         self._target, self._data, self._purse = job.target, job.data, job.purse
-        self._where = where
+        self._where, self.extent = where, extent
         self._known = {
             "weighted_noise": float(moment_noise(stage.diagnostics).max()),
             "start_error": start_error,
+            "began": began,
         }
         self._spent = 0
 
     def _pay(self, run, *args, calls=1, before=0, **more):
-        leaps = affordable_leaps(self._target.dim, self._purse.gradients / calls)
+        dim, gradients = self._target.dim, self._purse.gradients / calls
+        leaps = affordable_leaps(dim, gradients, self.extent)
         chains = run(self._target, *self._where, *args, self._data, leaps, **more)
         cost = int(chains.num_gradients) - before
         self._purse.spend(cost)
@@ -61,7 +69,7 @@ class _Runner:
         self.fitted = _with_chains(self._stage, found)
 
     def begin(self, key, **more):
-        self._put(self._pay(run_chains, key, **more))
+        self._put(self._pay(run_chains, key, extent=self.extent, **more))
 
     def resume(self, chains):
         self._last = chains
@@ -78,12 +86,10 @@ class _Runner:
                 break
             if not self._purse.allows(expected_gradients(self._target.dim)):
                 break
-            self._put(pool(self.found, self._pay(run_chains, key)))
+            self._put(pool(self.found, self._pay(run_chains, key, extent=self.extent)))
 
     def longer(self, keys):
-        """Chains that are slow or diverge for as long again and again, where that can settle it."""
-        if self.fitted.sound:
-            return
+        """Chains for as long again and again, where that can settle it."""
         for left, key in zip(range(len(keys), 0, -1), keys, strict=True):
             d = self._stage.diagnostics
             shorter = steps_too_long(self.found, d, left)
@@ -113,6 +119,7 @@ def chain_stage(
     begin_at: Fitted | None = None,
     where: tuple[Family, PyTree] | None = None,
     begun: Chains | None = None,
+    extent: Extent | None = None,
 ) -> Fitted:
     """A stage whose corrected moments and draws are those of short chains from its draws.
 
@@ -121,24 +128,39 @@ def chain_stage(
         job: what stages share.
         key: a typed random key.
         start_error: how far off they may begin, in sds, whatever they move.
-        begin_at: a stage at whose draws they begin instead, by their weights, tempered.
+        begin_at: a stage at whose draws they begin instead, by their weights, tempered; or, of
+            chains, where these have ended.
         where: another family and its parameters, in whose coordinates they run.
         begun: chains of this very stage, which was ended early; they go on if they can.
+        extent: how many they are, and how long; many by default.
     """
     dim, dtype = job.target.dim, job.target.dtype
     family, params = where or (stage.family, stage.params)
-    run = _Runner(stage, job, (family, params), start_error)
+    before = began = None
+    if begin_at is not None and begin_at.chains is not None:
+        before = begin_at.chains
+        start_error = max(start_error, float(still_missing(before, begin_at.diagnostics).max()))
+        began = before.moments
+    extent = extent or many(dim)
+    run = _Runner(stage, job, (family, params), start_error, extent, began)
     first_key, *keys = split(key, 1 + max(job.rounds, job.doublings))
     more = {}
     if begin_at is not None:
-        draws = resampled(begin_at.diagnostics, num_chains(dim), generator(first_key)).points
+        number = extent.chains
+        if before is not None:
+            draws = before.draws[-number:]
+        else:
+            draws = resampled(begin_at.diagnostics, number, generator(first_key)).points
         more = {"first": enter(family, params, jnp.asarray(draws, dtype))}
     if begun is not None and begun.course is not None:
         run.resume(begun)
     else:
         run.begin(first_key, **more)
-        run.again(keys[: job.rounds - 1])
-    run.longer(keys[: job.doublings])
+        if extent is not LONG:
+            run.again(keys[: job.rounds - 1])
+    # noise that other chains are to remove, and long ones alone
+    if extent is LONG or not run.fitted.sound:
+        run.longer(keys[: job.doublings])
     return run.end(f"chains {stage.name}")
 
 
@@ -162,17 +184,20 @@ def across_seams(stage: Fitted, job: Job, key: Array) -> tuple[Fitted, Fitted]:
     start_key, first_key, *keys = split(key, 2 + job.doublings)
     moved = move(family, d.draws, d.log_weights)
     weights = softmax(np.asarray(d.log_weights, float))
-    number = num_chains(target.dim)
+    extent = many(target.dim)
+    number = extent.chains
     which = at_levels(weights, number, generator(start_key).random())
     first = jnp.asarray(family.frame(moved).invert(d.draws[which]), target.dtype)
-    run = _Runner(stage, job, (family, on_device(target, moved)), _START_ERROR)
+    run = _Runner(stage, job, (family, on_device(target, moved)), _START_ERROR, extent)
     run.begin(first_key, first=first)
     if not stage.settled:
-        run.longer(keys)
+        if not run.fitted.sound:
+            run.longer(keys)
         return stage, run.end("chains across")
     states = np.asarray(run.found.draws, float).reshape(-1, number, target.dim)
     seam, visible = contradiction(np.asarray(d.draws, float), weights, states)
-    run.longer(keys if seam else keys[:1] if visible else [])
+    if not run.fitted.sound:
+        run.longer(keys if seam else keys[:1] if visible else [])
     # to contradict an sd they need not forget
     beyond, at_all = sds_apart(d, run.found)
     for key in keys:

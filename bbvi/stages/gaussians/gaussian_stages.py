@@ -40,12 +40,13 @@ _RACES = 2
 
 
 class FirstKeys(NamedTuple):
-    """Typed random keys: of the race, of more races, of matches, judgement and moves."""
+    """Typed random keys: of the race, more races, matches, judgement, chains and moves."""
 
     start: Array
     again: Array
     match: Array
     judge: Array
+    chains: Array
     moves: list[Array]
 
 
@@ -89,7 +90,14 @@ class First(NamedTuple):
 
 
 def first_stages(
-    target: Target, loc: Array, keys: FirstKeys, data: PyTree, previous, purse: Purse, show: Show
+    target: Target,
+    loc: Array,
+    keys: FirstKeys,
+    data: PyTree,
+    previous,
+    purse: Purse,
+    show: Show,
+    starts: Starts | None = None,
 ) -> First:
     """Stages 1 to 3 of `Auto`, from another place where nothing settles and there is one.
 
@@ -101,9 +109,10 @@ def first_stages(
         previous: family and parameters of a previous fit to go on from, or None.
         purse: what may be spent, and is.
         show: makes a stage, and may show that it does.
+        starts: of a race that has been run; None runs one.
     """
     args = (target, loc, keys, data, previous, purse, show)
-    first = _from_starts(None, *args)
+    first = _from_starts(starts, *args)
     if previous is not None or first.settled:
         return first
     higher, spent = _higher_ground(target, loc, first.matches, keys.again, data, purse)

@@ -97,6 +97,22 @@ def _prepare(target: Target, key: Array, data: PyTree) -> None:
     prepare_diagnose(target, solver.family, params, key, data)
 
 
+class Factorised(NamedTuple):
+    """The best of some factorised Gaussians.
+
+    Attributes:
+        frame: loc and scale (D,).
+        bound: its bound, nats.
+        fit: others, their bounds and the gradients spent, from other places on the same draws.
+        num_gradients: gradient evaluations spent.
+    """
+
+    frame: Frame
+    bound: float
+    fit: Callable[[Frame], tuple[Frame, np.ndarray, int]]
+    num_gradients: int
+
+
 class Matches(NamedTuple):
     """Full-rank Gaussians matched from several starts, the best first.
 
@@ -146,22 +162,15 @@ def match_modes(
     chosen, elsewhere = _diverse(target, starts, loc, data)
     places = [Frame(starts.loc[i], starts.scale[i]) for i in chosen]
     spent = starts.num_gradients
-    factorise = None
+    begun = None
     if target.dim > _SEVERAL_UP_TO:
-        noise, limit = generator(split(key, 1)[0]), limits.factorised_evaluations
-        eps = paired_normals(noise, FACTORISED_DRAWS, target.dim)
-
-        def factorise(at):
-            return factorised(target, at, eps, data, limit)
-
-        fitted, bounds, more = factorise(Frame(*map(np.stack, zip(*places, strict=True))))
-        places = [pick(fitted, np.argmax(bounds))]
-        spent += more
+        begun = _factorised(target, places, key, data, limits.factorised_evaluations)
+        places = [begun.frame]
+        spent += begun.num_gradients
     found = [matched(at, key) for at in places]
     spent += sum(int(m.log.num_gradients) for m in found)
-    if factorise is not None and 2 * spent <= gradients:
-        least = np.max(bounds) - VISIBLE_NATS
-        other, more = _another_mode(target, _together(found, starts), factorise, least, data)
+    if begun is not None and 2 * spent <= gradients:
+        other, more = _another_mode(target, _together(found, starts), begun, data)
         spent += more
         if other is not None:
             found.append(matched(other, key))
@@ -193,6 +202,43 @@ def match_modes(
     return on_device(target, params), log, _together(found, starts)
 
 
+def match_factorised(
+    target: Target, starts: Starts, loc: Array, key: Array, data: PyTree
+) -> tuple[Matches, bool, int]:
+    """The best factorised Gaussian from starts of a race, in place of a match.
+
+    Args:
+        target: the target.
+        starts: of the race.
+        loc: the user's point (D,).
+        key: a typed random key.
+        data: the user's data.
+
+    Returns:
+        it, with a factor that is diagonal, whether it is of the one mode that matters, and the
+        gradients spent.
+    """
+    chosen, _ = _diverse(target, starts, loc, data)
+    places = [Frame(starts.loc[i], starts.scale[i]) for i in chosen]
+    begun = _factorised(target, places, key, data, EVALUATIONS)
+    frame = Frame(begun.frame.loc[None], np.diag(begun.frame.scale)[None])
+    matches = Matches(frame, np.array([begun.bound]), starts)
+    other, spent = _another_mode(target, matches, begun, data)
+    return matches, other is None, begun.num_gradients + spent
+
+
+def _factorised(target, places: list[Frame], key, data, evaluations: int) -> Factorised:
+    noise = generator(split(key, 1)[0])
+    eps = paired_normals(noise, FACTORISED_DRAWS, target.dim)
+
+    def fit(at):
+        return factorised(target, at, eps, data, evaluations)
+
+    fitted, bounds, spent = fit(Frame(*map(np.stack, zip(*places, strict=True))))
+    best = int(np.argmax(bounds))
+    return Factorised(pick(fitted, best), float(bounds[best]), fit, spent)
+
+
 def _together(found: list[Match], starts: Starts | None) -> Matches:
     order = np.argsort([-m.elbo for m in found], kind="stable")
     units = [BatchAndMatch().family.frame(found[i].params) for i in order]
@@ -201,9 +247,9 @@ def _together(found: list[Match], starts: Starts | None) -> Matches:
 
 
 def _another_mode(
-    target: Target, matches: Matches, factorise: Callable, least: float, data: PyTree
+    target: Target, matches: Matches, begun: Factorised, data: PyTree
 ) -> tuple[Frame | None, int]:
-    """A factorised Gaussian of another mode whose bound is `least` or more; and what it cost.
+    """A factorised Gaussian of another mode that matters beside the first; and what it cost.
 
     Where matches are expensive there is but one, and in many dimensions the bounds of the race say
     little of its starts: of topics, which can be named either way, one way was trusted.
@@ -216,9 +262,9 @@ def _another_mode(
     if not len(chosen):
         return None, 0
     chosen = np.resize(chosen, _FACTORISED)  # of a shape for which there is a program
-    fitted, bounds, spent = factorise(Frame(starts.loc[chosen], starts.scale[chosen]))
+    fitted, bounds, spent = begun.fit(Frame(starts.loc[chosen], starts.scale[chosen]))
     best = int(np.argmax(bounds))
-    if not bounds[best] >= least:
+    if not bounds[best] >= begun.bound - VISIBLE_NATS:
         return None, spent
     if not valley(target, centre, fitted.loc[best], data) > VALLEY_NATS:
         return None, spent

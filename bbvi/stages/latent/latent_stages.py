@@ -39,8 +39,8 @@ from bbvi.target import Target
 
 FAMILY, OF_CHAINS = LatentGaussian(), LatentGaussian(FullRankGaussian())
 _NAME = "latent gaussian"
-# Dimensions up to which normal distributions at a hundred points cost less than chains.
-_MOST_DIM = 256
+# Dimensions up to which normal distributions at a hundred points cost less than a flow.
+_MOST_DIM = 512
 # Rounds of points where weights are heaviest; how many may bring no more effective draws; of how
 # many draws these points are; and the effective draws, as a share of an exact fit's, below which
 # nothing comes of them; after as many rounds as may bring nothing these are to tell something.
@@ -57,7 +57,7 @@ _FORESEEN, _SURPRISES = 0.1, 4
 # all else is standard, and how often they go on for as long again. (Of two curves, of a mean and of
 # its log noise, in 125 dimensions they settled in 200,000 gradients; in others 2.4 million did not.
 # Where a neck is left they do not settle in eight times as many.)
-_STRAIGHT, _DOUBLINGS = 0.02, 1
+_STRAIGHT, _DOUBLINGS = 0.02, 2
 _POINTS = 4096  # by weights, of which the covariance is known
 # How many times as long as short chains looks at more draws may take. Scales and lengths have heavy
 # squares, which 16,384 draws do not settle; the chains that come next took 230 s for a curve with a
