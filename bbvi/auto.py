@@ -123,7 +123,7 @@ class Auto:
        Unless these weights have a variance, chains in plain coordinates then look for a seam in
        the flow, and answer where it cannot.
 
-    For D over 2,560 the dense stages give way to a low-rank Gaussian fitted by stochastic
+    For D over 2,560 the dense stages of 2 to 7 give way to a low-rank Gaussian fitted by stochastic
     gradients. No stage settles a fit that leaves out visible mass around a start, or the neck
     of a funnel that a lower bound finds, or that sees less evidence than the bound of another
     stage proves. Of several stages the one whose weighted draws are best is kept; where they
@@ -177,18 +177,16 @@ class Auto:
         hierarchy_key, latent_key, effect_key = hierarchy_keys
         if previous is not None and isinstance(previous[0], GaussianMixture):
             previous = None  # a match from the moments of several modes ends in one of them
-        if target.dim > _DENSE_LIMIT:
-            solver = StochasticGradient(LowRankGaussian())
-            begin = find_start(target, loc, start_key, data) if previous is None else None
-            return [
-                fit_stage(
-                    "low-rank", solver, target, begin, previous, run_key, judge_key, data, run
-                )
-            ]
         first_keys = FirstKeys(start_key, again_key, match_key, judge_key, chain_key, move_keys)
         before, starts = wide_stages(target, loc, first_keys, data, previous, purse, show)
         if before and before[-1].settled:
             return before
+        if target.dim > _DENSE_LIMIT:
+            solver, begin = StochasticGradient(LowRankGaussian()), None
+            if previous is None:
+                begin = find_start(target, loc, start_key, data)
+            args = (solver, target, begin, previous, run_key, judge_key, data, run)
+            return [*before, fit_stage("low-rank", *args)]
         first = first_stages(target, loc, first_keys, data, previous, purse, show, starts)
         stages = [*before, *first.before, *first.stages]
         matches, modes = first.matches, first.modes
@@ -304,8 +302,8 @@ class Auto:
         # a flow that is cut short in its first half is worse than none
         if not purse.allows(self.flow_steps * self.flow_draws / 2):
             return stages
-        args = (target, single.frame, warm, run_key, judge_key, data, run)
-        flow = fit_stage("flow", self.flow_solver(), *args)
+        args = (self.flow_solver(), target, single.frame, warm, run_key, judge_key, data, run)
+        flow = fit_stage("flow", *args)
         if len(modes) > 1:  # of which a flow may have found a better one
             modes, without = missed(flow)
             flow = but_for(flow, without)

@@ -24,11 +24,11 @@ def log_gammas(x, shapes):
     return jnp.sum(shapes * x - jnp.exp(x))
 
 
-def stages(log_joint, data, dim=DIM, budget=None, previous=None):
+def stages(log_joint, data, dim=DIM, budget=None):
     target, _, data = make_target(log_joint, np.zeros(dim, np.float32), data, None)
     keys = jax.random.split(jax.random.key(0), 6)
     keys = FirstKeys(*keys[:5], list(keys[5:]))
-    args = (target, jnp.zeros(dim), keys, data, previous, Purse(budget, 0.0), plain_stage)
+    args = (target, jnp.zeros(dim), keys, data, None, Purse(budget, 0.0), plain_stage)
     return wide_stages(*args)
 
 
@@ -39,6 +39,9 @@ def test_skewed_in_hundreds_of_dimensions():
     assert np.abs((fit.posterior.mean() - digamma(SHAPES)) / sd).max() < 0.1
     assert np.abs(fit.posterior.sd() / sd - 1).max() < 0.1
     assert "chains factorised" in [name for name, _ in fit.timings]
+    again = bbvi.fit(log_gammas, fit, SHAPES.astype(np.float32), key=1)
+    assert again.verdict.level == "trusted", again.verdict.reasons
+    assert again.num_gradients < fit.num_gradients
 
 
 @pytest.mark.slow
@@ -83,7 +86,6 @@ def test_where_they_are_not_tried():
     assert stages(log_gammas, shapes[:512], 512) == ([], None)
     few = bbvi.Budget(gradients=2 * expected_gradients(DIM, LONG))
     assert stages(log_gammas, shapes, budget=few) == ([], None)
-    assert stages(log_gammas, shapes, previous=("family", {})) == ([], None)
 
     def heavy(x, data):
         products = jnp.outer(x, x)
@@ -102,3 +104,14 @@ def test_separate_modes_are_left_to_what_comes_next():
     assert found[0].left_out
     # the next ones begin where this one has ended
     np.testing.assert_array_equal(starts.loc[0], found[0].params["loc"])
+
+
+@pytest.mark.slow
+def test_past_what_a_dense_covariance_allows():
+    size = 4000
+    shapes = np.linspace(3, 30, size)
+    fit = bbvi.fit(log_gammas, np.zeros(size, np.float32), shapes.astype(np.float32))
+    assert fit.verdict.level == "trusted", fit.verdict.reasons
+    sd = np.sqrt(polygamma(1, shapes))
+    assert np.abs((fit.posterior.mean() - digamma(shapes)) / sd).max() < 0.1
+    assert np.abs(fit.posterior.sd() / sd - 1).max() < 0.1

@@ -35,10 +35,10 @@ class MeanFieldGaussian(Family):
         return z, self._log_q(params, eps)
 
     def normals(self, params: PyTree, z: Array) -> Array:
-        return self.frame(params).invert(z)
+        return (z - params["loc"]) * jnp.exp(-params["log_scale"])
 
     def log_prob(self, params: PyTree, z: Array) -> Array:
-        return self._log_q(params, (z - params["loc"]) * jnp.exp(-params["log_scale"]))
+        return self._log_q(params, self.normals(params, z))
 
     def entropy(self, params: PyTree) -> Array:
         xp, dim = namespace(params["log_scale"]), params["loc"].shape[-1]

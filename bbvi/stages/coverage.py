@@ -160,7 +160,9 @@ def aside(
     matters = share * away.max(axis=1) ** 2 > _MATTERS
     if not matters.any():
         return None
-    widths = np.sqrt(np.sum(np.asarray(matches.frame.scale) ** 2, axis=2))
+    widths = np.asarray(matches.frame.scale)
+    if widths.ndim == 3:
+        widths = np.sqrt(np.sum(widths**2, axis=2))
     widths = np.concatenate([widths, starts.scale])
     with np.errstate(all="ignore"):
         matters &= (np.abs(locs - loc) / np.hypot(widths, sd) > _APART).any(axis=1)

@@ -215,16 +215,32 @@ def match_factorised(
         data: the user's data.
 
     Returns:
-        it, with a factor that is diagonal, whether it is of the one mode that matters, and the
+        it, with its sds (1, D) for a factor, whether it is of the one mode that matters, and the
         gradients spent.
     """
     chosen, _ = _diverse(target, starts, loc, data)
     places = [Frame(starts.loc[i], starts.scale[i]) for i in chosen]
     begun = _factorised(target, places, key, data, EVALUATIONS)
-    frame = Frame(begun.frame.loc[None], np.diag(begun.frame.scale)[None])
-    matches = Matches(frame, np.array([begun.bound]), starts)
+    matches = _alone(begun, starts)
     other, spent = _another_mode(target, matches, begun, data)
     return matches, other is None, begun.num_gradients + spent
+
+
+def match_factorised_from(
+    target: Target, frame: Frame, key: Array, data: PyTree
+) -> tuple[Matches, int]:
+    """The same from one given start, of which the sds are taken."""
+    loc, scale = map(np.asarray, frame)
+    if scale.ndim == 2:
+        scale = np.linalg.norm(scale, axis=1)
+    places = [Frame(loc, scale)] * _FACTORISED  # of a shape for which there is a program
+    begun = _factorised(target, places, key, data, EVALUATIONS)
+    return _alone(begun, None), begun.num_gradients
+
+
+def _alone(begun: Factorised, starts: Starts | None) -> Matches:
+    frame = Frame(begun.frame.loc[None], begun.frame.scale[None])
+    return Matches(frame, np.array([begun.bound]), starts)
 
 
 def _factorised(target, places: list[Frame], key, data, evaluations: int) -> Factorised:
