@@ -39,7 +39,7 @@ def test_skewed_in_hundreds_of_dimensions():
     assert np.abs((fit.posterior.mean() - digamma(SHAPES)) / sd).max() < 0.1
     assert np.abs(fit.posterior.sd() / sd - 1).max() < 0.1
     assert "chains factorised" in [name for name, _ in fit.timings]
-    again = bbvi.fit(log_gammas, fit, SHAPES.astype(np.float32), key=1)
+    again = bbvi.fit(log_gammas, fit, SHAPES.astype(np.float32))
     assert again.verdict.level == "trusted", again.verdict.reasons
     assert again.num_gradients < fit.num_gradients
 
