@@ -30,7 +30,6 @@ from bbvi.stages.gaussians.gaussian_stages import (
 )
 from bbvi.stages.gaussians.matching import find_start
 from bbvi.stages.gaussians.modes import elsewhere
-from bbvi.stages.gaussians.wide_stages import wide_stages
 from bbvi.stages.hierarchy.hierarchy_stages import (
     first_hierarchy_chains,
     hierarchy_chains,
@@ -42,6 +41,7 @@ from bbvi.stages.population import MIXTURES, MOST_DIM, population_stage
 from bbvi.stages.ranking import beside, better, proven_by
 from bbvi.stages.stage import Fitted, Job, Show, plain_stage
 from bbvi.stages.unseen import affine_space, log_mixture_of
+from bbvi.stages.wide_stages import wide_stages
 from bbvi.target import Target
 
 # Up to here a dense covariance and its eigenvalues cost less than the gradients that go with
@@ -78,7 +78,7 @@ class Auto:
        uphill from each, ranked by their bound on common draws.
        Over 512 dimensions, where a dense covariance costs more than the gradients do, a factorised
        Gaussian on fixed draws from there, and few long Hamiltonian chains in its units, then in
-       those of their states, which go on until they are known; 2 follows where they are not.
+       those of their states or the coordinates of 4; 2 follows where these do not settle it.
     2. Batch and match from three good starts, far from each other if there are such (for D over
        256 from the better of two factorised Gaussians, fitted on fixed draws from the winner and
        from the user's point, and from one of another mode, if starts beyond a valley lead to it):

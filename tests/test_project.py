@@ -34,7 +34,7 @@ ORDER = """
     stages.coverage stages.necks stages.unseen stages.bent.bending stages.bent.chained
     stages.bent.following stages.coordinates stages.hierarchy.scales
     stages.hierarchy.normal_effects stages.hierarchy.orbits stages.hierarchy.location_scale
-    stages.hierarchy.layers stages.gaussians.gaussian_stages stages.gaussians.wide_stages
+    stages.hierarchy.layers stages.gaussians.gaussian_stages stages.wide_stages
     stages.flow_training stages.population
     stages.bent.bent_stages stages.hierarchy.laplace stages.hierarchy.hierarchy_stages
     stages.latent.hyperparameters stages.latent.conditionals stages.latent.interpolation

@@ -12,8 +12,8 @@ from bbvi.diagnostics.chains import expected_gradients
 from bbvi.diagnostics.trajectories import LONG
 from bbvi.inputs import make_target
 from bbvi.stages.gaussians.gaussian_stages import FirstKeys
-from bbvi.stages.gaussians.wide_stages import wide_stages
 from bbvi.stages.stage import plain_stage
+from bbvi.stages.wide_stages import wide_stages
 
 DIM = 600
 SHAPES = np.linspace(3, 30, DIM)

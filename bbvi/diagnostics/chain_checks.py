@@ -38,7 +38,9 @@ def chain_faults(chains: Chains, d: Diagnostics) -> list[str]:
     if memory > _memorable(chains):
         faults.append(f"chains remember where they began (correlation {memory:.2f})")
     drift = np.abs(chains.drift)
-    chance = _by_chance(drift.size) * np.asarray(chains.drift_se)
+    largest = _by_chance(drift.size)
+    largest += (largest**3 + largest) / (4 * chains.number)  # of a Student-t, where they are few
+    chance = largest * np.asarray(chains.drift_se)
     if np.any(drift > np.maximum(MEAN_TOLERANCE / 2, chance)):
         faults.append(f"moments still move by up to {drift.max():.2f} sd")
     missing = float(still_missing(chains, d).max())

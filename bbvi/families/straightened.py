@@ -35,6 +35,9 @@ class Straightened(Family):
         y, log_det = self.straighten(params, z)
         return self.base.log_prob(params["base"], y) - log_det
 
+    def normals(self, params: PyTree, z: Array) -> Array:
+        return self.base.normals(params["base"], self.straighten(params, z)[0])
+
     def event(self, params: PyTree) -> tuple[int, Any]:
         return self.base.event(params["base"])
 

@@ -137,6 +137,8 @@ def chain_stage(
     dim, dtype = job.target.dim, job.target.dtype
     family, params = where or (stage.family, stage.params)
     before = began = None
+    if begun is not None:
+        start_error, began = begun.start_error, begun.began
     if begin_at is not None and begin_at.chains is not None:
         before = begin_at.chains
         start_error = max(start_error, float(still_missing(before, begin_at.diagnostics).max()))
