@@ -45,8 +45,8 @@ _NAME = "factorised"
 _DOUBLINGS = 5  # of chains that go on
 # With how much noise, in sds, chains are let go on for as long again, and twice, before coordinates
 # are looked for in which effects do not depend on their scales; up to how many dimensions, and how
-# many elements these may have beside those of the log joint. (Of 600 effects of a scale chains were
-# done there after 190,000 gradients, and in plain ones after 2,600,000. In 1,803 dimensions with 900
+# many elements these may have beside those of the log joint. (Of 600 effects of a scale chains
+# settled there in 190,000 gradients, and in 2,600,000 in plain ones. In 1,803 dimensions with 900
 # hubs a gradient cost ten times as much there, and the look 50 s.)
 _SOON, _MOST_STRAIGHT, _FEW_ELEMENTS = 2 * SETTLED_NOISE, 1024, 4
 _SHARE = 4  # how many times as much as chains take there is to be left
