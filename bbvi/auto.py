@@ -241,13 +241,17 @@ class Auto:
             stages += begun
             if stages[-1].settled:
                 return stages
-        few = target.dim <= MOST_DIM
-        late = target.dim > _EARLY
+        few, late = target.dim <= MOST_DIM, target.dim > _EARLY
         latent: list[Fitted] = []
-        if not (few or late):
-            latent, spent = latent_stages(single, job, latent_key)
+
+        def given_hyperparameters():
+            found, spent = latent_stages(single, job, latent_key)
             stages[-1] = and_spent(stages[-1], spent)
-            stages += latent
+            stages.extend(found)
+            return found
+
+        if not (few or late):
+            latent = given_hyperparameters()
             if stages[-1].settled:
                 return stages
         stages += hierarchy_chains(found, single, job, effect_key, begun)
@@ -288,9 +292,7 @@ class Auto:
             if stages[-1].settled:
                 return stages
         if late:
-            latent, spent = latent_stages(single, job, latent_key)
-            stages[-1] = and_spent(stages[-1], spent)
-            stages += latent
+            latent = given_hyperparameters()
             if not stages[-1].settled:
                 stages += latent_chains(latent, job, latent_key)
             if stages[-1].settled:

@@ -126,10 +126,9 @@ def apart(starts: Starts, frames: Frame, elbo: Any) -> np.ndarray:
 
 def _distances(scale: np.ndarray, gaps: np.ndarray) -> np.ndarray:
     """Lengths (P,) of gaps (P, D) in a Gaussian's units: sds (D,), or a factor (D, D)."""
+    units: Any = Frame(np.zeros(()), scale)
     with np.errstate(all="ignore"):
-        if scale.ndim == 1:
-            return np.linalg.norm(gaps / scale, axis=1)
         try:
-            return np.linalg.norm(np.linalg.solve(scale, gaps.T), axis=0)
+            return np.linalg.norm(units.unscale(gaps.T), axis=0)
         except np.linalg.LinAlgError:  # a match of no extent tells no distances
             return np.zeros(len(gaps))
